@@ -1,0 +1,37 @@
+"""Preferences from scores, and the losses over ranked answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+
+
+def best_worst(scores: Sequence[float]) -> list[tuple[int, int]]:
+    """[(index of the highest score, index of the lowest)], as in best-of-K against worst-of-K; the first wins ties."""
+    order = range(len(scores))
+    best, worst = max(order, key=lambda i: (scores[i], -i)), min(order, key=lambda i: (scores[i], -i))
+    return [(best, worst)] if len(scores) > 1 else []
+
+
+def all_pairs(scores: Sequence[float]) -> list[tuple[int, int]]:
+    """Every (better, worse) pair of indices; of equal scores the first comes first."""
+    return [(i, j) if scores[i] >= scores[j] else (j, i) for i, j in combinations(range(len(scores)), 2)]
+
+
+def ranking(scores: Sequence[float]) -> list[int]:
+    """Indices from the highest score to the lowest."""
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+
+
+def plackett_luce(rewards: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of rankings under Plackett-Luce (Luce 1959, Plackett 1975).
+
+    rewards: (B, K), column k is the reward of the answer ranked k-th, best first; -inf marks a missing answer (only
+    at the end of a row). Returns (B,), in nats: -sum_k [ r_k - logsumexp(r_k, ..., r_{K-1}) ]. For K = 2 it is the
+    Bradley-Terry loss -log sigmoid(r_0 - r_1).
+    """
+    remaining = rewards.flip(-1).logcumsumexp(-1).flip(-1)
+    present = rewards > -torch.inf
+    return -torch.where(present, rewards - remaining, 0.0).sum(-1)

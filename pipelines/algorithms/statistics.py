@@ -1,0 +1,38 @@
+"""Means with standard errors, win rates with confidence intervals, and diversity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def mean_stderr(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error, std(ddof=1) / sqrt(n); the error of a single value is nan."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        return math.nan, math.nan
+    spread = array.std(ddof=1) if array.size > 1 else math.nan
+    return float(array.mean()), float(spread / math.sqrt(array.size))
+
+
+def wilson(rate: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95% score interval of a share `rate` of `n` trials (Wilson 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Share of all pairs (one of ours, one of theirs) that ours wins; a tie counts one half."""
+    a, b = np.asarray(ours, dtype=np.float64)[:, None], np.asarray(theirs, dtype=np.float64)[None, :]
+    return float(((a > b) + 0.5 * (a == b)).mean())
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different word n-grams over all n-grams."""
+    grams = [tuple(words[i : i + n]) for words in map(str.split, texts) for i in range(len(words) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0

@@ -1,0 +1,57 @@
+"""Work in parts: what makes sampling and scoring data-parallel, resumable and independent of the number of ranks.
+
+A step cuts its work into a fixed list of parts. Each part is computed by one rank and kept in `parts/` of the step's
+directory until the step is published, so a run that was stopped continues with the parts that are missing, also on
+another number of ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Step
+
+
+def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[str, Any]]]) -> None:
+    """Calls `make(part)` for every part in range(count) that is not on disk yet; rank r takes parts r, r + ranks, ..."""
+    distributed = PartialState()
+    mine = range(distributed.process_index, count, distributed.num_processes)
+    missing = [part for part in mine if not _path(step, name, part).exists()]
+    label = f"{step.name} {name}"
+    for part in tqdm(missing, desc=label, disable=not distributed.is_main_process, leave=False, mininterval=1):
+        path = _path(step, name, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        pq.write_table(pa.Table.from_pylist(make(part)), temporary)
+        os.replace(temporary, path)
+    distributed.wait_for_everyone()
+
+
+def collect(step: Step, name: str, count: int) -> pa.Table:
+    """The rows of all parts, in their order."""
+    tables = [pq.read_table(_path(step, name, part)) for part in range(count)]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def publish(step: Step, rows: pa.Table | Iterable[dict[str, Any]]) -> None:
+    """Writes the step's dataset, `train.parquet`, on the main process, and drops the parts."""
+    distributed = PartialState()
+    if distributed.is_main_process:
+        rows = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
+        pq.write_table(rows, step.output / "train.parquet")
+        shutil.rmtree(step.dir / "parts", ignore_errors=True)
+    distributed.wait_for_everyone()
+
+
+def _path(step: Step, name: str, part: int) -> Path:
+    return step.dir / "parts" / f"{name}-{part:06}.parquet"

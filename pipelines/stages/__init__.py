@@ -1,0 +1,45 @@
+"""Stages. A new one is one new file here: the YAML word is the file name, its fields are the YAML keys.
+
+    # pipelines/stages/kto.py, used as `kind: kto`
+    @dataclass(kw_only=True)
+    class Kto(Stage):
+        model: trl.ModelConfig
+        data: Data
+        train: trl.KTOConfig
+
+        def run(self, step):
+            return finish(trl.KTOTrainer(**policy(self.model, self.train), args=self.train, ...), step)
+
+Modules here import trl's names through `trl.` (it loads lazily), so that planning a recipe imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Step
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """One kind of step. It reads its inputs and leaves one artifact in `step.output`."""
+
+    @classmethod
+    def expand(
+        cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]
+    ) -> Iterable[tuple[str, str, dict[str, Any]]]:
+        """The steps that the stage stands for, as (step name, kind, options); `$name` means the last of them.
+
+        `above` holds the names that may be referred to. A plain stage is one step; a macro gives several.
+        """
+        yield name, kind, options
+
+    def check(self, step: Step) -> None:
+        """Looks at the inputs that exist already, before anything expensive. Raises RecipeError."""
+
+    def run(self, step: Step) -> dict[str, float]:
+        """Writes the artifact into the folder `step.output` and returns the step's metrics. Every rank calls it."""
+        raise TypeError(f"{type(self).__name__} is a macro: it has no step of its own")

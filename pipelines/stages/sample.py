@@ -1,0 +1,97 @@
+"""Kind `sample`: K completions of every prompt, with their token ids and log-probabilities.
+
+    sample: {model: {model_name_or_path: $dpo}, prompts: $world/prompts, num_generations: 4,
+             generate: {temperature: 0.8, max_new_tokens: 128}}
+
+The dataset has one row per completion: the prompt's columns, `prompt_index`, `sample_index`, `completion` (a string or
+messages, as the prompt is), `prompt_ids`, `completion_ids`, `logprobs` (nats per token, at temperature 1) and
+`truncated` (no stop token within max_new_tokens). Batches are cut from all prompts sorted by length and each has a
+seed of its own, so the completions do not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import trl
+
+from pipelines import data, plugins, tracking, training
+from pipelines.data import Data
+from pipelines.plugins import RecipeError
+from pipelines.stages import Stage
+
+
+@dataclass(kw_only=True)
+class Sample(Stage):
+    """`generate` takes transformers' GenerationConfig keys; `batch_size` is completions per forward pass and rank."""
+
+    model: trl.ModelConfig
+    prompts: Data
+    num_generations: int = 4
+    generate: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 64
+
+    def check(self, step):
+        from transformers import GenerationConfig
+
+        known = set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationConfig).parameters)
+        for key in self.generate:
+            if key not in known:
+                place = (*step.path, "generate", key)
+                raise RecipeError(f"unknown key for GenerationConfig{plugins.suggest(key, known)}", place)
+        training.tokenizer(self.model, None, step)
+        data.check(self.prompts, step, "prompts", data.PROMPTS)
+
+    def run(self, step):
+        from transformers import set_seed
+
+        from pipelines import generation, parts
+
+        rows = data.load(self.prompts, (*step.path, "prompts"))
+        policy, tokenizer = generation.load(self.model)
+        config = generation.settings(policy, tokenizer, self.generate)
+        ids = [generation.encode(tokenizer, prompt) for prompt in rows["prompt"]]
+        order = [i for i in sorted(range(len(ids)), key=lambda i: len(ids[i])) for _ in range(self.num_generations)]
+        batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
+        nth = [at % self.num_generations for at in range(len(order))]
+
+        def make(batch: int) -> list[dict[str, Any]]:
+            set_seed(step.seed + 7919 * batch)
+            chosen = batches[batch]
+            prompts = [ids[i] for i in chosen]
+            completions = generation.generate(policy, prompts, config)
+            logprobs = generation.logprobs(policy, prompts, completions)
+            texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+            found = []
+            for at, i in enumerate(chosen):
+                row = rows[i]
+                chat = not isinstance(row["prompt"], str)
+                found.append({
+                    **row,
+                    "prompt_index": i,
+                    "sample_index": nth[batch * self.batch_size + at],
+                    "completion": [{"role": "assistant", "content": texts[at]}] if chat else texts[at],
+                    "prompt_ids": prompts[at],
+                    "completion_ids": completions[at],
+                    "logprobs": logprobs[at],
+                    "truncated": not completions[at] or completions[at][-1] not in config.eos_token_id,
+                })  # fmt: skip
+            return found
+
+        parts.compute(step, "batch", len(batches), make)
+        table = parts.collect(step, "batch", len(batches))
+        table = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")])
+        parts.publish(step, table)
+        shown = table.slice(0, 20).to_pylist()
+        tracking.table("samples", [{"prompt": data.plain(r["prompt"]), "completion": data.plain(r["completion"])}
+                                   for r in shown])  # fmt: skip
+        lengths = [len(completion) for completion in table["completion_ids"].to_pylist()]
+        return {
+            "prompts": len(ids),
+            "completions": len(lengths),
+            "tokens": sum(lengths),
+            "length": sum(lengths) / len(lengths),
+            "truncated": sum(table["truncated"].to_pylist()) / len(lengths),
+        }

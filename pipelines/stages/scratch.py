@@ -1,0 +1,103 @@
+"""Kind `scratch`: a tokenizer trained on a corpus and a small random model of any transformers architecture.
+
+    scratch: {corpus: $world/sft, vocab_size: 1000, config: {model_type: llama, hidden_size: 128, num_hidden_layers: 4,
+              num_attention_heads: 4, intermediate_size: 352}}
+
+What a recipe starts from where no pretrained model is at hand: the embedded default, tests, experiments on one's own
+text. The tokenizer is byte-level BPE with tokens for padding, for the roles of a chat and for the end of a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines import data
+from pipelines.data import Data
+from pipelines.plugins import RecipeError
+from pipelines.stages import Stage
+
+PAD, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
+# The generation marks let trl's assistant_only_loss find what the model itself says.
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+TEXT = (("text",), ("messages",), ("prompt",), ("completion",), ("chosen",))
+
+
+@dataclass(kw_only=True)
+class Scratch(Stage):
+    """`config` goes to transformers' AutoConfig.for_model; vocabulary and special tokens are filled in."""
+
+    corpus: Data
+    config: dict[str, Any] = field(default_factory=lambda: {"model_type": "llama"})
+    vocab_size: int = 2000
+    max_length: int = 1024
+    chat_template: Path | None = None
+
+    def check(self, step):
+        from transformers import CONFIG_MAPPING
+
+        kind = self.config.get("model_type")
+        if kind not in CONFIG_MAPPING:
+            raise RecipeError(f"transformers has no model_type {kind!r}", (*step.path, "config", "model_type"))
+        if self.chat_template and not self.chat_template.is_file():
+            raise RecipeError(f"no such file: {self.chat_template}", (*step.path, "chat_template"))
+        data.check(self.corpus, step, "corpus", TEXT)
+
+    def run(self, step):
+        from accelerate import PartialState
+        from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+        if not PartialState().is_main_process:
+            return {}
+        tokenizer = self._tokenizer(data.load(self.corpus, (*step.path, "corpus")))
+        set_seed(step.seed)
+        config = AutoConfig.for_model(
+            **{"max_position_embeddings": self.max_length, **self.config},
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        model = AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(step.output)
+        tokenizer.save_pretrained(step.output)
+        return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+
+    def _tokenizer(self, rows: Any) -> Any:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=[PAD, END, SYSTEM, USER, ASSISTANT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        bpe.train_from_iterator(_texts(rows), trainer)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=bpe,
+            pad_token=PAD,
+            eos_token=END,
+            additional_special_tokens=[SYSTEM, USER, ASSISTANT],
+            model_max_length=self.max_length,
+        )
+        tokenizer.chat_template = self.chat_template.read_text() if self.chat_template else TEMPLATE
+        return tokenizer
+
+
+def _texts(rows: Any) -> Iterator[str]:
+    columns = [name for form in TEXT for name in form if name in rows.column_names] + ["rejected"]
+    for row in rows:
+        for column in columns:
+            if row.get(column):
+                yield data.plain(row[column])

@@ -1,0 +1,104 @@
+"""Stage kind `world`: writes the tiny world's SFT answers, prompts and one preference set per rater as Parquet.
+
+    world: {kind: world, labels: {gold: {kind: gold}, politeness: {kind: gold, aspect: politeness}}}
+
+Later stages read `$world/sft`, `$world/prompts` and `$world/politeness`. The SFT answers are of mixed quality on
+purpose: preference optimisation needs room above them.
+"""
+
+import statistics
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from pipelines import plugins, world
+from pipelines.stages import Stage
+
+Pair = tuple[world.Prompt, str, str]
+
+
+@dataclass(kw_only=True)
+class World(Stage):
+    """`sft`, `prompts` and `pairs` are rows to train on, `test` is the rows of every test file.
+
+    `labels` names the raters, each a reward block; all rate the same pairs. `temperature` is that of their noisy
+    Bradley-Terry choice, in standard deviations of a rater's scores, so that raters of any scale are equally noisy.
+    """
+
+    sft: int = 3000
+    prompts: int = 1000
+    pairs: int = 3000
+    test: int = 300
+    temperature: float = 0.25
+    labels: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {
+            "gold": {"kind": "gold"},
+            "coverage": {"kind": "gold", "aspect": "coverage"},
+            "politeness": {"kind": "gold", "aspect": "politeness"},
+        }
+    )
+
+    def run(self, step: Any) -> dict[str, float]:
+        """Metrics: rows per file, each rater's `noise` (share of pairs labelled against the rater's own score, [0, 1])
+        and the Pearson `correlation` of the raters' scores over the training answers."""
+        from accelerate import PartialState
+
+        if not PartialState().is_main_process:
+            return {}
+        rng, metrics = Random(step.seed), {}
+        raters = {name: plugins.load("rewards", block, ("labels", name)) for name, block in self.labels.items()}
+        # one draw for all sets, so that no set of items is trained on in one and tested on in another
+        drawn = world.prompts(rng, max(self.sft, self.prompts, self.pairs), self.test)
+        for split, asked in zip(("train", "test"), drawn, strict=True):
+            rows = dict.fromkeys(("sft", "prompts", "pairs"), self.test) if split == "test" else vars(self)
+            sft = [
+                {"prompt": _says("user", prompt), "completion": _says("assistant", world.answer(prompt, rng))}
+                for prompt in rng.sample(asked, rows["sft"])
+            ]
+            sets = {"sft": sft, "prompts": [{"prompt": _says("user", p)} for p in rng.sample(asked, rows["prompts"])]}
+            pairs = [(p, world.answer(p, rng), world.answer(p, rng)) for p in rng.sample(asked, rows["pairs"])]
+            scores = {name: _scores(name, rater, pairs) for name, rater in raters.items()}
+            for name in raters:
+                sets[name], metrics[f"noise/{name}/{split}"] = _label(pairs, scores[name], self.temperature, rng)
+            for name, table in sets.items():
+                metrics[f"rows/{name}/{split}"] = len(table)
+                _write(table, step.output / name / f"{split}.parquet")
+            if split == "train":
+                for one, other in combinations(raters, 2):
+                    metrics[f"correlation/{one}/{other}"] = statistics.correlation(scores[one], scores[other])
+        return metrics
+
+
+def _says(role: str, content: object) -> list[dict[str, str]]:
+    return [{"role": role, "content": str(content)}]
+
+
+def _scores(name: str, rater: Any, pairs: list[Pair]) -> list[float]:
+    """The scores of all first answers, then of all second ones, in units of their standard deviation."""
+    prompts = [str(prompt) for prompt, _, _ in pairs] * 2
+    scores = rater(prompts=prompts, completions=[a for _, a, _ in pairs] + [b for _, _, b in pairs])
+    if None in scores or not (spread := statistics.pstdev(scores)):
+        raise ValueError(f"labels.{name}: a rater must score every answer and must not score all alike")
+    return [score / spread for score in scores]
+
+
+def _label(pairs: list[Pair], scores: list[float], temperature: float, rng: Random) -> tuple[list[dict], float]:
+    """Preference rows and the share of labels that contradict the scores. A tie carries no preference: left out."""
+    rows, contradictions = [], 0
+    for (prompt, a, b), of_a, of_b in zip(pairs, scores, scores[len(pairs) :], strict=False):
+        if of_a == of_b:
+            continue
+        chosen, rejected = (a, b) if (picked := world.prefers(of_a, of_b, temperature, rng)) else (b, a)
+        contradictions += picked != (of_a > of_b)
+        turns = {"chosen": _says("assistant", chosen), "rejected": _says("assistant", rejected)}
+        rows.append({"prompt": _says("user", prompt)} | turns)
+    return rows, contradictions / max(1, len(rows))
+
+
+def _write(rows: list[dict], path: Path) -> None:
+    from datasets import Dataset  # imported late: checking a recipe must stay fast
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Dataset.from_list(rows).to_parquet(path)

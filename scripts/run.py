@@ -1,0 +1,132 @@
+"""Runs a recipe: one `accelerate launch` per pending step, each in processes of its own.
+
+    python scripts/run.py recipes/tiny.yaml --plan                    # what would run, and the exact commands
+    python scripts/run.py recipes/tiny.yaml                           # run what is pending
+    python scripts/run.py recipes/tiny.yaml stages.dpo.train.beta=0.2 --from dpo
+    python scripts/run.py recipes/tiny.yaml -- --num_processes 2      # after --: for every accelerate launch
+
+A step that is done is never run again; a step that was interrupted continues from its newest complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines import artifacts, preflight
+from pipelines.plugins import RecipeError
+from pipelines.recipe import Recipe, Step
+from scripts.train import arguments, die_with_parent, quiet
+
+GRACE = 20.0  # seconds between asking the workers to stop and killing them
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when every chosen step is done, 2 for a mistake in the recipe, else the failed launch's exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    words, extra = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="?", help="the recipe's YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="stages.dpo.train.beta=0.2")
+    parser.add_argument("--config", help="the recipe, as users of trl type it")
+    parser.add_argument("--plan", action="store_true", help="check the recipe, print the plan and stop")
+    parser.add_argument("--verbose", action="store_true", help="with --plan: every key, its value and its origin")
+    parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
+    parser.add_argument("--from", dest="start", metavar="STAGE", help="this stage or step and those after it")
+    options = parser.parse_intermixed_args(words)
+    path, overrides = arguments(parser, options)
+    quiet()
+    try:
+        recipe = Recipe.load(path, overrides)
+        steps = recipe.select(options.only, options.start)
+        preflight.check(recipe, steps)
+        if options.plan:
+            print(preflight.table(recipe, steps, extra, verbose=options.verbose))
+            return 0
+        chosen = {step.name for step in steps}
+        for step in steps:
+            missing = next((s.name for s in step.waiting if not step.done and s.name not in chosen), None)
+            if missing:
+                raise RecipeError(f"{step.name} needs {missing}, which is not done: run it first (--only {missing})")
+        pending = [step for step in steps if not step.done]
+        commands = {step.name: preflight.command(recipe, step, extra) for step in pending}
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        with artifacts.lock(recipe.run, shlex.join(sys.argv)) if pending else contextlib.nullcontext():
+            return launch_all(recipe, steps, commands)
+    except artifacts.Locked as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def launch_all(recipe: Recipe, steps: tuple[Step, ...], commands: dict[str, list[str]]) -> int:
+    """Launches the pending steps in order and stops at the first one that fails."""
+    for step in steps:
+        print(f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}")
+        if step.name not in commands:
+            print(f"    done: {step.output}")
+            continue
+        print(f"    {shlex.join(commands[step.name])}", flush=True)
+        code = launch(commands[step.name], recipe)
+        if code != 0 or not step.done:
+            reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+            print(f"error: {step.name} failed ({reason}); {len(steps) - steps.index(step) - 1} steps after it were not "
+                  "started. The same command continues here", file=sys.stderr)  # fmt: skip
+            return code if code > 0 else 1
+    for step in steps:
+        if (step.output / "summary.txt").exists():
+            print((step.output / "summary.txt").read_text())
+        if (step.output / "report.html").exists():
+            print(f"report: {step.output / 'report.html'}")
+    return 0
+
+
+def launch(command: list[str], recipe: Recipe) -> int:
+    """Runs one launch in a process group of its own, hands SIGINT and SIGTERM on, and leaves nothing running."""
+    environment = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve())}
+    words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
+    received: list[int] = []
+    child = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=die_with_parent)
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL if len(received) > 1 else number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = wait(child, received)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # workers that outlived their launcher
+            os.killpg(child.pid, signal.SIGKILL)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 128 + received[0] if received else code
+
+
+def wait(child: subprocess.Popen, received: list[int]) -> int:
+    """Waits for the child; once a signal was handed on, for GRACE seconds, then kills its process group."""
+    deadline = GRACE
+    while True:
+        try:
+            return child.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if received:
+                deadline -= 0.5
+            if deadline <= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

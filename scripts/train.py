@@ -1,0 +1,197 @@
+"""Runs one step of a recipe, or all pending ones in this process group. This is what `accelerate launch` launches.
+
+    python scripts/train.py recipes/tiny.yaml                                 # all pending steps, one process
+    accelerate launch --config_file accelerate_configs/cpu.yaml --num_processes 2 scripts/train.py recipes/tiny.yaml
+    accelerate launch --config_file accelerate_configs/ddp.yaml scripts/train.py recipes/mine.yaml --stage dpo
+
+Large models want `scripts/run.py`, which launches every step by itself. Both leave the same artifacts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import dataclasses
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines import artifacts, preflight, tracking
+from pipelines.plugins import RecipeError
+from pipelines.recipe import Recipe, Step
+
+RANK = int(os.environ.get("RANK", "0"))
+MAIN = RANK == 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when every step is done, 2 for a mistake in the recipe or a run directory in use."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="?", help="the recipe's YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="stages.dpo.train.beta=0.2")
+    parser.add_argument("--config", help="the recipe, as users of trl type it")
+    parser.add_argument("--stage", help="only this stage or step")
+    options = parser.parse_intermixed_args(argv)
+    recipe_path, overrides = arguments(parser, options)
+    quiet()
+    try:
+        recipe = Recipe.load(recipe_path, overrides)
+        steps = recipe.select(only=options.stage)
+        pending = [step for step in steps if not step.done]
+        for step in pending:
+            missing = [s.name for s in step.waiting if s not in pending]
+            if missing:
+                raise RecipeError(
+                    f"{step.name} needs {missing[0]}, which is not done: run it first (--stage {missing[0]})"
+                )
+        preflight.check(recipe, pending)
+    except RecipeError as error:
+        return fail(str(error))
+    with contextlib.ExitStack() as stack:
+        if MAIN and pending and os.environ.get("TRIMTAB_LOCK") != str(recipe.run.resolve()):
+            try:
+                stack.enter_context(artifacts.lock(recipe.run, shlex.join(sys.argv)))
+            except artifacts.Locked as error:
+                return fail(str(error))
+        if {"LOCAL_RANK", "TRIMTAB_LOCK"} & os.environ.keys():  # there is a launcher
+            die_with_parent()
+        try:
+            for step in steps:
+                say(
+                    f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}"
+                )
+                if step.done:
+                    say(f"    done: {step.output}")
+                else:
+                    run(recipe, step)
+        except RecipeError as error:
+            return fail(str(recipe.document.locate(error)))
+        finally:
+            if pending:
+                leave()
+    for step in steps:
+        for name in ("summary.txt", "report.html"):
+            if (step.output / name).exists():
+                say((step.output / name).read_text() if name == "summary.txt" else f"report: {step.output / name}")
+    return 0
+
+
+def arguments(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tuple[str, list[str]]:
+    """The recipe and the overrides: the recipe stands first or after --config."""
+    words = [word for word in (options.recipe, *options.overrides) if word]
+    recipe = options.config or (words.pop(0) if words else None)
+    if recipe is None:
+        parser.error("name a recipe, such as recipes/tiny.yaml")
+    return recipe, words
+
+
+def run(recipe: Recipe, step: Step) -> None:
+    """One step: artifact folder, tracking, the stage itself, publication. Called by every rank."""
+    import torch
+    import transformers
+    from accelerate import PartialState
+
+    transformers.utils.logging.disable_progress_bar()  # of loading and saving weights; the trainer's stays
+    # The one state of the process group: without `cpu` the ranks of a machine without GPUs would not know each other.
+    distributed = PartialState(cpu=not torch.accelerator.is_available())
+    if distributed.num_processes > 1 and str(distributed.distributed_type).endswith(("FSDP", "DEEPSPEED")):
+        say("    several steps in one FSDP or DeepSpeed process group are untested: prefer scripts/run.py")
+    started = time.time()
+    if distributed.is_main_process:
+        step.dir.mkdir(parents=True, exist_ok=True)
+        artifacts.link(step.dir, step.name)
+        artifacts.fresh(step.dir)
+    distributed.wait_for_everyone()
+    tracking.start(step, recipe, distributed.is_main_process)
+    record = None
+    try:
+        working = dataclasses.replace(step, output=step.dir / "output.partial")
+        stage = preflight.build(working)
+        stage.check(working)
+        metrics = stage.run(working)
+        distributed.wait_for_everyone()
+        if distributed.is_main_process:
+            record = artifacts.publish(
+                step.dir,
+                {
+                    "recipe": recipe.name,
+                    "step": step.name,
+                    "stage": step.stage,
+                    "kind": step.kind,
+                    "fingerprint": step.fingerprint,
+                    "seed": step.seed,
+                    "options": tracking.redact(step.options),
+                    "inputs": {source.name: source.fingerprint for source in step.inputs},
+                    "metrics": metrics,
+                    "world_size": distributed.num_processes,
+                    "distributed": str(distributed.distributed_type).rpartition(".")[2],
+                    "device": device(distributed.device),
+                    "seconds": round(time.time() - started, 3),
+                },
+            )
+    finally:
+        tracking.finish(record)
+    distributed.wait_for_everyone()
+    from pipelines.training import release
+
+    release()
+    if record:
+        numbers = ", ".join(f"{key} {value:.4g}" for key, value in list(record["metrics"].items())[:6])
+        say(f"    {record['seconds']:.1f} s, {step.output}" + (f"\n    {numbers}" if numbers else ""))
+
+
+def device(kind) -> str:
+    """What the step ran on: "cpu", or the accelerator's name."""
+    import torch
+
+    return torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type
+
+
+def quiet() -> None:
+    """Sane process-wide settings that a user's environment overrides."""
+    defaults = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "WANDB_SILENT": "true",
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of two processes on the same cores slow each other 10-fold
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def die_with_parent() -> None:
+    """Asks Linux to end this process when its parent dies, even by SIGKILL: no orphan goes on training."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def leave() -> None:
+    """Leaves the process group, which a trainer's own end() would do too early for the steps after it."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def say(text: str) -> None:
+    if MAIN:
+        print(text, flush=True)
+
+
+def fail(message: str) -> int:
+    if MAIN:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Shared by all tests: no network, one thread per process, and one tiny model per session."""
+
+import os
+import sys
+
+# Before torch: two test processes with two threads each are ten times slower than with one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", TOKENIZERS_PARALLELISM="false")
+os.environ.pop("WANDB_API_KEY", None)
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+# The embedded recipe, shrunk until every step takes a moment.
+SHRUNK = [
+    "stages.world.sft=64",
+    "stages.world.prompts=12",
+    "stages.world.pairs=64",
+    "stages.world.test=10",
+    "stages.scratch.vocab_size=400",
+    "stages.scratch.config={model_type: llama, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, "
+    "num_attention_heads: 2}",
+    "defaults.train.per_device_train_batch_size=4",
+    "defaults.train.per_device_eval_batch_size=4",
+    *(f"stages.{stage}.train.max_steps=4" for stage in ("sft", "coverage", "politeness", "dpo")),
+    "defaults.train.logging_steps=1",
+    "defaults.train.save_steps=2",
+    "stages.sample.generate.max_new_tokens=8",
+    "stages.evaluate.generate.max_new_tokens=8",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Datasets cached by one test run are never met by another."""
+    os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes rows as JSON lines (or text as it is) and returns the path."""
+
+    def write(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content))
+        return str(path)
+
+    return write
+
+
+PROMPT = [{"role": "user", "content": "say a and b"}]
+SFT_ROWS = [{"prompt": PROMPT, "completion": [{"role": "assistant", "content": f"a {i} b"}]} for i in range(12)]
+PAIR_ROWS = [
+    {
+        "prompt": PROMPT,
+        "chosen": [{"role": "assistant", "content": f"a and b {i}"}],
+        "rejected": [{"role": "assistant", "content": f"c {i}"}],
+    }
+    for i in range(12)
+]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A random Llama of two layers with the project's chat template, as a folder."""
+    from run_steps import run_recipe
+
+    folder = tmp_path_factory.mktemp("model")
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in SFT_ROWS))
+    config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+              "num_attention_heads": 2}  # fmt: skip
+    stages = {"scratch": {"corpus": str(corpus), "vocab_size": 300, "config": config}}
+    return str(run_recipe(folder, stages)["scratch"].output)

@@ -1,0 +1,23 @@
+"""Runs recipes inside the test process, through the same code as scripts/train.py."""
+
+from pathlib import Path
+
+import yaml
+
+from pipelines.recipe import Recipe, Step
+from scripts import train
+
+
+def write_recipe(folder: Path, stages: dict, **top) -> Path:
+    path = Path(folder) / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"name": "test", "output_dir": str(Path(folder) / "runs"), **top, "stages": stages},
+                                   sort_keys=False))  # fmt: skip
+    return path
+
+
+def run_recipe(folder: Path, stages: dict, *overrides: str, **top) -> dict[str, Step]:
+    """Runs every step and returns them by name."""
+    top.setdefault("wandb", False)
+    path = str(write_recipe(folder, stages, **top))
+    assert train.main([path, *overrides]) == 0
+    return {step.name: step for step in Recipe.load(path, overrides).steps}

@@ -1,0 +1,70 @@
+"""Closed forms."""
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.algorithms import preference, statistics
+
+
+def test_plackett_luce_probabilities_of_all_rankings_sum_to_one():
+    rewards = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    total = sum(
+        math.exp(-preference.plackett_luce(rewards[list(order)][None]).item()) for order in permutations(range(4))
+    )
+    assert total == pytest.approx(1, abs=1e-12)
+
+
+def test_plackett_luce_of_two_is_bradley_terry():
+    rewards = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
+    expected = -torch.nn.functional.logsigmoid(rewards[0, 0] - rewards[0, 1]).item()
+    assert preference.plackett_luce(rewards).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_plackett_luce_by_hand_with_a_missing_answer():
+    r = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]], dtype=torch.float64, requires_grad=True)
+    e = [math.exp(x) for x in (2, 1, 0)]
+    expected = -math.log(e[0] / sum(e)) - math.log(e[1] / (e[1] + e[2]))
+    loss = preference.plackett_luce(r)
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+    loss.sum().backward()
+    assert torch.isfinite(r.grad[:, :3]).all()
+
+
+def test_pairs_from_scores():
+    assert preference.best_worst([0.1, 0.9, -1.0]) == [(1, 2)]
+    assert preference.best_worst([1.0]) == []
+    assert preference.all_pairs([0.1, 0.9, -1.0]) == [(1, 0), (0, 2), (1, 2)]
+    assert preference.ranking([0.1, 0.9, 0.1]) == [1, 0, 2]
+
+
+def test_mean_and_standard_error():
+    mean, stderr = statistics.mean_stderr([1.0, 2.0, 3.0, 4.0])
+    assert mean == 2.5
+    assert stderr == pytest.approx(math.sqrt(5 / 3) / 2)
+    assert math.isnan(statistics.mean_stderr([1.0])[1])
+
+
+def test_wilson_interval():
+    low, high = statistics.wilson(0.5, 100)
+    assert (round(low, 4), round(high, 4)) == (0.4038, 0.5962)  # textbook value
+    assert statistics.wilson(1.0, 10)[1] == pytest.approx(1.0)
+    assert statistics.wilson(1.0, 10)[0] < 0.75
+    rng = np.random.default_rng(0)
+    draws = rng.binomial(50, 0.3, size=4000) / 50
+    covered = [low <= 0.3 <= high for low, high in (statistics.wilson(rate, 50) for rate in draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_win_rate_counts_ties_as_half():
+    assert statistics.win_rate([1.0, 0.0], [0.0]) == 0.75
+    assert statistics.win_rate([0.0], [0.0]) == 0.5
+
+
+def test_distinct_n():
+    assert statistics.distinct(["a b a", "a b"], 1) == pytest.approx(2 / 5)
+    assert statistics.distinct(["a b a", "a b"], 2) == pytest.approx(2 / 3)
+    assert statistics.distinct(["a"], 2) == 0.0

@@ -1,0 +1,197 @@
+"""The launchers: exit codes, resumption after SIGKILL, signals, the lock. Real `accelerate launch` where it matters."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT, SFT_ROWS, SHRUNK
+from run_steps import write_recipe
+
+from pipelines import artifacts
+from pipelines.recipe import Recipe
+from scripts import run, train
+
+TINY = str(ROOT / "recipes" / "tiny.yaml")
+
+
+def launch(script, *words, **kwargs):
+    return subprocess.Popen([sys.executable, str(ROOT / "scripts" / script), *words], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)  # fmt: skip
+
+
+def finished(process, timeout=300):
+    out, _ = process.communicate(timeout=timeout)
+    return process.returncode, out
+
+
+def weights(step):
+    return artifacts.read_done(step.dir)["files"]["model.safetensors"]["sha256"]
+
+
+def until(condition, timeout=120):
+    end = time.time() + timeout
+    while not condition():
+        assert time.time() < end, "timed out"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def sft(model, write):
+    train_block = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_checkpointing": False}
+    return {
+        "kind": "sft",
+        "model": {"model_name_or_path": model},
+        "data": write("sft.jsonl", SFT_ROWS),
+        "train": train_block,
+    }
+
+
+def test_config_flag_and_position_name_the_recipe(tmp_path, sft, capsys):
+    recipe = str(write_recipe(tmp_path, {"a": sft}))
+    for words in ([recipe, "--plan"], ["--config", recipe, "--plan"], ["--config", recipe, "seed=1", "--plan"]):
+        assert run.main(words) == 0
+    plans = capsys.readouterr().out
+    assert plans.count("1 steps, 0 done, 1 pending") == 3
+    assert f"scripts/train.py {recipe} seed=1 --stage a" in plans
+    with pytest.raises(SystemExit):
+        run.main(["--plan"])
+
+
+def test_the_chain_stops_at_the_first_failure(tmp_path, sft, monkeypatch, capfd):
+    recipe = str(write_recipe(tmp_path, {"a": sft, "b": {**sft, "seed": 1}, "c": {**sft, "seed": 2}}))
+    launched = []
+
+    def fake(command, _):
+        launched.append(command[-1])
+        if command[-1] == "b":
+            return 7
+        step = next(step for step in Recipe.load(recipe).steps if step.name == command[-1])
+        artifacts.fresh(step.dir)
+        artifacts.publish(step.dir, {"metrics": {}})
+        return 0
+
+    monkeypatch.setattr(run, "launch", fake)
+    assert run.main([recipe]) == 7
+    assert launched == ["a", "b"]
+    assert "b failed (exit code 7); 1 steps after it were not started" in capfd.readouterr().err
+    launched.clear()
+    assert run.main([recipe]) == 7
+    assert launched == ["b"]  # a is done
+
+
+def test_a_launch_that_ends_well_but_leaves_nothing_is_a_failure(tmp_path, sft, monkeypatch):
+    monkeypatch.setattr(run, "launch", lambda *_: 0)
+    assert run.main([str(write_recipe(tmp_path, {"a": sft}))]) == 1
+
+
+def test_run_directory_in_use(tmp_path, sft, capsys):
+    recipe = Recipe.load(str(write_recipe(tmp_path, {"a": sft})))
+    with artifacts.lock(recipe.run, "the first launcher"):
+        assert run.main([recipe.path]) == 2
+        assert "in use by process" in (error := capsys.readouterr().err)
+        assert "the first launcher" in error
+        assert train.main([recipe.path]) == 2
+        assert "the first launcher" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path, sft):
+    """run.py on a step of many small steps: SIGTERM reaches the worker, exit code 143, and the rerun resumes."""
+    sft["train"] |= {"max_steps": 100_000, "save_steps": 5, "logging_steps": 5, "save_total_limit": 2}
+    recipe = str(write_recipe(tmp_path, {"a": {**sft, "train": {**sft["train"], "max_steps": 2}}, "b": sft}))
+    first, step = Recipe.load(recipe).steps
+    process = launch("run.py", recipe)
+    until(lambda: list((step.dir / "checkpoints").glob("checkpoint-*/complete.json")))
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2  # accelerate and its worker
+    process.send_signal(signal.SIGTERM)
+    code, out = finished(process, timeout=60)
+    assert code == 143, out
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
+    assert first.done
+    assert not step.done
+    assert "accelerate launch --quiet --config_file accelerate_configs/cpu.yaml scripts/train.py" in out
+    process = launch("run.py", recipe)
+    metrics = step.dir / "metrics.jsonl"
+    reached = max(json.loads(line).get("step", 0) for line in metrics.read_text().splitlines())
+    until(
+        lambda: max((r.get("step", 0) for r in map(json.loads, metrics.read_text().splitlines())), default=0) > reached
+    )
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()  # nobody forwards SIGKILL: the kernel tells the worker
+    process.wait()
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_dpo_ends_with_the_weights_of_an_undisturbed_run(tmp_path):
+    overrides = [*SHRUNK, "stages.dpo.train.max_steps=40", "stages.dpo.train.save_steps=3"]
+    only = [stage for stage in ("world", "scratch", "sft", "dpo")]
+    undisturbed = Recipe.load(TINY, [*overrides, f"output_dir={tmp_path}/a"])
+    killed = Recipe.load(TINY, [*overrides, f"output_dir={tmp_path}/b"])
+    for stage in only:
+        assert train.main([TINY, *undisturbed.overrides, "--stage", stage]) == 0
+    for stage in only[:-1]:
+        assert train.main([TINY, *killed.overrides, "--stage", stage]) == 0
+    step = next(step for step in killed.steps if step.name == "dpo")
+    process = launch("run.py", TINY, *killed.overrides, "--only", "dpo", start_new_session=True)
+    until(lambda: (step.dir / "checkpoints" / "checkpoint-6" / "complete.json").exists())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not any("train.py" in " ".join(p.info["cmdline"] or ()) and str(tmp_path) in " ".join(p.info["cmdline"])
+                          for p in psutil.process_iter(["cmdline"])))  # fmt: skip
+    assert not step.done
+    before = {name: path.stat().st_mtime_ns for name in only[:-1]
+              for path in [next(s.dir for s in killed.steps if s.name == name) / "done.json"]}  # fmt: skip
+    code, out = finished(launch("run.py", TINY, *killed.overrides, "--only", "dpo"))
+    assert code == 0, out
+    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] >= 6
+    twin = next(step for step in undisturbed.steps if step.name == "dpo")
+    assert artifacts.read_done(twin.dir)["metrics"]["train/resumed_from"] == 0
+    assert weights(step) == weights(twin)
+    steps = [
+        row["step"] for row in map(json.loads, (step.dir / "metrics.jsonl").read_text().splitlines()) if "step" in row
+    ]
+    assert steps == sorted(steps)  # what was logged after the checkpoint was logged once
+    for name, time_ns in before.items():
+        assert (next(s.dir for s in killed.steps if s.name == name) / "done.json").stat().st_mtime_ns == time_ns
+
+
+@pytest.mark.slow
+def test_two_ranks_run_the_whole_chain_and_sample_what_one_rank_samples(tmp_path):
+    """One rank up to dpo; then two ranks do the rest of the same chain, and another whole chain of their own."""
+    alone = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/one"])
+    assert train.main([TINY, *alone.overrides]) == 0
+    pair = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/two"])
+    words = [
+        "launch",
+        "--config_file",
+        "accelerate_configs/cpu.yaml",
+        "--num_processes",
+        "2",
+        "scripts/train.py",
+        TINY,
+    ]
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *words, *pair.overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [artifacts.read_done(step.dir) for step in pair.steps]
+    assert {record["world_size"] for record in records} == {2}
+    assert {record["distributed"] for record in records} == {"MULTI_CPU"}
+    # the same policy sampled by two ranks: move one rank's chain, drop its samples, and let two ranks make them
+    step = next(step for step in alone.steps if step.name == "sample")
+    before = artifacts.read_done(step.dir)
+    for path in step.dir.iterdir():
+        path.rename(Path(tmp_path) / f"old-{path.name}")
+    again = subprocess.run([*command[:-1], f"output_dir={tmp_path}/one", "--stage", "sample"], cwd=ROOT,
+                           capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert again.returncode == 0, again.stdout + again.stderr
+    after = artifacts.read_done(step.dir)
+    assert (before["world_size"], after["world_size"]) == (1, 2)
+    assert before["files"] == after["files"]
