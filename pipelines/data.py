@@ -54,7 +54,8 @@ def _entry(entry: Any) -> Any:
     builder = next((BUILDERS[suffix] for suffix in suffixes if suffix in BUILDERS), None)
     path = Path(entry["path"]).expanduser()
     if builder and "data_files" not in entry:
-        return {**entry, "path": builder, "data_files": str(path)}
+        split = entry.get("split", "train").partition("[")[0]  # a single file is whatever split is asked for
+        return {**entry, "path": builder, "data_files": {split: str(path)}}
     return {**entry, "path": str(path)} if path.is_dir() else entry
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[str, Any]]]) -> None:
-    """Calls `make(part)` for every part in range(count) that is not on disk yet; rank r takes parts r, r + ranks, ..."""
+    """Calls `make(part)` for every part below `count` that is not on disk; rank r takes parts r, r + ranks, ..."""
     distributed = PartialState()
     mine = range(distributed.process_index, count, distributed.num_processes)
     missing = [part for part in mine if not _path(step, name, part).exists()]

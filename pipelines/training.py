@@ -91,7 +91,7 @@ def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
 
 
 def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
-    """The trainer's arguments `model`, `args`, `peft_config` and `quantization_config`, as trl's own scripts make them.
+    """The trainer's `model`, `args`, `peft_config` and `quantization_config`, as trl's own scripts make them.
 
     The model goes in as a path, so that loading it under ZeRO-3 or FSDP stays trl's business.
     """
@@ -110,7 +110,7 @@ def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
 
 
 def splits(stage: Any, step: Step) -> dict[str, Any]:
-    """The trainer's arguments `train_dataset` and `eval_dataset`; pairs with two equal answers are dropped, counted."""
+    """The trainer's `train_dataset` and `eval_dataset`; pairs with two equal answers are dropped and counted."""
     found = {}
     for key, name in (("data", "train_dataset"), ("eval_data", "eval_dataset")):
         block = getattr(stage, key)

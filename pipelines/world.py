@@ -102,11 +102,13 @@ class Prompt:
 
 def prompts(rng: Random, train: int, test: int) -> tuple[list[Prompt], list[Prompt]]:
     """Train and test prompts. Each names a set of items of its own, so no test prompt has a twin in train."""
+    if train + test > 50_000:  # of 79,079 sets of two or three items
+        raise ValueError(f"the tiny world has 50000 prompts at most, {train + test} asked for")
     drawn: dict[frozenset[str], Prompt] = {}
     while len(drawn) < train + test:
         items = tuple(rng.sample(list(FACTS), rng.choice((2, 3))))
-        limit = 5 * len(items) + rng.choice((8, 10, 12, 14))
-        prompt = Prompt(items=items, polite=rng.random() < 0.8, limit=limit, opening=rng.choice(OPENINGS))
+        limit = 5 * len(items) + rng.choice((10, 12, 14, 16))
+        prompt = Prompt(items=items, polite=rng.random() < 0.85, limit=limit, opening=rng.choice(OPENINGS))
         drawn.setdefault(frozenset(items), prompt)
     everything = list(drawn.values())
     return everything[:train], everything[train:]

@@ -23,7 +23,7 @@ VERB = (
 SENTENCE = re.compile(rf"(?:The (?P<item>[a-z]+)|[A-Z][a-z]*) (?:{VERB})(?: [a-z]+){{1,7}}\.")
 COURTESY = {"thank", "hope", "wish", "welcome", "appreciate", "glad", "friend", "pleasure"}
 RUDE = {"hate", "bore", "silly", "fool"}
-WEIGHTS = {"tone": 0.45, "length": 0.3, "variety": 0.15, "structure": 0.1}
+WEIGHTS = {"tone": 0.4, "length": 0.4, "variety": 0.1, "structure": 0.1}
 
 
 def parts(prompt: str, completion: str) -> dict[str, float] | None:
@@ -41,7 +41,7 @@ def parts(prompt: str, completion: str) -> dict[str, float] | None:
     length       [0, 1]      max(0, 1 - 2 max(0, words - limit) / limit)
     variety      [0, 1]      distinct word triples / word triples (1 for one or two words, 0 for none)
     structure    [0, 1]      share of well-formed sentences (0 for none)
-    overall      [0, 1]      covered * (0.45 tone + 0.3 length + 0.15 variety + 0.1 structure): the true reward
+    overall      [0, 1]      covered * (0.4 tone + 0.4 length + 0.1 variety + 0.1 structure): the true reward
     coverage     [0, inf)    covered + log2(1 + details): repeats count, the limit and the tone do not
     politeness   (-inf, inf) log2(1 + courtesies) - rude words: whatever tone the prompt asks for
     ===========  ==========  ===================================================================================

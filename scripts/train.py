@@ -99,6 +99,10 @@ def run(recipe: Recipe, step: Step) -> None:
     from accelerate import PartialState
 
     transformers.utils.logging.disable_progress_bar()  # of loading and saving weights; the trainer's stays
+    if not torch.accelerator.is_available():
+        from pipelines.seams import lean_head_on_cpu
+
+        lean_head_on_cpu()
     # The one state of the process group: without `cpu` the ranks of a machine without GPUs would not know each other.
     distributed = PartialState(cpu=not torch.accelerator.is_available())
     if distributed.num_processes > 1 and str(distributed.distributed_type).endswith(("FSDP", "DEEPSPEED")):

@@ -1,6 +1,8 @@
 """Kind `score`: every completion scored by any number of rewards.
 
-    score: {completions: $sample, rewards: {helpful: {kind: reward_model, path: $helpful}, brief: {kind: length, target: 40}}}
+    score:
+      completions: $sample
+      rewards: {helpful: {kind: reward_model, path: $helpful}, brief: {kind: length, target: 40}}
 
 The dataset is that of the completions with a column `scores` (a struct: reward -> score, null where it abstained).
 Swapping a reward scores the stored completions again and samples nothing.

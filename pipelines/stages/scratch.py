@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trl
+
 from pipelines import data
 from pipelines.data import Data
 from pipelines.plugins import RecipeError
@@ -56,7 +58,7 @@ class Scratch(Stage):
 
         if not PartialState().is_main_process:
             return {}
-        tokenizer = self._tokenizer(data.load(self.corpus, (*step.path, "corpus")))
+        tokenizer = self._tokenizer(step)
         set_seed(step.seed)
         config = AutoConfig.for_model(
             **{"max_position_embeddings": self.max_length, **self.config},
@@ -70,7 +72,7 @@ class Scratch(Stage):
         tokenizer.save_pretrained(step.output)
         return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
 
-    def _tokenizer(self, rows: Any) -> Any:
+    def _tokenizer(self, step: Any) -> Any:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
         from transformers import PreTrainedTokenizerFast
 
@@ -83,7 +85,7 @@ class Scratch(Stage):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        bpe.train_from_iterator(_texts(rows), trainer)
+        bpe.train_from_iterator(self._texts(step), trainer)
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=bpe,
             pad_token=PAD,
@@ -94,10 +96,9 @@ class Scratch(Stage):
         tokenizer.chat_template = self.chat_template.read_text() if self.chat_template else TEMPLATE
         return tokenizer
 
-
-def _texts(rows: Any) -> Iterator[str]:
-    columns = [name for form in TEXT for name in form if name in rows.column_names] + ["rejected"]
-    for row in rows:
-        for column in columns:
-            if row.get(column):
-                yield data.plain(row[column])
+    def _texts(self, step: Any) -> Iterator[str]:
+        for entry in self.corpus.datasets:  # one by one: a corpus may mix columns
+            rows = data.load(trl.DatasetMixtureConfig(datasets=[entry]), (*step.path, "corpus"))
+            columns = [name for form in TEXT for name in form if name in rows.column_names] + ["rejected"]
+            for row in rows:
+                yield from (data.plain(row[column]) for column in columns if row.get(column))

@@ -40,6 +40,12 @@ class World(Stage):
         }
     )
 
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature}; a small one gives clean labels")
+        if taken := {"sft", "prompts"} & set(self.labels):
+            raise ValueError(f"labels: {', '.join(taken)} already names a set of this stage; choose another name")
+
     def run(self, step: Any) -> dict[str, float]:
         """Metrics: rows per file, each rater's `noise` (share of pairs labelled against the rater's own score, [0, 1])
         and the Pearson `correlation` of the raters' scores over the training answers."""

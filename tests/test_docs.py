@@ -1,0 +1,27 @@
+"""The pages that are made from the dataclasses are up to date, and the README's commands exist."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+from scripts import docs
+
+
+@pytest.mark.parametrize(("package", "name"), [("pipelines.stages", "stages"), ("rewards", "rewards")])
+def test_pages_match_the_dataclasses(package, name):
+    assert (ROOT / "docs" / f"{name}.md").read_text() == docs.page(package), "run `make docs`"
+
+
+def test_every_file_that_the_documents_name_exists():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for path in re.findall(
+            r"(?:recipes|scripts|docs|accelerate_configs|benchmarks)/[\w./-]+\.\w+", page.read_text()
+        ):
+            assert path.startswith(("recipes/mine", "recipes/your")) or (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text()):
+        assert target in targets

@@ -1,0 +1,46 @@
+"""Every recipe and accelerate config that we ship."""
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from pipelines import preflight
+from pipelines.recipe import Recipe
+
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_plans_and_its_keys_and_types_are_right(path):
+    recipe = Recipe.load(str(path))
+    for step in recipe.steps:
+        preflight.build(step, dry=True)
+    table = preflight.table(recipe, recipe.steps, verbose=True)
+    assert all(step.fingerprint in table for step in recipe.steps)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_config_is_one_that_accelerate_reads(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert str(config.compute_environment).endswith("LOCAL_MACHINE")
+    assert path.read_text().startswith("# "), "say what it is for"
+    assert yaml.safe_load(path.read_text())["mixed_precision"] == "no"  # the training arguments decide
+
+
+def test_the_embedded_recipe_needs_no_hub():
+    text = (ROOT / "recipes" / "tiny.yaml").read_text()
+    recipe = Recipe.load(str(ROOT / "recipes" / "tiny.yaml"))
+    assert not recipe.steps[0].inputs
+    assert "huggingface" not in text
+
+
+def test_changing_dpos_beta_makes_dpo_and_what_follows_pending():
+    path = str(ROOT / "recipes" / "tiny.yaml")
+    before = {step.name: step.fingerprint for step in Recipe.load(path).steps}
+    after = {step.name: step.fingerprint for step in Recipe.load(path, ["stages.dpo.train.beta=0.77"]).steps}
+    kept = {name for name in before if before[name] == after[name]}
+    assert {"world", "scratch", "sft", "coverage", "politeness", "evaluate-sft-sample"} <= kept
+    assert kept.isdisjoint({"dpo", "sample", "score", "pair", "evaluate-dpo-sample", "evaluate", "report"})
