@@ -4,7 +4,8 @@
               num_attention_heads: 4, intermediate_size: 352}}
 
 What a recipe starts from where no pretrained model is at hand: the embedded default, tests, experiments on one's own
-text. The tokenizer is byte-level BPE with tokens for padding, for the roles of a chat and for the end of a turn.
+text. The tokenizer is byte-level BPE (or one token per word and punctuation mark, for a small closed vocabulary) with
+tokens for padding, for the roles of a chat and for the end of a turn.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trl
 
@@ -21,7 +22,14 @@ from pipelines.data import Data
 from pipelines.plugins import RecipeError
 from pipelines.stages import Stage
 
-PAD, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
+PAD, SYSTEM, USER, ASSISTANT, END, UNKNOWN = (
+    "<|pad|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+    "<|unknown|>",
+)
 # The generation marks let trl's assistant_only_loss find what the model itself says.
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
@@ -38,6 +46,7 @@ class Scratch(Stage):
 
     corpus: Data
     config: dict[str, Any] = field(default_factory=lambda: {"model_type": "llama"})
+    tokenizer: Literal["bpe", "word"] = "bpe"
     vocab_size: int = 2000
     max_length: int = 1024
     chat_template: Path | None = None
@@ -76,25 +85,32 @@ class Scratch(Stage):
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
         from transformers import PreTrainedTokenizerFast
 
-        bpe = Tokenizer(models.BPE())
-        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        bpe.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=self.vocab_size,
-            special_tokens=[PAD, END, SYSTEM, USER, ASSISTANT],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        bpe.train_from_iterator(self._texts(step), trainer)
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=bpe,
+        special = [PAD, END, SYSTEM, USER, ASSISTANT]
+        common = {"vocab_size": self.vocab_size, "special_tokens": special, "show_progress": False}
+        if self.tokenizer == "bpe":
+            tokenizer = Tokenizer(models.BPE())
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+            trainer = trainers.BpeTrainer(**common, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        else:
+            special.append(UNKNOWN)
+            tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+                [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation()]
+            )
+            tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+            trainer = trainers.WordLevelTrainer(**common)
+        tokenizer.train_from_iterator(self._texts(step), trainer)
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
             pad_token=PAD,
             eos_token=END,
             additional_special_tokens=[SYSTEM, USER, ASSISTANT],
             model_max_length=self.max_length,
+            **({"unk_token": UNKNOWN} if self.tokenizer == "word" else {}),
         )
-        tokenizer.chat_template = self.chat_template.read_text() if self.chat_template else TEMPLATE
-        return tokenizer
+        fast.chat_template = self.chat_template.read_text() if self.chat_template else TEMPLATE
+        return fast
 
     def _texts(self, step: Any) -> Iterator[str]:
         for entry in self.corpus.datasets:  # one by one: a corpus may mix columns
