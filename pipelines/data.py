@@ -73,12 +73,19 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
             if _looks_local(name) and not _exists(name):
                 near = suggest(Path(name).name, [p.name for p in Path(name).expanduser().parent.glob("*")])
                 raise RecipeError(f"no such file: {name}{near}", path)
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # reading is quick; tokenising, which may not be, keeps its bars
     try:
         return trl.get_dataset(data)["train"]
     except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
         names = ", ".join(name for entry in data.datasets for name in files(entry))
         splits = ", ".join(entry.split for entry in data.datasets)
         raise RecipeError(f"cannot load {names} (split {splits}): {type(error).__name__}: {error}", path) from error
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
 
 
 def check(

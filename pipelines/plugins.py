@@ -207,7 +207,10 @@ def build(cls: type, mapping: Mapping[str, Any], path: Sequence[str] = (), *, dr
 
     constructing a `TrainingArguments` initialises devices and process groups, which a check must not do.
     """
-    return instance(cls, check(cls, mapping, path), dry=dry)
+    try:
+        return instance(cls, check(cls, mapping, path), dry=dry)
+    except ValueError as error:  # the class's own check of its values
+        raise RecipeError(str(error), path) from error
 
 
 def hints(cls: type) -> dict[str, Any]:

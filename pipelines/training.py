@@ -1,8 +1,9 @@
-"""What every trainer-backed stage shares: its model arguments, its data, its audit, and the way it ends."""
+"""What every trainer-backed stage shares: its model arguments, its data, its audit, and `fit`, which runs it."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from pipelines.plugins import RecipeError
 
 if TYPE_CHECKING:
     from pipelines.recipe import Step
+
+logger = logging.getLogger(__name__)
 
 
 def settings(step: Step) -> dict[str, Any]:
@@ -122,13 +125,16 @@ def splits(stage: Any, step: Step) -> dict[str, Any]:
     return found
 
 
-def finish(trainer: Any, step: Step) -> dict[str, float]:
+def fit(trainer_class: Any, stage: Any, step: Step, **extra: Any) -> dict[str, float]:
     """Trains (from the newest complete checkpoint, if there is one), evaluates, and saves a complete model.
 
-    Raises FloatingPointError when the loss or the gradient is no longer a number.
+    `extra` goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number.
     """
     from pipelines.checkpoints import MarkComplete, newest
 
+    rows = splits(stage, step)
+    trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
+    lost = _rows_lost(trainer, rows)
     folder = Path(trainer.args.output_dir)
     checkpoint = newest(folder)
     at = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
@@ -137,12 +143,26 @@ def finish(trainer: Any, step: Step) -> dict[str, float]:
     trainer.add_callback(_callback())
     trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.metrics.items()}
-    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": at}
+    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": at, **lost}
     if trainer.eval_dataset is not None:
         evaluated = trainer.evaluate()
         metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}
     save(trainer, step.output)
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _rows_lost(trainer: Any, rows: dict[str, Any]) -> dict[str, int]:
+    """How many rows trl has left out as too long, which it does without a word."""
+    lost = {}
+    for name, given in rows.items():
+        kept = getattr(trainer, name)
+        if given is not None and not getattr(trainer.args, "packing", False) and len(kept) < len(given):
+            lost[f"{name.removesuffix('_dataset')}/rows_too_long"] = len(given) - len(kept)
+            logger.warning(
+                "%s: %d of %d rows are longer than max_length %s and were left out",
+                name, len(given) - len(kept), len(given), trainer.args.max_length,
+            )  # fmt: skip
+    return lost
 
 
 def save(trainer: Any, output: Path) -> None:

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         for step in steps:
             missing = next((s.name for s in step.waiting if not step.done and s.name not in chosen), None)
             if missing:
-                raise RecipeError(f"{step.name} needs {missing}, which is not done: run it first (--only {missing})")
+                raise RecipeError(f"{step.name} needs {missing}, which is not done: run it first, --only {missing}")
         pending = [step for step in steps if not step.done]
         commands = {step.name: preflight.command(recipe, step, extra) for step in pending}
     except RecipeError as error:

@@ -19,6 +19,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -169,6 +170,8 @@ def quiet() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    # of the library's own use of its own older names, which no user can change
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 

@@ -198,7 +198,7 @@ def test_a_reward_is_known_by_its_source(tmp_path, monkeypatch):
 
 
 def test_yaml_mistakes_name_the_line(write):
-    with pytest.raises(RecipeError, match="recipe.yaml:3: key 'sft' is given twice"):
+    with pytest.raises(RecipeError, match=r"recipe.yaml:3: key 'sft' is given twice"):
         Recipe.load(write("recipe.yaml", "stages:\n  sft: {}\n  sft: {}\n"))
     with pytest.raises(RecipeError, match="not readable as YAML"):
         Recipe.load(write("recipe.yaml", "stages: [\n"))

@@ -119,6 +119,37 @@ def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path
     process.send_signal(signal.SIGTERM)
     code, out = finished(process, timeout=60)
     assert code == 143, out
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
+    assert first.done
+    assert not step.done
+    assert "accelerate launch --quiet --config_file accelerate_configs/cpu.yaml scripts/train.py" in out
+    process = launch("run.py", recipe)
+    metrics = step.dir / "metrics.jsonl"
+    reached = max(json.loads(line).get("step", 0) for line in metrics.read_text().splitlines())
+    until(
+        lambda: max((r.get("step", 0) for r in map(json.loads, metrics.read_text().splitlines())), default=0) > reached
+    )
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()  # nobody forwards SIGKILL: the kernel tells the worker
+    process.wait()
+    until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_dpo_ends_with_the_weights_of_an_undisturbed_run(tmp_path):
+    overrides = [*SHRUNK, "stages.dpo.train.max_steps=40", "stages.dpo.train.save_steps=3"]
+    only = ["world", "scratch", "sft", "dpo"]
+    undisturbed = Recipe.load(TINY, [*overrides, f"output_dir={tmp_path}/a"])
+    killed = Recipe.load(TINY, [*overrides, f"output_dir={tmp_path}/b"])
+    for stage in only:
+        assert train.main([TINY, *undisturbed.overrides, "--stage", stage]) == 0
+    for stage in only[:-1]:
+        assert train.main([TINY, *killed.overrides, "--stage", stage]) == 0
+    step = next(step for step in killed.steps if step.name == "dpo")
+    process = launch("run.py", TINY, *killed.overrides, "--only", "dpo", start_new_session=True)
+    until(lambda: (step.dir / "checkpoints" / "checkpoint-6" / "complete.json").exists())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     until(lambda: not workers(tmp_path))
     assert not step.done
     before = {name: path.stat().st_mtime_ns for name in only[:-1]

@@ -5,10 +5,11 @@
     class Kto(Stage):
         model: trl.ModelConfig
         data: Data
+        eval_data: Data | None = None
         train: trl.KTOConfig
 
         def run(self, step):
-            return finish(trl.KTOTrainer(**policy(self.model, self.train), args=self.train, ...), step)
+            return training.fit(trl.KTOTrainer, self, step)
 
 Modules here import trl's names through `trl.` (it loads lazily), so that planning a recipe imports no torch.
 """

@@ -29,5 +29,4 @@ class Dpo(Stage):
         training.check(self, step, data.PREFERENCE)
 
     def run(self, step):
-        trainer = trl.DPOTrainer(**training.policy(self.model, self.train), **training.splits(self, step))
-        return training.finish(trainer, step)
+        return training.fit(trl.DPOTrainer, self, step)

@@ -35,8 +35,7 @@ class Reward(Stage):
     def run(self, step):
         self.model.lora_task_type = "SEQ_CLS"  # trl's default is a language model's, which a reward model never is
         if self.loss == "pairwise":
-            trainer_class = trl.RewardTrainer
-        else:
-            from pipelines.trainers.listwise_reward import ListwiseRewardTrainer as trainer_class
-        trainer = trainer_class(**training.policy(self.model, self.train), **training.splits(self, step))
-        return training.finish(trainer, step)
+            return training.fit(trl.RewardTrainer, self, step)
+        from pipelines.trainers.listwise_reward import ListwiseRewardTrainer
+
+        return training.fit(ListwiseRewardTrainer, self, step)

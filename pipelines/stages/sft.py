@@ -27,5 +27,4 @@ class Sft(Stage):
         training.check(self, step, data.SFT)
 
     def run(self, step):
-        trainer = trl.SFTTrainer(**training.policy(self.model, self.train), **training.splits(self, step))
-        return training.finish(trainer, step)
+        return training.fit(trl.SFTTrainer, self, step)

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from pipelines import plugins, world
+from pipelines.plugins import RewardBlock
 from pipelines.stages import Stage
 
 Pair = tuple[world.Prompt, str, str]
@@ -32,7 +33,7 @@ class World(Stage):
     pairs: int = 3000
     test: int = 300
     temperature: float = 0.25
-    labels: dict[str, dict[str, Any]] = field(
+    labels: dict[str, RewardBlock] = field(
         default_factory=lambda: {
             "gold": {"kind": "gold"},
             "coverage": {"kind": "gold", "aspect": "coverage"},
