@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines import artifacts, preflight
 from pipelines.plugins import RecipeError
 from pipelines.recipe import Recipe, Step
-from scripts.train import arguments, die_with_parent, quiet
+from scripts.train import arguments, die_with_parent, quiet, show
 
 GRACE = 20.0  # seconds between asking the workers to stop and killing them
 
@@ -80,14 +80,11 @@ def launch_all(recipe: Recipe, steps: tuple[Step, ...], commands: dict[str, list
         code = launch(commands[step.name], recipe)
         if code != 0 or not step.done:
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-            print(f"error: {step.name} failed ({reason}); {len(steps) - steps.index(step) - 1} steps after it were not "
-                  "started. The same command continues here", file=sys.stderr)  # fmt: skip
+            left = len(steps) - steps.index(step) - 1
+            message = f"{step.name} failed ({reason}); {left} steps after it were not started"
+            print(f"error: {message}. The same command continues here", file=sys.stderr)
             return code if code > 0 else 1
-    for step in steps:
-        if (step.output / "summary.txt").exists():
-            print((step.output / "summary.txt").read_text())
-        if (step.output / "report.html").exists():
-            print(f"report: {step.output / 'report.html'}")
+    show(steps)
     return 0
 
 

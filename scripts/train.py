@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -49,9 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         for step in pending:
             missing = [s.name for s in step.waiting if s not in pending]
             if missing:
-                raise RecipeError(
-                    f"{step.name} needs {missing[0]}, which is not done: run it first (--stage {missing[0]})"
-                )
+                name = missing[0]
+                raise RecipeError(f"{step.name} needs {name}, which is not done: run it first, --stage {name}")
         preflight.check(recipe, pending)
     except RecipeError as error:
         return fail(str(error))
@@ -77,10 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             if pending:
                 leave()
-    for step in steps:
-        for name in ("summary.txt", "report.html"):
-            if (step.output / name).exists():
-                say((step.output / name).read_text() if name == "summary.txt" else f"report: {step.output / name}")
+    show(steps)
     return 0
 
 
@@ -150,6 +147,15 @@ def run(recipe: Recipe, step: Step) -> None:
     if record:
         numbers = ", ".join(f"{key} {value:.4g}" for key, value in list(record["metrics"].items())[:6])
         say(f"    {record['seconds']:.1f} s, {step.output}" + (f"\n    {numbers}" if numbers else ""))
+
+
+def show(steps: Sequence[Step]) -> None:
+    """Prints what a person came for: the tables and the reports among the artifacts."""
+    for step in steps:
+        if (step.output / "summary.txt").exists():
+            say("\n" + (step.output / "summary.txt").read_text())
+        if (step.output / "report.html").exists():
+            say(f"report: {step.output / 'report.html'}")
 
 
 def device(kind) -> str:
