@@ -11,7 +11,8 @@
       helpful: {kind: reward, model: {model_name_or_path: $sft}, ...}
 
 A value `$name` or `$name/folder` stands for the artifact of a stage above, or for an input. A step's fingerprint
-covers its kind, seed, options, the content of the local files it names and the fingerprints of the steps it refers to.
+covers its kind, seed, options (our defaults included), the content of the local files it names and the fingerprints of
+the steps it refers to.
 This module imports no torch.
 """
 
@@ -183,10 +184,12 @@ class _Planner:
     def _step(self, name: str, stage: str, kind: str, options: dict, seed: int, accelerate: str) -> None:
         inputs: dict[str, Step] = {}
         resolved = self._resolve(options, ("stages", stage), inputs)
+        cls = plugins.find("pipelines.stages", kind, ("stages", stage))
+        defaults = {key: plugins.default(spec) for key, spec in cls.__dataclass_fields__.items()}
         identity = {
             "kind": self._source("pipelines.stages", kind),
             "seed": seed,
-            "options": self._identity(options, ("stages", stage)),
+            "options": self._identity({**defaults, **options}, ("stages", stage)),  # a new default is a new step
         }
         mark = artifacts.fingerprint(identity)
         folder = self.run / f"{name}-{mark}"

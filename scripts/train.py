@@ -65,9 +65,8 @@ def main(argv: list[str] | None = None) -> int:
             die_with_parent()
         try:
             for step in steps:
-                say(
-                    f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}"
-                )
+                place = f"{recipe.steps.index(step) + 1}/{len(recipe.steps)}"
+                say(f"[{place}] {step.name} ({step.kind}) {step.fingerprint}")
                 if step.done:
                     say(f"    done: {step.output}")
                 else:

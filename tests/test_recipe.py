@@ -197,6 +197,10 @@ def test_a_reward_is_known_by_its_source(tmp_path, monkeypatch):
     assert changed(before, marks(recipe)) == ["score"]
 
 
+def test_a_default_written_out_is_the_same_step(recipe):
+    assert marks(recipe, "stages.sft.eval_data=null") == marks(recipe)
+
+
 def test_yaml_mistakes_name_the_line(write):
     with pytest.raises(RecipeError, match=r"recipe.yaml:3: key 'sft' is given twice"):
         Recipe.load(write("recipe.yaml", "stages:\n  sft: {}\n  sft: {}\n"))

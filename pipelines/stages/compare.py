@@ -189,4 +189,4 @@ def _table(result: dict[str, Any]) -> str:
 def _number(numbers: dict[str, float] | None) -> str:
     if numbers is None or math.isnan(numbers["mean"]):
         return "-"
-    return f"{numbers['mean']:.3f} +- {numbers['stderr']:.3f}"
+    return f"{numbers['mean']:z.3f} +- {numbers['stderr']:.3f}"

@@ -239,7 +239,7 @@ def with_error(value: Any, signed: bool = False) -> str:
         return "–"
     known = plots.finite(stderr)
     places = min(4, max(0, 1 - math.floor(math.log10(stderr)))) if known and stderr > 0 else 3
-    shown = f"{mean:{'+' if signed else ''}.{places}f}".replace("-", "−")
+    shown = f"{mean:{'+' if signed else ''}z.{places}f}".replace("-", "−")
     return f"{shown} ± {stderr:.{places}f}" if known else shown
 
 
