@@ -6,7 +6,7 @@ overrides, so they are made once and shared:
     python benchmarks/best_of_n.py                      # about 2 minutes on 2 cores after `make demo`
     python benchmarks/best_of_n.py seed=1               # another world, other models
 
-Prints a table with standard errors over prompts, and the paired difference between n = 1, the best n and the largest n.
+Prints a table with standard errors over prompts, and the paired differences from n = 1 to the best n to the largest.
 """
 
 from __future__ import annotations

@@ -32,7 +32,6 @@ def settings(step: Step) -> dict[str, Any]:
         "run_name": step.name,
         "seed": step.seed,
         "report_to": "none",
-        "disable_tqdm": False,
     }
     if not torch.accelerator.is_available():
         chosen |= {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}

@@ -5,6 +5,8 @@ import re
 import pytest
 from conftest import ROOT
 
+from pipelines import preflight
+from pipelines.recipe import Recipe
 from scripts import docs
 
 
@@ -19,6 +21,14 @@ def test_every_file_that_the_documents_name_exists():
             r"(?:recipes|scripts|docs|accelerate_configs|benchmarks)/[\w./-]+\.\w+", page.read_text()
         ):
             assert path.startswith(("recipes/mine", "recipes/your")) or (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_readmes_recipe_is_a_right_one(write):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    recipe = Recipe.load(write("mine.yaml", text))
+    assert [step.kind for step in recipe.steps[:3]] == ["sft", "reward", "dpo"]
+    for step in recipe.steps:
+        preflight.build(step, dry=True)
 
 
 def test_make_targets_of_the_readme_exist():
