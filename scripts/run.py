@@ -91,6 +91,9 @@ def launch_all(recipe: Recipe, steps: tuple[Step, ...], commands: dict[str, list
 def launch(command: list[str], recipe: Recipe) -> int:
     """Runs one launch in a process group of its own, hands SIGINT and SIGTERM on, and leaves nothing running."""
     environment = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve())}
+    if any(word.endswith("cpu.yaml") for word in command):  # what accelerate chooses too, with a warning each time
+        ranks = int(command[command.index("--num_processes") + 1]) if "--num_processes" in command else 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
     words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
     received: list[int] = []
     child = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=die_with_parent)

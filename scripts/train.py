@@ -15,6 +15,7 @@ import ctypes
 import dataclasses
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -31,6 +32,8 @@ from pipelines.recipe import Recipe, Step
 
 RANK = int(os.environ.get("RANK", "0"))
 MAIN = RANK == 0
+LAUNCHED = "TRIMTAB_LOCK" in os.environ  # by scripts/run.py, which holds the lock and prints the headings
+DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,12 +64,13 @@ def main(argv: list[str] | None = None) -> int:
                 stack.enter_context(artifacts.lock(recipe.run, shlex.join(sys.argv)))
             except artifacts.Locked as error:
                 return fail(str(error))
-        if {"LOCAL_RANK", "TRIMTAB_LOCK"} & os.environ.keys():  # there is a launcher
+        if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
             die_with_parent()
         try:
             for step in steps:
                 place = f"{recipe.steps.index(step) + 1}/{len(recipe.steps)}"
-                say(f"[{place}] {step.name} ({step.kind}) {step.fingerprint}")
+                if not LAUNCHED:
+                    say(f"[{place}] {step.name} ({step.kind}) {step.fingerprint}")
                 if step.done:
                     say(f"    done: {step.output}")
                 else:
@@ -76,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             if pending:
                 leave()
-    show(steps)
+    if not LAUNCHED:
+        show(steps)
     return 0
 
 
@@ -144,7 +149,9 @@ def run(recipe: Recipe, step: Step) -> None:
 
     release()
     if record:
-        numbers = ", ".join(f"{key} {value:.4g}" for key, value in list(record["metrics"].items())[:6])
+        kept = [(key, value) for key, value in record["metrics"].items() if not DULL.search(key)]
+        kept.sort(key=lambda item: not item[0].startswith("eval/"))
+        numbers = ", ".join(f"{key} {value:.4g}" for key, value in kept[:6])
         say(f"    {record['seconds']:.1f} s, {step.output}" + (f"\n    {numbers}" if numbers else ""))
 
 
