@@ -121,6 +121,7 @@ def publish(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
     _sync(directory)
     record = {**record, "files": files, "versions": versions(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     write_atomically(directory / "done.json", json.dumps(record, indent=2, default=str) + "\n")
+    shutil.rmtree(directory / "parts", ignore_errors=True)  # not before: until here the step may have to go on
     return record
 
 

@@ -1,14 +1,13 @@
 """Work in parts: what makes sampling and scoring data-parallel, resumable and independent of the number of ranks.
 
 A step cuts its work into a fixed list of parts. Each part is computed by one rank and kept in `parts/` of the step's
-directory until the step is published, so a run that was stopped continues with the parts that are missing, also on
+directory until the step is done, so a run that was stopped continues with the parts that are missing, also on
 another number of ranks.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +43,11 @@ def collect(step: Step, name: str, count: int) -> pa.Table:
 
 
 def publish(step: Step, rows: pa.Table | Iterable[dict[str, Any]]) -> None:
-    """Writes the step's dataset, `train.parquet`, on the main process, and drops the parts."""
+    """Writes the step's dataset, `train.parquet`, on the main process. The parts stay until the step is done."""
     distributed = PartialState()
     if distributed.is_main_process:
         rows = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
         pq.write_table(rows, step.output / "train.parquet")
-        shutil.rmtree(step.dir / "parts", ignore_errors=True)
     distributed.wait_for_everyone()
 
 

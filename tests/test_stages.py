@@ -201,6 +201,8 @@ def test_samples_do_not_depend_on_the_number_of_ranks(chained, tmp_path, monkeyp
         with pytest.raises(FileNotFoundError) if rank == 0 else nullcontext():
             preflight.build(step).run(step)
     assert rows_of(step) == rows_of(alone)
+    assert list((tmp_path / "parts").iterdir())  # another rank may still read them, and a killed step needs them
+    assert not (alone.dir / "parts").exists()  # done
 
 
 def test_scores_stand_beside_their_completions(chained):
