@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
                 stack.enter_context(artifacts.lock(recipe.run, shlex.join(sys.argv)))
             except artifacts.Locked as error:
                 return fail(str(error))
+        if len(pending) > 1 and {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys():
+            say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
         if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
             die_with_parent()
         try:
@@ -107,8 +109,6 @@ def run(recipe: Recipe, step: Step) -> None:
         lean_head_on_cpu()
     # The one state of the process group: without `cpu` the ranks of a machine without GPUs would not know each other.
     distributed = PartialState(cpu=not torch.accelerator.is_available())
-    if distributed.num_processes > 1 and str(distributed.distributed_type).endswith(("FSDP", "DEEPSPEED")):
-        say("    several steps in one FSDP or DeepSpeed process group are untested: prefer scripts/run.py")
     started = time.time()
     if distributed.is_main_process:
         step.dir.mkdir(parents=True, exist_ok=True)
