@@ -104,7 +104,8 @@ def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:
             for key, item in value.items():
                 walk(item, None, (*path, str(key)))
         else:
-            origin = recipe.document.origins.get((*step.path, *path))
+            prefixes = ((*step.path, *path[:end]) for end in range(len(path), 0, -1))  # `data: hub/name` has no inside
+            origin = next((recipe.document.origins[p] for p in prefixes if p in recipe.document.origins), None)
             rows.append((".".join(path), value, origin or f"stage {step.stage!r}"))
 
     walk(plugins.check(cls, step.options, step.path), cls, ())

@@ -148,6 +148,7 @@ def test_verbose_plan_tells_where_each_value_came_from(tmp_path):
     assert rows["train.beta"] == (0.2, "override stages.dpo.train.beta=0.2")
     assert rows["train.max_steps"] == (2, "defaults")
     assert rows["model.model_name_or_path"][1].startswith("recipe line ")
+    assert rows["data.datasets"][1].startswith("recipe line ")
     assert rows["train.label_smoothing"] == (0.0, "default of DPOConfig")
     assert "train.output_dir" not in rows
 
