@@ -145,7 +145,7 @@ def _form(columns: list[str], forms: Sequence[Sequence[str]], source: str, place
 
 
 def _check_cells(rows: Dataset, form: Sequence[str], source: str, place: Sequence[str]) -> None:
-    for column in form:
+    for column in dict.fromkeys([*form, *({"prompt"} & set(rows.column_names))]):
         for index, cell in enumerate(rows[:AUDITED][column]):
             if cell is None:
                 raise RecipeError(f"{source}, row {index}: column {column!r} is null", place)

@@ -104,6 +104,9 @@ def test_null_cell_with_its_row(recipe, refused, write):
     rows[3]["rejected"] = None
     recipe["dpo"]["data"] = write("pairs.jsonl", rows)
     assert "pairs.jsonl, row 3: column 'rejected' is null" in refused(recipe)
+    rows[3]["rejected"], rows[5]["prompt"] = rows[2]["rejected"], None
+    recipe["dpo"]["data"] = write("pairs.jsonl", rows)
+    assert "pairs.jsonl, row 5: column 'prompt' is null" in refused(recipe)
 
 
 def test_answer_of_the_wrong_role(recipe, refused, write):
