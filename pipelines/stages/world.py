@@ -105,7 +105,8 @@ def _label(pairs: list[Pair], scores: list[float], temperature: float, rng: Rand
 
 
 def _write(rows: list[dict], path: Path) -> None:
-    from datasets import Dataset  # imported late: checking a recipe must stay fast
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(rows).to_parquet(path)
+    pq.write_table(pa.Table.from_pylist(rows), path)
