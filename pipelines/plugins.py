@@ -119,9 +119,8 @@ def _reward(block: Any, path: Sequence[str]) -> dict[str, Any]:
     return check_block("rewards", block, path)
 
 
-RewardBlock = typing.Annotated[
-    dict, _reward
-]  # the type of a stage's field that holds a `{kind: ..., **options}` reward
+# the type of a stage's field that holds a `{kind: ..., **options}` reward
+RewardBlock = typing.Annotated[dict, _reward]
 
 
 def check(cls: type, mapping: Any, path: Sequence[str] = (), owned: Mapping[str, str] = types.MappingProxyType({})):

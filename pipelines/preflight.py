@@ -17,21 +17,24 @@ CONFIGS = Path(__file__).resolve().parents[1] / "accelerate_configs"
 
 def check(recipe: Recipe, steps: Iterable[Step]) -> None:
     """Keys and types of every step first, then files, columns, rows and tokens. Raises RecipeError; writes nothing."""
-    import datasets
-
     steps = [step for step in steps if not step.done]
-    datasets.disable_progress_bars()
     try:
         for step in steps:
             if step.accelerate != "auto":
                 accelerate_config(step)
-            build(step, dry=True)
-        for step in steps:
-            build(step, dry=True).check(step)
+        for step, stage in [(step, build(step, dry=True)) for step in steps]:
+            stage.check(step)
     except RecipeError as error:
         raise recipe.document.locate(error) from error.__cause__
-    finally:
-        datasets.enable_progress_bars()
+
+
+def require_inputs(steps: Iterable[Step]) -> None:
+    """Raises RecipeError when a step refers to one that is neither done nor among those to be run."""
+    steps = list(steps)
+    for step in steps:
+        for source in () if step.done else step.waiting:
+            if source not in steps:
+                raise RecipeError(f"{step.name} needs {source.name}, which is not done: run {source.name} first")
 
 
 def build(step: Step, *, dry: bool = False) -> Any:

@@ -10,7 +10,6 @@ A step that is done is never run again; a step that was interrupted continues fr
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shlex
@@ -24,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines import artifacts, preflight
 from pipelines.plugins import RecipeError
 from pipelines.recipe import Recipe, Step
-from scripts.train import arguments, die_with_parent, quiet, show
+from scripts.train import arguments, command_line, die_with_parent, quiet, show
 
 GRACE = 20.0  # seconds between asking the workers to stop and killing them
 
@@ -33,10 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """0 when every chosen step is done, 2 for a mistake in the recipe, else the failed launch's exit code."""
     words = sys.argv[1:] if argv is None else argv
     words, extra = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="?", help="the recipe's YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="stages.dpo.train.beta=0.2")
-    parser.add_argument("--config", help="the recipe, as users of trl type it")
+    parser = command_line(__doc__)
     parser.add_argument("--plan", action="store_true", help="check the recipe, print the plan and stop")
     parser.add_argument("--verbose", action="store_true", help="with --plan: every key, its value and its origin")
     parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
@@ -51,11 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.plan:
             print(preflight.table(recipe, steps, extra, verbose=options.verbose))
             return 0
-        chosen = {step.name for step in steps}
-        for step in steps:
-            missing = next((s.name for s in step.waiting if not step.done and s.name not in chosen), None)
-            if missing:
-                raise RecipeError(f"{step.name} needs {missing}, which is not done: run it first, --only {missing}")
+        preflight.require_inputs(steps)
         pending = [step for step in steps if not step.done]
         commands = {step.name: preflight.command(recipe, step, extra) for step in pending}
     except RecipeError as error:
@@ -91,9 +83,11 @@ def launch_all(recipe: Recipe, steps: tuple[Step, ...], commands: dict[str, list
 def launch(command: list[str], recipe: Recipe) -> int:
     """Runs one launch in a process group of its own, hands SIGINT and SIGTERM on, and leaves nothing running."""
     environment = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve())}
-    if any(word.endswith("cpu.yaml") for word in command):  # what accelerate chooses too, with a warning each time
-        ranks = int(command[command.index("--num_processes") + 1]) if "--num_processes" in command else 1
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    typed = shlex.join(command)
+    if (
+        "/cpu.yaml" in typed and "--num_processes" not in typed
+    ):  # accelerate would choose so too, with a warning at each launch
+        environment.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
     received: list[int] = []
     child = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=die_with_parent)

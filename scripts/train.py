@@ -38,10 +38,7 @@ DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from"
 
 def main(argv: list[str] | None = None) -> int:
     """0 when every step is done, 2 for a mistake in the recipe or a run directory in use."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="?", help="the recipe's YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="stages.dpo.train.beta=0.2")
-    parser.add_argument("--config", help="the recipe, as users of trl type it")
+    parser = command_line(__doc__)
     parser.add_argument("--stage", help="only this stage or step")
     options = parser.parse_intermixed_args(argv)
     recipe_path, overrides = arguments(parser, options)
@@ -50,16 +47,13 @@ def main(argv: list[str] | None = None) -> int:
         recipe = Recipe.load(recipe_path, overrides)
         steps = recipe.select(only=options.stage)
         pending = [step for step in steps if not step.done]
-        for step in pending:
-            missing = [s.name for s in step.waiting if s not in pending]
-            if missing:
-                name = missing[0]
-                raise RecipeError(f"{step.name} needs {name}, which is not done: run it first, --stage {name}")
+        preflight.require_inputs(pending)
         preflight.check(recipe, pending)
+        unseen = {step.name for step in pending if step.waiting}  # whose inputs could not be looked at yet
     except RecipeError as error:
         return fail(str(error))
     with contextlib.ExitStack() as stack:
-        if MAIN and pending and os.environ.get("TRIMTAB_LOCK") != str(recipe.run.resolve()):
+        if MAIN and pending and not LAUNCHED:
             try:
                 stack.enter_context(artifacts.lock(recipe.run, shlex.join(sys.argv)))
             except artifacts.Locked as error:
@@ -76,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
                 if step.done:
                     say(f"    done: {step.output}")
                 else:
-                    run(recipe, step)
+                    run(recipe, step, check=step.name in unseen)
         except RecipeError as error:
             return fail(str(recipe.document.locate(error)))
         finally:
@@ -85,6 +79,15 @@ def main(argv: list[str] | None = None) -> int:
     if not LAUNCHED:
         show(steps)
     return 0
+
+
+def command_line(description: str) -> argparse.ArgumentParser:
+    """What both launchers take: a recipe, by position or as --config, and overrides."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", nargs="?", help="the recipe's YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="stages.dpo.train.beta=0.2")
+    parser.add_argument("--config", help="the recipe, as users of trl type it")
+    return parser
 
 
 def arguments(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tuple[str, list[str]]:
@@ -96,8 +99,11 @@ def arguments(parser: argparse.ArgumentParser, options: argparse.Namespace) -> t
     return recipe, words
 
 
-def run(recipe: Recipe, step: Step) -> None:
-    """One step: artifact folder, tracking, the stage itself, publication. Called by every rank."""
+def run(recipe: Recipe, step: Step, *, check: bool) -> None:
+    """One step: artifact folder, tracking, the stage itself, publication. Called by every rank.
+
+    `check` looks at the inputs first: those that the steps before have made since the preflight.
+    """
     import torch
     import transformers
     from accelerate import PartialState
@@ -120,7 +126,8 @@ def run(recipe: Recipe, step: Step) -> None:
     try:
         working = dataclasses.replace(step, output=step.dir / "output.partial")
         stage = preflight.build(working)
-        stage.check(working)
+        if check:
+            stage.check(working)
         metrics = stage.run(working)
         distributed.wait_for_everyone()
         if distributed.is_main_process:

@@ -186,7 +186,7 @@ def test_one_checkpoint_is_not_enough(recipe, refused):
 
 
 def test_a_step_that_needs_one_that_is_not_done(recipe, refused):
-    assert "dpo needs sft, which is not done: run it first, --only sft" in refused(recipe, "--only", "dpo")
+    assert "dpo needs sft, which is not done: run sft first" in refused(recipe, "--only", "dpo")
 
 
 def test_a_step_below_one_that_is_done_is_checked_with_its_real_output(recipe, tmp_path, refused):
