@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import trl
 
-from pipelines.plugins import RecipeError, suggest
+from pipelines.errors import RecipeError, suggest
 
 if TYPE_CHECKING:
     from datasets import Dataset

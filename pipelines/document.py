@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.plugins import RecipeError, suggest
+from pipelines.errors import RecipeError, suggest
 
 
 class Loader(yaml.SafeLoader):

@@ -2,14 +2,15 @@
 
 The word is the file name: `kind: dpo` is class `Dpo` in `pipelines/stages/dpo.py`, `kind: length` is class `Length`
 in `rewards/length.py`, and a dotted word is any importable class or function (`my_team.rewards.politeness`). There is
-no registry. The dataclass's fields are the YAML keys; unknown keys and wrong types are errors that name the place.
+no registry. The dataclass's fields are the YAML keys; unknown keys and wrong types are errors that name the place. A
+field of type `Reward` takes a reward's block.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
+import functools
 import importlib
 import inspect
 import os
@@ -17,47 +18,12 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Keys that public recipes still carry and the installed trl/transformers no longer know, with their successors.
-RENAMED = {
-    "torch_dtype": "use 'dtype'",
-    "warmup_ratio": "use 'warmup_steps' (a value below 1 is a share of all steps)",
-    "max_seq_length": "use 'max_length'",
-    "max_prompt_length": "removed by trl: filter long prompts from the data",
-    "evaluation_strategy": "use 'eval_strategy'",
-    "overwrite_output_dir": "remove it: every configuration has a directory of its own",
-    "use_flash_attention_2": "use 'attn_implementation: flash_attention_2'",
-    "preprocessing_num_workers": "use 'dataset_num_proc'",
-    "dataset_mixer": "use 'data: {datasets: [{path: ...}]}'",
-    "dataset_mixture": "use 'data: {datasets: [{path: ...}]}'",
-    "dataset_name": "use 'data: {path: ...}'",
-}
-OWNED = {
-    "output_dir": "the pipeline names the directory after the step's fingerprint",
-    "run_name": "the pipeline names the run after the step",
-    "resume_from_checkpoint": "the pipeline resumes from the step's newest complete checkpoint by itself",
-    "hub_token": "secrets do not belong in a recipe: run `hf auth login` or set HF_TOKEN",
-}
-
-
-class RecipeError(Exception):
-    """A mistake of the user's, at `path` (`("stages", "dpo", "train", "beta")`); `line` is filled in by the recipe."""
-
-    def __init__(self, message: str, path: Sequence[str] = ()):
-        super().__init__(message)
-        self.message, self.path, self.place = message, tuple(map(str, path)), ""
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.place, ".".join(self.path), self.message) if part)
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean 'x'?" for the nearest known word, or ""."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f", did you mean {near[0]!r}?" if near else ""
+from pipelines.errors import OWNED, RENAMED, RecipeError, suggest
+from rewards import Reward
 
 
 def find(package: str, word: str, path: Sequence[str] = ()) -> Any:
@@ -82,9 +48,10 @@ def find(package: str, word: str, path: Sequence[str] = ()) -> Any:
 
 
 def words(package: str) -> list[str]:
-    """Every word that `find` knows in `package`: its files."""
+    """Every word that `find` knows in `package`: its files, but for those with a leading underscore."""
     folder = Path(importlib.import_module(package).__file__).parent
-    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]))
+    names = (module.name for module in pkgutil.iter_modules([str(folder)]))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def load(package: str, block: Mapping[str, Any], path: Sequence[str] | str = ()) -> Any:
@@ -93,32 +60,41 @@ def load(package: str, block: Mapping[str, Any], path: Sequence[str] | str = ())
     A function with options becomes a partial of it.
     """
     path = (path,) if isinstance(path, str) else path
-    options = check_block(package, block, path)
+    options = check_block(package, {key: value for key, value in block.items() if key not in POLICY}, path)
     target = find(package, options.pop("kind"), path)
     if dataclasses.is_dataclass(target):
         return instance(target, options)
     if inspect.isclass(target):
         return target(**options)
-    import functools
-
     return functools.partial(target, **options) if options else target
 
 
 def check_block(package: str, block: Any, path: Sequence[str]) -> dict[str, Any]:
-    """The block with its options checked against the class that its `kind` names."""
+    """The block with its options checked against the class that its `kind` names.
+
+    A reward that is a dataclass is also constructed, which is cheap and checks the values.
+    """
     if not isinstance(block, Mapping) or "kind" not in block:
         raise RecipeError(f"expected a block with a `kind` (one of {', '.join(words(package))}), got {block!r}", path)
     options = {key: value for key, value in block.items() if key != "kind"}
     target = find(package, block["kind"], (*path, "kind"))
     if dataclasses.is_dataclass(target):
         options = check(target, options, path)
+        if package == "rewards":
+            build(target, options, path)
     return {"kind": block["kind"], **options}
 
 
 def _reward(block: Any, path: Sequence[str]) -> dict[str, Any]:
-    return check_block("rewards", block, path)
+    policy = {key: block[key] for key in POLICY if isinstance(block, Mapping) and key in block}
+    policy = {key: coerce(value, POLICY[key], (*path, key)) for key, value in policy.items()}
+    rest = {key: value for key, value in block.items() if key not in policy} if policy else block
+    return {**check_block("rewards", rest, path), **policy}
 
 
+# The keys of a reward's block that are its caller's: what a failed completion means, and the share of all completions
+# that may fail before the step stops anyway.
+POLICY = {"on_failure": typing.Literal["stop", "abstain", "skip_group"], "max_failures": float}
 # the type of a stage's field that holds a `{kind: ..., **options}` reward
 RewardBlock = typing.Annotated[dict, _reward]
 
@@ -193,6 +169,8 @@ def coerce(value: Any, hint: Any, path: Sequence[str]) -> Any:
         if isinstance(value, Mapping):
             element = arguments[1] if len(arguments) == 2 else Any
             return {key: coerce(item, element, (*path, str(key))) for key, item in value.items()}
+    elif hint is Reward:
+        return check_block("rewards", value, path)
     elif dataclasses.is_dataclass(hint):
         owned = OWNED if hasattr(hint, "resume_from_checkpoint") else {}  # a transformers.TrainingArguments
         return check(hint, value, path, owned)
@@ -238,6 +216,8 @@ def instance(cls: type, checked: Mapping[str, Any], *, dry: bool = False) -> Any
 
 def _instances(value: Any, hint: Any, dry: bool) -> Any:
     hint = bare(hint)
+    if hint is Reward and isinstance(value, Mapping):
+        return load("rewards", value)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return instance(hint, value, dry=dry)
     if typing.get_origin(hint) is dict and isinstance(value, Mapping):

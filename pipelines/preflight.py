@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import plugins
-from pipelines.plugins import RecipeError
+from pipelines.errors import OWNED, RecipeError, suggest
 from pipelines.recipe import Recipe, Step
 
 CONFIGS = Path(__file__).resolve().parents[1] / "accelerate_configs"
@@ -59,7 +59,7 @@ def accelerate_config(step: Step) -> Path:
             return path
     known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     raise RecipeError(
-        f"no accelerate config {name!r}{plugins.suggest(name, known)} (known: {', '.join(known)}, or a path)",
+        f"no accelerate config {name!r}{suggest(name, known)} (known: {', '.join(known)}, or a path)",
         (*step.path, "accelerate"),
     )
 
@@ -101,7 +101,7 @@ def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:
                 here = (*path, field.name)
                 if field.name in value:
                     walk(value[field.name], hints[field.name], here)
-                elif field.init and field.name not in plugins.OWNED:
+                elif field.init and field.name not in OWNED:
                     rows.append((".".join(here), plugins.default(field), f"default of {hint.__name__}"))
         elif isinstance(value, dict) and value:
             for key, item in value.items():

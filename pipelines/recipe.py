@@ -27,7 +27,7 @@ from typing import Any
 
 from pipelines import artifacts, plugins
 from pipelines.document import Document
-from pipelines.plugins import RecipeError, suggest
+from pipelines.errors import RENAMED, RecipeError, suggest
 
 KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages")
 REFERENCE = re.compile(r"^\$([A-Za-z][\w-]*)((?:/[\w.-]+)*)$")
@@ -173,7 +173,7 @@ class _Planner:
         seed = plugins.coerce(options.pop("seed", self.seed), int, (*path, "seed"))
         for key in options:  # before a macro meets them
             if key not in cls.__dataclass_fields__:
-                hint = f": {plugins.RENAMED[key]}" if key in plugins.RENAMED else suggest(key, keys)
+                hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, keys)
                 raise RecipeError(f"unknown key for kind {kind!r}{hint}", (*path, key))
         for step_name, step_kind, step_options in cls.expand(name, kind, options, tuple(self.artifacts)):
             if step_name in self.artifacts:

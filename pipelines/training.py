@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trl
 
 from pipelines import data, tracking
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError
 
 if TYPE_CHECKING:
     from pipelines.recipe import Step

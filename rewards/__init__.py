@@ -2,20 +2,66 @@
 
 To add `kind: brevity`, write `rewards/brevity.py` with a dataclass `Brevity` that satisfies `Reward`. No registry.
 Rewards import nothing of `pipelines`, so each one also works alone in a notebook and in TRL's `reward_funcs`.
+
+A completion has one of three outcomes: a score, None (the reward abstains: not of my kind), or a failure. A failure
+is never a score; `outcomes` is how a caller asks for all three.
 """
 
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import math
+import numbers
+import re
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
+
+SECRET = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|xox[a-z]-)[\w-]{8,}|(?<=Bearer )\S+|(?<=://)[^/@\s]+(?=@)")
 
 
 class Reward(Protocol):
     """TRL's reward-function signature.
 
     `prompts` and `completions` have equal length and hold strings or lists of chat messages; further dataset columns
-    arrive by name. Returns one item per completion: a score, or None to abstain (not of my kind). A failure (a dead
-    server, a timeout) is raised and is never a score.
+    arrive by name, and so may `completion_ids`, `trainer_state`, `log_extra` and `log_metric`, as in TRL. Returns one
+    item per completion: a score, or None to abstain. Raises when it could not score: `PartlyScored` when it has
+    outcomes for some completions, anything else when it has none.
+
+    Constructing a reward is cheap and checks its options (ValueError); what is expensive is loaded by the first call.
     """
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]: ...
+
+
+class RewardFailure(Exception):
+    """One completion that could not be scored, and why: `reason`, `reward` (its name in the recipe), `index` (of the
+    completion in its dataset) and `sample`, the beginning of the completion without secrets."""
+
+    def __init__(self, reason: str, *, reward: str = "", index: int | None = None, sample: str = ""):
+        super().__init__(reason)
+        self.reason, self.reward, self.index, self.sample = SECRET.sub("(redacted)", reason), reward, index, sample
+
+    def __str__(self) -> str:
+        if self.index is None:
+            return self.reason
+        return f"reward {self.reward!r} failed on completion {self.index} ({self.sample!r}): {self.reason}"
+
+
+Outcome = float | None | RewardFailure
+
+
+class PartlyScored(Exception):
+    """Raised by a reward that has no score for some completions; `outcomes` has one item per completion."""
+
+    def __init__(self, outcomes: Sequence[Outcome]):
+        self.outcomes = list(outcomes)
+        failures = [outcome for outcome in self.outcomes if isinstance(outcome, RewardFailure)]
+        super().__init__(
+            f"{len(failures)} of {len(self.outcomes)} completions have no score; the first: {failures[0]}"
+        )
 
 
 def text(completion: str | list[dict[str, Any]]) -> str:
@@ -23,3 +69,85 @@ def text(completion: str | list[dict[str, Any]]) -> str:
     if isinstance(completion, str):
         return completion
     return "\n".join(message["content"] or "" for message in completion)
+
+
+def settled(outcomes: Sequence[Outcome]) -> list[float | None]:
+    """The scores, as a reward returns them. Raises PartlyScored when there is a failure among them."""
+    if any(isinstance(outcome, RewardFailure) for outcome in outcomes):
+        raise PartlyScored(outcomes)
+    return list(outcomes)
+
+
+def outcomes(
+    reward: Callable[..., Any],
+    prompts: list,
+    completions: list,
+    *,
+    name: str = "",
+    indices: Sequence[int] | None = None,
+    **columns: Any,
+) -> list[Outcome]:
+    """What a reward says of every completion; it raises nothing of the reward's.
+
+    A wrong number of scores fails every completion, and so does an exception; a NaN, an infinity or something that is
+    no number fails its own. `name` and `indices` (of the completions in their dataset) go into the failures.
+    """
+    if not completions:
+        return []
+    try:
+        found = list(resolve(reward(prompts=prompts, completions=completions, **columns)))
+    except PartlyScored as error:
+        found = error.outcomes
+    except Exception as error:
+        found = [RewardFailure(describe(error))] * len(completions)
+    if len(found) != len(completions):
+        reason = f"{len(found)} scores came back for {len(completions)} completions"
+        found = [RewardFailure(reason)] * len(completions)
+    places = range(len(completions)) if indices is None else indices
+    return [
+        RewardFailure(outcome.reason, reward=name, index=place, sample=excerpt(completion))
+        if isinstance(outcome := score(item), RewardFailure)
+        else outcome
+        for item, place, completion in zip(found, places, completions, strict=True)
+    ]
+
+
+def score(value: Any) -> Outcome:
+    """One returned item as an outcome: numbers (of Python, numpy or torch) must be finite."""
+    if value is None or isinstance(value, RewardFailure):
+        return value
+    if hasattr(value, "item") and math.prod(value.shape) == 1:  # of numpy or torch
+        value = value.item()
+    if not isinstance(value, numbers.Real):
+        return RewardFailure(f"expected a number, got {excerpt(repr(value))}")
+    return float(value) if math.isfinite(value) else RewardFailure(f"the score is {float(value)}")
+
+
+def describe(error: BaseException) -> str:
+    """An exception in a line: its type and what it says."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def excerpt(completion: Any, length: int = 80) -> str:
+    """The beginning of a completion in one line, with what looks like a secret masked: fit for a log."""
+    line = " ".join(SECRET.sub("(redacted)", text(completion)).split())
+    return line if len(line) <= length else line[: length - 3] + "..."
+
+
+def resolve(value: Any) -> Any:
+    """The result of a function that may be async. All coroutines run on one loop, as in TRL, whoever calls."""
+    if not inspect.isawaitable(value):
+        return value
+    return asyncio.run_coroutine_threadsafe(_awaited(value), _loop()).result()
+
+
+async def _awaited(value: Awaitable) -> Any:
+    return await value
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="rewards", daemon=True).start()
+    return loop

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import artifacts, preflight
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe, Step
 from scripts.train import arguments, command_line, die_with_parent, quiet, show
 

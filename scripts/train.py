@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import artifacts, preflight, tracking
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe, Step
 
 RANK = int(os.environ.get("RANK", "0"))

@@ -9,7 +9,7 @@ from conftest import ROOT
 from run_steps import write_recipe
 
 from pipelines import preflight
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe
 from pipelines.stages import Stage
 

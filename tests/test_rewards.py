@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from pipelines import plugins
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError
 
 OPTIONS = {"length": {"target": 4}, "pattern": {"regex": "a+"}}
 PROMPTS = ["Say a.", "Say b.", "Say a."]

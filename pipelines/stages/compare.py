@@ -20,7 +20,7 @@ import trl
 from pipelines import data
 from pipelines.algorithms import statistics
 from pipelines.data import Data
-from pipelines.plugins import RecipeError, suggest
+from pipelines.errors import RecipeError, suggest
 from pipelines.stages import Stage
 
 SCORED = (("prompt", "completion", "prompt_index", "scores"),)

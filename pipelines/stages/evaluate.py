@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.data import Data
-from pipelines.plugins import RecipeError, RewardBlock, suggest
+from pipelines.errors import RecipeError, suggest
+from pipelines.plugins import RewardBlock
 from pipelines.stages import Stage
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pipelines import data
 from pipelines.data import Data
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError
 from pipelines.stages import Stage
 
 SCORED = (("prompt", "completion", "prompt_index", "scores"),)

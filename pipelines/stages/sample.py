@@ -17,9 +17,9 @@ from typing import Any
 
 import trl
 
-from pipelines import data, plugins, tracking, training
+from pipelines import data, tracking, training
 from pipelines.data import Data
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError, suggest
 from pipelines.stages import Stage
 
 
@@ -40,7 +40,7 @@ class Sample(Stage):
         for key in self.generate:
             if key not in known:
                 place = (*step.path, "generate", key)
-                raise RecipeError(f"unknown key for GenerationConfig{plugins.suggest(key, known)}", place)
+                raise RecipeError(f"unknown key for GenerationConfig{suggest(key, known)}", place)
         training.tokenizer(self.model, None, step)
         data.check(self.prompts, step, "prompts", data.PROMPTS)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from pipelines import data, plugins, tracking
 from pipelines.data import Data
-from pipelines.plugins import RecipeError, RewardBlock
+from pipelines.errors import RecipeError
+from pipelines.plugins import RewardBlock
 from pipelines.stages import Stage
 
 COMPLETIONS = (("prompt", "completion"),)

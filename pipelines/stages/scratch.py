@@ -19,7 +19,7 @@ import trl
 
 from pipelines import data
 from pipelines.data import Data
-from pipelines.plugins import RecipeError
+from pipelines.errors import RecipeError
 from pipelines.stages import Stage
 
 PAD, SYSTEM, USER, ASSISTANT, END, UNKNOWN = (
