@@ -95,6 +95,7 @@ def _reward(block: Any, path: Sequence[str]) -> dict[str, Any]:
 # The keys of a reward's block that are its caller's: what a failed completion means, and the share of all completions
 # that may fail before the step stops anyway.
 POLICY = {"on_failure": typing.Literal["stop", "abstain", "skip_group"], "max_failures": float}
+MAX_FAILURES = 0.05
 # the type of a stage's field that holds a `{kind: ..., **options}` reward
 RewardBlock = typing.Annotated[dict, _reward]
 

@@ -48,6 +48,7 @@ class Step:
     dir: Path  # runs/<recipe>/<name>-<fingerprint>
     output: Path  # the artifact; while the step runs, the folder to write it in
     inputs: tuple[Step, ...] = field(repr=False)  # the steps it refers to
+    identity: dict[str, Any] = field(repr=False)  # what the fingerprint is of
 
     @property
     def path(self) -> tuple[str, str]:
@@ -194,7 +195,17 @@ class _Planner:
         mark = artifacts.fingerprint(identity)
         folder = self.run / f"{name}-{mark}"
         step = Step(
-            name, stage, kind, resolved, seed, accelerate, mark, folder, folder / "output", tuple(inputs.values())
+            name,
+            stage,
+            kind,
+            resolved,
+            seed,
+            accelerate,
+            mark,
+            folder,
+            folder / "output",
+            tuple(inputs.values()),
+            identity,
         )
         self.steps[name] = self.artifacts[name] = step
 
@@ -238,10 +249,13 @@ class _Planner:
     def _identity(self, value: Any, path: tuple[str, ...]) -> Any:
         """What of the options determines the result: content instead of place, fingerprints instead of references."""
         if isinstance(value, dict):
-            skip = artifacts.neutral(value) if path[-1] == "train" else ()
+            plugin = isinstance(value.get("kind"), str) and len(path) > 2  # a block inside a stage is a reward's
+            skip = artifacts.neutral(value) if path[-1] == "train" else artifacts.NEUTRAL_REWARD if plugin else ()
             entries = {k: self._identity(v, (*path, str(k))) for k, v in value.items() if k not in skip}
-            if isinstance(value.get("kind"), str) and len(path) > 2:
+            if plugin:
                 entries["kind"] = self._source("rewards", value["kind"])
+                if value["kind"].endswith("_function") and isinstance(value.get("path"), str):
+                    entries["path"] = self._function(value["path"])
             return entries
         if isinstance(value, list):
             return [self._identity(item, (*path, str(i))) for i, item in enumerate(value)]
@@ -253,6 +267,13 @@ class _Planner:
         if isinstance(value, str) and artifacts.is_local(value):
             return {"sha256": artifacts.content_hash(value)}
         return value
+
+    def _function(self, path: str) -> Any:
+        """The identity of a function from outside, `file.py:name` or dotted: its name and its source file."""
+        file, _, name = path.partition(":")
+        if artifacts.is_local(file):
+            return {"word": name, "sha256": artifacts.content_hash(file)}
+        return self._source("", path) if "." in path and "/" not in path else path
 
     def _source(self, package: str, word: str) -> Any:
         """A plug-in's identity: its word, and for rewards and for code from outside also its source file."""

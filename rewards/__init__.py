@@ -120,7 +120,11 @@ def score(value: Any) -> Outcome:
         value = value.item()
     if not isinstance(value, numbers.Real):
         return RewardFailure(f"expected a number, got {excerpt(repr(value))}")
-    return float(value) if math.isfinite(value) else RewardFailure(f"the score is {float(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    return number if math.isfinite(number) else RewardFailure(f"the score is {number}")
 
 
 def describe(error: BaseException) -> str:

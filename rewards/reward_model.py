@@ -1,77 +1,122 @@
-"""Reward kind `reward_model`: a sequence-classification checkpoint, ours, the Hub's or a local one.
+"""Reward kind `reward_model`: a sequence-classification checkpoint, ours, the Hub's or a local one, or a LoRA of one.
 
-rewards: {helpful: {kind: reward_model, path: $helpful}}
+rewards:
+  helpful: {kind: reward_model, path: $helpful}
+  safe: {kind: reward_model, path: org/two-headed, head: 1}
+  calibrated: {kind: reward_model, path: $helpful, normalize: true}
 """
 
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-import torch
+from rewards import Outcome, RewardFailure, settled, text
 
-from rewards import text
+CALIBRATION = "reward_calibration.json"
 
 
 @dataclass(kw_only=True)
 class RewardModel:
-    """The scalar at the last token, of the conversation rendered by the reward model's own chat template.
+    """The output `head` at the last token of the conversation, rendered by the reward model's own chat template.
 
     Text in another format than chat is tokenised as its training was: with special tokens, and the end-of-sequence
-    token after it. Completions are batched by length, `batch_size` at a time. Raises ValueError for a checkpoint
-    without a trained head, or with another number of outputs than one.
+    token after it. Text that already carries its special tokens (it begins with the beginning-of-sequence token, or
+    came as the column `queries`) gets no second ones. Rows are batched by length, at most `tokens_per_batch` tokens
+    with their padding. Rewards with the same checkpoint share one forward pass.
+
+    `normalize: true` gives (score - mean) / std with the fixed numbers that a `reward` stage saved with its artifact;
+    `normalize: {mean: 0.3, std: 1.2}` gives them here. Raises ValueError for a checkpoint without a trained head,
+    without that head or without a calibration; a row longer than the model's context is a failure.
     """
 
     path: str
     revision: str = "main"
-    batch_size: int = 32
-    dtype: str = "float32"
+    head: int = 0
+    tokens_per_batch: int = 8192
+    normalize: bool | dict[str, float] = False
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str | None = None
 
     def __post_init__(self) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        if self.head < 0 or self.tokens_per_batch < 1:
+            raise ValueError("reward_model: `head` is at least 0 and `tokens_per_batch` at least 1")
+        if isinstance(self.normalize, dict) and (
+            self.normalize.keys() != {"mean", "std"} or self.normalize["std"] <= 0
+        ):
+            raise ValueError(f"reward_model: `normalize` is true, false or {{mean, std}} with std > 0, "
+                             f"got {self.normalize}")  # fmt: skip
+        self._checkpoint: Any = None
 
-        self._tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            self.path, revision=self.revision, dtype=getattr(torch, self.dtype), output_loading_info=True
-        )
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise ValueError(
-                f"reward_model: {self.path} has no trained head ({', '.join(missing)} would be random): "
-                "give a sequence-classification checkpoint, such as the artifact of a `reward` stage"
-            )
-        if model.config.num_labels != 1:
-            raise ValueError(
-                f"reward_model: {self.path} has {model.config.num_labels} outputs; a reward model has one"
-            )
-        if model.config.get_text_config().pad_token_id is None:  # or the last token could not be found
-            model.config.get_text_config().pad_token_id = self._tokenizer.pad_token_id
-        self._model = model.to(self.device or _device()).eval()
+    def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
+        self.load()
+        tokenizer, context = self._checkpoint.tokenizer, self._checkpoint.context
+        ids = encode(tokenizer, prompts, completions, columns.get("queries"))
+        found: list[Outcome] = [
+            RewardFailure(f"{len(row)} tokens; the context of {self.path} is {context}") for row in ids
+        ]
+        fit = [at for at, row in enumerate(ids) if row and (context is None or len(row) <= context)]
+        logits = self._checkpoint.logits([ids[at] for at in fit], self.tokens_per_batch)
+        for at, heads in zip(fit, logits, strict=True):
+            found[at] = (heads[self.head] - self._mean) / self._std
+        return settled(found)
 
-    @torch.no_grad()
-    def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float]:
-        ids = [self._encode(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        scores = [0.0] * len(ids)
-        for start in range(0, len(order), self.batch_size):
-            block = order[start : start + self.batch_size]
-            batch = self._tokenizer.pad(
-                {"input_ids": [ids[i] for i in block]}, padding_side="right", return_tensors="pt"
-            )
-            logits = self._model(**batch.to(self._model.device)).logits[:, 0].float().tolist()
-            for i, score in zip(block, logits, strict=True):
-                scores[i] = score
-        return scores
+    def load(self) -> None:
+        """Loads the checkpoint, unless it is loaded. Called by the first call."""
+        if self._checkpoint is not None:
+            return
+        from rewards import _checkpoint
 
-    def _encode(self, prompt: Any, completion: Any) -> list[int]:
-        if isinstance(prompt, str):
+        checkpoint = _checkpoint.share(self.path, self.revision, self.dtype, self.device)
+        if self.head >= checkpoint.heads:
+            raise ValueError(f"{self.path} has {checkpoint.heads} outputs; there is no head {self.head}")
+        self._mean, self._std = self._calibration()
+        self._checkpoint = checkpoint
+
+    def _calibration(self) -> tuple[float, float]:
+        if isinstance(self.normalize, dict):
+            return self.normalize["mean"], self.normalize["std"]
+        if not self.normalize:
+            return 0.0, 1.0
+        from transformers.utils import cached_file
+
+        try:
+            found = json.loads(Path(cached_file(self.path, CALIBRATION, revision=self.revision)).read_text())
+        except OSError:
+            raise ValueError(f"{self.path} has no {CALIBRATION}: train it with `eval_data` or `calibrate`, or write "
+                             "`normalize: {mean: ..., std: ...}`") from None  # fmt: skip
+        return found["mean"][self.head], found["std"][self.head]
+
+
+def encode(
+    tokenizer: Any, prompts: Sequence[Any], completions: Sequence[Any], queries: Sequence[str] | None = None
+) -> list[list[int]]:
+    """Token ids of every prompt with its completion, as `trl.RewardTrainer` makes them in training: one list per row.
+
+    `queries` are whole texts that carry their special tokens, and are taken as they are.
+    """
+    bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
+    rendered, special = [], []
+    for at, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        if queries is not None:
+            whole, add = queries[at], False
+        elif isinstance(prompt, str):
             whole = prompt + text(completion)
-            eos = self._tokenizer.eos_token or ""
-            return self._tokenizer(whole if whole.endswith(eos) else whole + eos)["input_ids"]
-        answer = completion if not isinstance(completion, str) else [{"role": "assistant", "content": completion}]
-        return self._tokenizer.apply_chat_template(prompt + answer, return_dict=True)["input_ids"]
-
-
-def _device() -> torch.device:
-    from accelerate import PartialState
-
-    return PartialState().device
+            whole = whole if whole.endswith(eos) else whole + eos
+            add = not (bos and whole.startswith(bos))
+        else:
+            answer = completion if not isinstance(completion, str) else [{"role": "assistant", "content": completion}]
+            whole, add = tokenizer.apply_chat_template([*prompt, *answer], tokenize=False), False
+        rendered.append(whole)
+        special.append(add)
+    ids: list[list[int]] = [[] for _ in rendered]
+    for add in (False, True):
+        chosen = [at for at, wanted in enumerate(special) if wanted == add]
+        if chosen:
+            batch = tokenizer([rendered[at] for at in chosen], add_special_tokens=add, verbose=False)["input_ids"]
+            for at, row in zip(chosen, batch, strict=True):
+                ids[at] = row
+    return ids

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines import artifacts, preflight, tracking
 from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe, Step
+from rewards import RewardFailure
 
 RANK = int(os.environ.get("RANK", "0"))
 MAIN = RANK == 0
@@ -37,7 +38,7 @@ DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 when every step is done, 2 for a mistake in the recipe or a run directory in use."""
+    """0 when every step is done, 1 when a reward failed, 2 for a mistake in the recipe or a run directory in use."""
     parser = command_line(__doc__)
     parser.add_argument("--stage", help="only this stage or step")
     options = parser.parse_intermixed_args(argv)
@@ -73,6 +74,9 @@ def main(argv: list[str] | None = None) -> int:
                     run(recipe, step, check=step.name in unseen)
         except RecipeError as error:
             return fail(str(recipe.document.locate(error)))
+        except RewardFailure as error:  # on whichever rank
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 1
         finally:
             if pending:
                 leave()

@@ -65,7 +65,7 @@ def test_pattern(load):
     assert load("pattern")(prompts=PROMPTS, completions=COMPLETIONS) == [1.0, 0.0, 0.0]
     assert load("pattern", absent=True)(prompts=PROMPTS, completions=COMPLETIONS) == [0.0, 1.0, 1.0]
     assert load("pattern", count=True)(prompts=PROMPTS, completions=COMPLETIONS) == [4.0, 0.0, 0.0]
-    with pytest.raises(ValueError, match="not a regular expression"):
+    with pytest.raises(RecipeError, match="not a regular expression"):
         load("pattern", regex="(")
 
 
@@ -77,13 +77,13 @@ def test_repetition(load):
 def test_reward_model_scores_do_not_depend_on_the_batch(load):
     prompts, completions = chat("user", PROMPTS), chat("assistant", COMPLETIONS)
     together = load("reward_model")(prompts=prompts, completions=completions)
-    alone = load("reward_model", batch_size=1)(prompts=prompts, completions=completions)
+    alone = load("reward_model", tokens_per_batch=1)(prompts=prompts, completions=completions)
     assert together == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_language_model_is_not_a_reward_model(load, model):
     with pytest.raises(ValueError, match=r"has no trained head \(score.weight would be random\)"):
-        load("reward_model", path=model)
+        load("reward_model", path=model)(prompts=["p"], completions=["c"])
 
 
 def test_any_function_or_class_by_its_dotted_path(tmp_path, monkeypatch):

@@ -253,25 +253,6 @@ def test_a_new_reward_leaves_the_samples_alone(chained):
     assert [step.name for step in steps if not step.done] == ["score", "pair", "all", "ranked", "report"]
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("return [0.0]", "returned 1 scores for"),
-        ("return [float('nan')] * len(prompts)", "gave nan to completion 0"),
-        ("return ['1'] * len(prompts)", "gave '1' to completion 0"),
-    ],
-)
-def test_a_wrong_score_stops_the_step_and_names_the_sample(body, message, chained, tmp_path, monkeypatch):
-    (tmp_path / "broken_reward.py").write_text(f"def score(prompts, completions, **columns):\n    {body}\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "broken_reward", raising=False)
-    stages = {
-        "score": {"completions": str(chained["sample"].output), "rewards": {"r": {"kind": "broken_reward.score"}}}
-    }
-    with pytest.raises(ValueError, match=message):
-        run_recipe(tmp_path, stages)
-
-
 def test_a_loss_that_is_not_a_number_stops_the_run(sft, tmp_path):
     with pytest.raises(FloatingPointError, match="is not a number at step"):
         run_recipe(tmp_path, {"sft": {**sft, "train": {**TRAIN, "learning_rate": 1e30, "max_steps": 6}}})

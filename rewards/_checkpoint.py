@@ -1,0 +1,116 @@
+"""A sequence-classification checkpoint in memory, shared by all rewards that name it: one load, one forward pass."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewards._forward import Forward
+
+REMEMBERED = 1 << 20  # logits kept for a second reward that asks for another head
+_open: weakref.WeakValueDictionary[tuple, Checkpoint] = weakref.WeakValueDictionary()
+
+
+def share(path: str, revision: str, dtype: str, device: str | None) -> Checkpoint:
+    """The checkpoint, loaded at first use and kept as long as a reward holds it."""
+    key = (path, revision, dtype, device)
+    found = _open.get(key)
+    if found is None:
+        found = _open[key] = Checkpoint(*key)
+    return found
+
+
+class Checkpoint:
+    """Model and tokenizer. Raises ValueError for a checkpoint without a trained head.
+
+    A folder or repository with an `adapter_config.json` is loaded as LoRA on its base model, with the adapter's head.
+    """
+
+    def __init__(self, path: str, revision: str, dtype: str, device: str | None):
+        from accelerate import PartialState
+
+        self.path, self.revision = path, revision
+        model, self.tokenizer = self._adapted(dtype) if _has_adapter(path, revision) else self._whole(dtype)
+        config = model.config.get_text_config()
+        if config.pad_token_id is None:  # or the last token could not be found
+            config.pad_token_id = self.tokenizer.pad_token_id
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+            config.pad_token_id = self.tokenizer.pad_token_id
+        self.model = model.to(device or PartialState().device).eval()
+        self.heads: int = model.config.num_labels
+        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self._remembered: OrderedDict[bytes, list[list[float]]] = OrderedDict()
+        self._forward = Forward(self.model)
+
+    def logits(self, rows: Sequence[Sequence[int]], tokens_per_batch: int) -> list[list[float]]:
+        """All heads' outputs at the last token of every row of token ids: len(rows) x heads.
+
+        The same rows asked for again (by a reward with another head) cost nothing.
+        """
+        key = hashlib.blake2b(repr([array("i", row).tobytes() for row in rows]).encode(), digest_size=16).digest()
+        if key not in self._remembered:
+            self._remembered[key] = self._forward(rows, tokens_per_batch)
+            while len(self._remembered) > 1 and self.heads * sum(map(len, self._remembered.values())) > REMEMBERED:
+                self._remembered.popitem(last=False)
+        return self._remembered[key]
+
+    def _whole(self, dtype: str) -> tuple[Any, Any]:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            self.path, revision=self.revision, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+        self._require_head(sorted(report["missing_keys"]))
+        return model, AutoTokenizer.from_pretrained(self.path, revision=self.revision)
+
+    def _adapted(self, dtype: str) -> tuple[Any, Any]:
+        from peft import PeftConfig, PeftModel, load_peft_weights
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        base = PeftConfig.from_pretrained(self.path, revision=self.revision)
+        saved = load_peft_weights(self.path, revision=self.revision, device="cpu")
+        heads = [tensor.shape[0] for name, tensor in saved.items() if name.endswith("score.weight")]
+        sizes = {"num_labels": heads[0]} if heads else {}
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base.base_model_name_or_path,
+            revision=base.revision,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **sizes,
+        )
+        random = set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]}
+        self._require_head(sorted(key for key in random if not any(name.endswith(key) for name in saved)))
+        model = PeftModel.from_pretrained(model, self.path, revision=self.revision).merge_and_unload()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
+        except (OSError, ValueError):
+            tokenizer = AutoTokenizer.from_pretrained(base.base_model_name_or_path, revision=base.revision)
+        return model, tokenizer
+
+    def _require_head(self, missing: Sequence[str]) -> None:
+        if missing:
+            raise ValueError(
+                f"{self.path} has no trained head ({', '.join(missing)} would be random): "
+                "give a sequence-classification checkpoint, such as the artifact of a `reward` stage"
+            )
+
+
+def _has_adapter(path: str, revision: str) -> bool:
+    if Path(path).is_dir():
+        return (Path(path) / "adapter_config.json").exists()
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        path, "adapter_config.json", revision=revision, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
+    )  # fmt: skip
+    return found is not None
