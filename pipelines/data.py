@@ -122,13 +122,6 @@ def drop_equal(rows: Dataset) -> tuple[Dataset, int]:
     return kept, len(rows) - len(kept)
 
 
-def plain(value: Any) -> str:
-    """The text of a prompt or completion, whether a string or a list of messages."""
-    if isinstance(value, str):
-        return value
-    return "\n".join(message.get("content") or "" for message in value)
-
-
 def _form(columns: list[str], forms: Sequence[Sequence[str]], source: str, place: Sequence[str]) -> Sequence[str]:
     for form in forms:
         if set(form) <= set(columns):

@@ -68,7 +68,7 @@ def text(completion: str | list[dict[str, Any]]) -> str:
     """The plain text of a prompt or completion: itself, or its chat messages joined by newlines."""
     if isinstance(completion, str):
         return completion
-    return "\n".join(message["content"] or "" for message in completion)
+    return "\n".join(message.get("content") or "" for message in completion)
 
 
 def settled(outcomes: Sequence[Outcome]) -> list[float | None]:
@@ -116,7 +116,7 @@ def score(value: Any) -> Outcome:
     """One returned item as an outcome: numbers (of Python, numpy or torch) must be finite."""
     if value is None or isinstance(value, RewardFailure):
         return value
-    if hasattr(value, "item") and math.prod(value.shape) == 1:  # of numpy or torch
+    if hasattr(value, "item") and hasattr(value, "shape") and math.prod(value.shape) == 1:  # of numpy or torch
         value = value.item()
     if not isinstance(value, numbers.Real):
         return RewardFailure(f"expected a number, got {excerpt(repr(value))}")

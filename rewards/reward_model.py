@@ -88,6 +88,8 @@ class RewardModel:
         except OSError:
             raise ValueError(f"{self.path} has no {CALIBRATION}: train it with `eval_data` or `calibrate`, or write "
                              "`normalize: {mean: ..., std: ...}`") from None  # fmt: skip
+        if not found["std"][self.head] > 0:
+            raise ValueError(f"{self.path}: its calibration scores were all equal: it tells no answers apart")
         return found["mean"][self.head], found["std"][self.head]
 
 

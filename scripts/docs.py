@@ -91,7 +91,8 @@ def default(field: dataclasses.Field) -> str:
         return "required"
     if isinstance(value, dict | list):
         return f"`{value}`"
-    return f"`{ {True: 'true', False: 'false', None: 'null'}.get(value, value) }`"
+    words = {"True": "true", "False": "false", "None": "null"}
+    return f"`{words.get(str(value), value)}`"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Runs a recipe: one `accelerate launch` per pending step, each in processes of its own.
 
     python scripts/run.py recipes/tiny.yaml --plan                    # what would run, and the exact commands
+    python scripts/run.py recipes/tiny.yaml --check-rewards           # load and try every reward first
     python scripts/run.py recipes/tiny.yaml                           # run what is pending
     python scripts/run.py recipes/tiny.yaml stages.dpo.train.beta=0.2 --from dpo
     python scripts/run.py recipes/tiny.yaml -- --num_processes 2      # after --: for every accelerate launch
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_line(__doc__)
     parser.add_argument("--plan", action="store_true", help="check the recipe, print the plan and stop")
     parser.add_argument("--verbose", action="store_true", help="with --plan: every key, its value and its origin")
+    parser.add_argument("--check-rewards", action="store_true", help="load and try every reward, and stop")
     parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="this stage or step and those after it")
     options = parser.parse_intermixed_args(words)
@@ -47,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.plan:
             print(preflight.table(recipe, steps, extra, verbose=options.verbose))
             return 0
+        if options.check_rewards:
+            return check_rewards(steps)
         preflight.require_inputs(steps)
         pending = [step for step in steps if not step.done]
         commands = {step.name: preflight.command(recipe, step, extra) for step in pending}
@@ -59,6 +63,17 @@ def main(argv: list[str] | None = None) -> int:
     except artifacts.Locked as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def check_rewards(steps: tuple[Step, ...]) -> int:
+    """Prints what is found of every reward; 1 when one of them cannot be used."""
+    from pipelines import reward_check
+
+    passed = True
+    for ok, lines in reward_check.check(steps):
+        print(lines, flush=True)
+        passed = passed and ok
+    return 0 if passed else 1
 
 
 def launch_all(recipe: Recipe, steps: tuple[Step, ...], commands: dict[str, list[str]]) -> int:

@@ -1,14 +1,37 @@
 """The contract of every file in rewards/, found by listing the folder, and each reward's own arithmetic."""
 
+import json
 import math
+import threading
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from pipelines import plugins
 from pipelines.errors import RecipeError
 
-OPTIONS = {"length": {"target": 4}, "pattern": {"regex": "a+"}}
+OPTIONS = {
+    "composite": {"rewards": {"brief": {"kind": "length", "target": 4}, "form": {"kind": "pattern", "regex": "a+"}}},
+    "ensemble": {"rewards": {"x": {"kind": "length", "target": 4}, "y": {"kind": "length", "target": 2}}},
+    "length": {"target": 4},
+    "openrlhf_function": {"path": "FUNCTIONS", "tokenizer": "MODEL"},
+    "pattern": {"regex": "a+"},
+    "remote": {"url": "SERVER", "tokenizer": "MODEL"},
+    "reward_model": {"path": "REWARD_MODEL"},
+    "trl_function": {"path": "FUNCTIONS:words"},
+    "verl_function": {"path": "FUNCTIONS"},
+}
+FUNCTIONS = """
+def words(completions, **kwargs):
+    return [1.0 for _ in completions]
+
+def reward_func(queries, prompts, labels):
+    return [float(len(query)) for query in queries]
+
+def compute_score(solution_str, ground_truth=None):
+    return len(solution_str) / 100
+"""
 PROMPTS = ["Say a.", "Say b.", "Say a."]
 COMPLETIONS = ["a a a a", "b b b b b b", ""]
 
@@ -17,12 +40,42 @@ def chat(role, texts):
     return [[{"role": role, "content": text}] for text in texts]
 
 
+@pytest.fixture(scope="module")
+def stand_ins(reward_model, model, tmp_path_factory):
+    """What the words in OPTIONS stand for."""
+    functions = tmp_path_factory.mktemp("functions") / "functions.py"
+    functions.write_text(FUNCTIONS)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Lengths)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/get_reward"
+    yield {"FUNCTIONS": str(functions), "MODEL": model, "REWARD_MODEL": reward_model, "SERVER": url}
+    server.shutdown()
+
+
+class Lengths(BaseHTTPRequestHandler):
+    """OpenRLHF's contract, the reward being the length of the query."""
+
+    def do_POST(self):
+        call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        reply = json.dumps({"rewards": [len(query) for query in call["query"]]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *words):
+        """Not to the terminal."""
+
+
 @pytest.fixture
-def load(reward_model):
+def load(stand_ins):
     def load(kind, **options):
-        if kind == "reward_model":
-            options.setdefault("path", reward_model)
-        return plugins.load("rewards", {"kind": kind, **OPTIONS.get(kind, {}), **options})
+        options = OPTIONS.get(kind, {}) | options
+        for key, value in options.items():
+            if isinstance(value, str):
+                word = value.partition(":")[0]
+                options[key] = value.replace(word, stand_ins.get(word, word))
+        return plugins.load("rewards", {"kind": kind, **options})
 
     return load
 
@@ -50,7 +103,8 @@ def test_contract(kind, form, load):
     scores = reward(prompts=prompts, completions=completions, **columns)
     assert len(scores) == 3
     assert all(score is None or (isinstance(score, float) and math.isfinite(score)) for score in scores)
-    assert reward(prompts=prompts[:1], completions=completions[:1]) == pytest.approx(scores[:1], abs=1e-5)
+    first = {name: column and column[:1] for name, column in columns.items()}
+    assert reward(prompts=prompts[:1], completions=completions[:1], **first) == pytest.approx(scores[:1], abs=1e-5)
     assert reward(prompts=[], completions=[]) == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -113,6 +114,9 @@ def test_reward_model_is_complete_and_scores_as_it_was_trained(lora, pairs, tmp_
     rejected = reward(prompts=prompts, completions=[row["rejected"] for row in PAIR_ROWS])
     measured = sum(a > b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
     assert measured == pytest.approx(accuracy)
+    normal = plugins.load("rewards", {"kind": "reward_model", "path": str(step.output), "normalize": True})
+    both = normal(prompts=prompts * 2, completions=[row[key] for key in ("chosen", "rejected") for row in PAIR_ROWS])
+    assert (statistics.fmean(both), statistics.pstdev(both)) == pytest.approx((0, 1), abs=1e-5)  # it was the eval data
     assert lora or accuracy > 0.9
 
 

@@ -22,6 +22,7 @@ from pipelines.algorithms import statistics
 from pipelines.data import Data
 from pipelines.errors import RecipeError, suggest
 from pipelines.stages import Stage
+from rewards import text
 
 SCORED = (("prompt", "completion", "prompt_index", "scores"),)
 SHOWN = 20  # prompts whose completions are kept side by side
@@ -46,9 +47,9 @@ class Compare(Stage):
         from accelerate import PartialState
 
         rows = {name: data.load(block, (*step.path, "scored", name)) for name, block in self.scored.items()}
-        prompts = [data.plain(row["prompt"]) for row in rows[self.baseline]]
+        prompts = [text(row["prompt"]) for row in rows[self.baseline]]
         for name, table in rows.items():
-            if [data.plain(prompt) for prompt in table["prompt"]] != prompts:
+            if [text(prompt) for prompt in table["prompt"]] != prompts:
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))
         ratios = self._ratios(rows)
         distributed = PartialState()
@@ -113,7 +114,7 @@ class Compare(Stage):
                 rate = sum(shares) / len(shares)
                 low, high = statistics.wilson(rate, len(shares))
                 wins[reward] = {"rate": rate, "low": low, "high": high}
-        texts = [data.plain(completion) for completion in rows["completion"]]
+        texts = [text(completion) for completion in rows["completion"]]
         lengths = [len(ids) for ids in rows["completion_ids"]]
         return {
             "rewards": rewards,
@@ -150,9 +151,9 @@ def _samples(rows: dict[str, Any]) -> list[dict[str, Any]]:
              for name, table in rows.items()}  # fmt: skip
     return [
         {
-            "prompt": data.plain(together[0]["prompt"]),
+            "prompt": text(together[0]["prompt"]),
             "policies": {
-                name: {"completion": data.plain(row["completion"]), "scores": row["scores"]}
+                name: {"completion": text(row["completion"]), "scores": row["scores"]}
                 for name, row in zip(first, together, strict=True)
             },
         }

@@ -17,6 +17,7 @@ from pipelines import data
 from pipelines.data import Data
 from pipelines.errors import RecipeError
 from pipelines.stages import Stage
+from rewards import text
 
 SCORED = (("prompt", "completion", "prompt_index", "scores"),)
 
@@ -63,10 +64,10 @@ class Pair(Stage):
             if None in parts:
                 counts["unscored_dropped"] += 1
                 continue
-            text = data.plain(row["completion"])
-            counts["duplicates_dropped"] += text in unique
+            answer = text(row["completion"])
+            counts["duplicates_dropped"] += answer in unique
             score = sum(weight * part for weight, part in zip(weights.values(), parts, strict=True))
-            unique.setdefault(text, (row["completion"], score))
+            unique.setdefault(answer, (row["completion"], score))
         from pipelines.algorithms import preference
 
         answers, scores = [a for a, _ in unique.values()], [s for _, s in unique.values()]

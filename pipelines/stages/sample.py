@@ -21,6 +21,7 @@ from pipelines import data, tracking, training
 from pipelines.data import Data
 from pipelines.errors import RecipeError, suggest
 from pipelines.stages import Stage
+from rewards import text
 
 
 @dataclass(kw_only=True)
@@ -85,7 +86,7 @@ class Sample(Stage):
         table = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")])
         parts.publish(step, table)
         shown = table.slice(0, 20).to_pylist()
-        tracking.table("samples", [{"prompt": data.plain(r["prompt"]), "completion": data.plain(r["completion"])}
+        tracking.table("samples", [{"prompt": text(r["prompt"]), "completion": text(r["completion"])}
                                    for r in shown])  # fmt: skip
         lengths = [len(completion) for completion in table["completion_ids"].to_pylist()]
         return {

@@ -22,6 +22,7 @@ from pipelines.data import Data
 from pipelines.errors import RecipeError
 from pipelines.plugins import RewardBlock
 from pipelines.stages import Stage
+from rewards import text
 
 COMPLETIONS = (("prompt", "completion"),)
 GROUPED = (("prompt", "completion", "prompt_index"),)
@@ -58,6 +59,6 @@ class Score(Stage):
             training.release()
         merged = [{**row, "scores": {name: scores[name][i] for name in scores}} for i, row in enumerate(rows)]
         parts.publish(step, merged)
-        tracking.table("scores", [{"prompt": data.plain(r["prompt"]), "completion": data.plain(r["completion"]),
+        tracking.table("scores", [{"prompt": text(r["prompt"]), "completion": text(r["completion"]),
                                    **r["scores"]} for r in merged[:20]])  # fmt: skip
         return metrics

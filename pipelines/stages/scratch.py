@@ -21,6 +21,7 @@ from pipelines import data
 from pipelines.data import Data
 from pipelines.errors import RecipeError
 from pipelines.stages import Stage
+from rewards import text
 
 PAD, SYSTEM, USER, ASSISTANT, END, UNKNOWN = (
     "<|pad|>",
@@ -117,4 +118,4 @@ class Scratch(Stage):
             rows = data.load(trl.DatasetMixtureConfig(datasets=[entry]), (*step.path, "corpus"))
             columns = [name for form in TEXT for name in form if name in rows.column_names] + ["rejected"]
             for row in rows:
-                yield from (data.plain(row[column]) for column in columns if row.get(column))
+                yield from (text(row[column]) for column in columns if row.get(column))

@@ -1,0 +1,153 @@
+"""What `trl_function`, `openrlhf_function` and `verl_function` share: finding a function of the user's and calling it.
+
+rewards: {right: {kind: trl_function, path: my_rewards.py:accuracy}}  # a file, from the current folder
+rewards: {thinks: {kind: trl_function, path: trl.rewards.think_format_reward}}  # anything importable
+"""
+
+import asyncio
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rewards import Outcome, RewardFailure, describe, resolve, score, settled
+
+FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?")
+
+
+def load(kind: str, path: str, default: str | None = None) -> Callable[..., Any]:
+    """The function at `path`: `file.py:name`, `my.module.name`, or `file.py` for the function called `default`.
+
+    A file is loaded once per process, as a module is, with its own folder importable meanwhile. Raises ValueError when
+    there is no such file, module or name, and when it is not a function. What the user's own code raises while it
+    loads comes through as it is.
+    """
+    if found := FILE.fullmatch(path):
+        place, name = found["file"], found["name"] or default
+        module = _file(kind, Path(place).expanduser().resolve())
+    else:
+        place, _, name = path.rpartition(".")
+        module = _module(kind, path, place)
+    if name is None:
+        raise ValueError(f"{kind}: {path} is a file; name the function in it: {path}:NAME")
+    if not hasattr(module, name):
+        near = _nearest(name, dir(module))
+        cure = "" if near or name != default else f" (for a function of another name, write {place}:NAME)"
+        raise ValueError(f"{kind}: {place} has no {name!r}{near}{cure}")
+    function = getattr(module, name)
+    if not callable(function) or inspect.isclass(function):
+        what = "a class" if inspect.isclass(function) else f"of type {type(function).__name__}"
+        raise ValueError(f"{kind}: expected a function, but {name!r} in {place} is {what}")
+    return function
+
+
+def must_take(kind: str, path: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Raises ValueError when calling the function with these arguments would be a TypeError."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"{kind}: {path} cannot be called as functions of this kind are: {error} (a parameter of its own gets its "
+            "value from `kwargs`; **kwargs in its signature takes what it does not use)"
+        ) from None
+
+
+def column(kind: str, columns: Mapping[str, Any], name: str) -> list:
+    """The dataset column `name`. Raises ValueError, with the columns that there are."""
+    if name not in columns:
+        known = sorted(key for key, value in columns.items() if isinstance(value, Sequence))
+        raise ValueError(
+            f"{kind}: the data has no column {name!r}{_nearest(name, known)} (columns: {', '.join(known) or 'none'})"
+        )
+    return columns[name]
+
+
+def attempts(calls: Iterable[Callable[[], Any]]) -> list[Any]:
+    """What every call returned, or the RewardFailure of what it raised. What is async is awaited together."""
+    found = [_attempt(call) for call in calls]
+    return resolve(_together(found)) if any(map(inspect.isawaitable, found)) else found
+
+
+def settle(
+    results: Sequence[tuple[Outcome, Mapping[str, Any]]], log_extra: Callable[[str, list], Any] | None
+) -> list[float | None]:
+    """The scores of `(outcome, what else is known)`, one per completion.
+
+    The numbers of what else is known are logged, a column per name, with None where a row has no such number. Raises
+    PartlyScored when there is a failure among the outcomes.
+    """
+    outcomes, known = [outcome for outcome, _ in results], [known for _, known in results]
+    for name in dict.fromkeys(name for row in known for name in row):
+        numbers = [number if isinstance(number := score(row.get(name)), float) else None for row in known]
+        if log_extra is not None and any(number is not None for number in numbers):
+            log_extra(name, numbers)
+    return settled(outcomes)
+
+
+def _file(kind: str, file: Path) -> ModuleType:
+    if not file.is_file():
+        near = _nearest(file.name, [sibling.name for sibling in file.parent.glob("*.py")])
+        raise ValueError(f"{kind}: there is no file {file}{near} (a relative path starts in the current folder)")
+    # Of the same name in every process, and where pickle and inspect look for it.
+    name = f"_reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(file.parent))
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        finally:
+            sys.path.remove(str(file.parent))
+    return sys.modules[name]
+
+
+def _module(kind: str, path: str, module: str) -> ModuleType:
+    if not module:
+        raise ValueError(f"{kind}: expected file.py:name or my.module.name, got {path!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as trl does
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module exists and misses a package of its own
+        raise ValueError(
+            f"{kind}: {path}: there is no module {error.name!r} in the current folder or among the installed packages "
+            "(a function in a file is written file.py:name)"
+        ) from None
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _attempt(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        return _failure(error)
+
+
+async def _together(found: Sequence[Any]) -> list[Any]:
+    async def result(value: Any) -> Any:
+        try:
+            return await value if inspect.isawaitable(value) else value
+        except Exception as error:
+            return _failure(error)
+
+    return await asyncio.gather(*map(result, found))
+
+
+def _failure(error: Exception) -> RewardFailure:
+    return error if isinstance(error, RewardFailure) else RewardFailure(describe(error))

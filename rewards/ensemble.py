@@ -1,0 +1,73 @@
+"""Reward kind `ensemble`: several judges of the same thing, and how far they agree.
+
+    rewards:
+      helpful:
+        kind: ensemble
+        reduce: mean_minus_std
+        k: 1.0
+        rewards:
+          first: {kind: reward_model, path: $helpful_1, normalize: true}
+          second: {kind: reward_model, path: $helpful_2, normalize: true}
+
+The members must be on one scale, or the one with the largest numbers decides (`min`: the one with the smallest):
+reward models that were trained apart differ by a constant and a factor, which `normalize: true` takes away.
+"""
+
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import Any, Literal
+
+from rewards import Outcome, Reward, settled
+from rewards.composite import ask, failed
+
+
+@dataclass(kw_only=True)
+class Ensemble:
+    """One score from the scores s_1 ... s_n of the members.
+
+    ==============  ===========================================================================================
+    reduce          formula
+    ==============  ===========================================================================================
+    mean            mean(s)
+    min             min(s), worst-case optimisation
+    mean_minus_std  mean(s) - k * std(s), std(s)^2 = mean((s - mean(s))^2)
+    ==============  ===========================================================================================
+
+    Both conservative forms are those of Coste et al. 2023, https://arxiv.org/abs/2310.02743, but that their
+    uncertainty-weighted optimisation subtracts a multiple of the variance: the standard deviation has the unit of the
+    scores, so that one `k` suits scores of any scale. Where a member abstains the ensemble abstains; where one fails
+    it fails. The members' scores go to `log_extra` under their names, std(s) under `std`. Raises ValueError for less
+    than two members, or a `k` that is negative or not used.
+    """
+
+    rewards: dict[str, Reward]
+    reduce: Literal["mean", "min", "mean_minus_std"] = "mean"
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.rewards) < 2:
+            raise ValueError(f"ensemble: needs at least 2 members, got {len(self.rewards)}")
+        if "std" in self.rewards:
+            raise ValueError("ensemble: no member can be called 'std', the name under which the spread is logged")
+        if self.k < 0:
+            raise ValueError(f"ensemble: k must not be negative, got {self.k}: that would reward disagreement")
+        if self.k != 1.0 and self.reduce != "mean_minus_std":
+            raise ValueError("ensemble: k belongs to mean_minus_std")
+
+    def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
+        found = ask(self.rewards, prompts, completions, columns)
+        rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+        if "log_extra" in columns:
+            columns["log_extra"]("std", [pstdev(row.values()) if _whole(row) else None for row in rows])
+        return settled([failed(row) or self._reduced(row) for row in rows])
+
+    def _reduced(self, row: dict[str, Outcome]) -> float | None:
+        if not _whole(row):
+            return None
+        if self.reduce == "min":
+            return min(row.values())
+        return fmean(row.values()) - (self.k * pstdev(row.values()) if self.reduce == "mean_minus_std" else 0.0)
+
+
+def _whole(row: dict[str, Outcome]) -> bool:
+    return all(isinstance(outcome, float) for outcome in row.values())
