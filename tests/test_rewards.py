@@ -29,7 +29,7 @@ def words(completions, **kwargs):
 def reward_func(queries, prompts, labels):
     return [float(len(query)) for query in queries]
 
-def compute_score(solution_str, ground_truth=None):
+def compute_score(solution_str):
     return len(solution_str) / 100
 """
 PROMPTS = ["Say a.", "Say b.", "Say a."]
