@@ -50,11 +50,12 @@ class Checkpoint:
         self._remembered: OrderedDict[bytes, list[list[float]]] = OrderedDict()
         self._forward = Forward(self.model)
 
-    def logits(self, rows: Sequence[Sequence[int]], tokens_per_batch: int) -> list[list[float]]:
+    def logits(self, rows: Sequence[Sequence[int]], tokens_per_batch: int | None) -> list[list[float]]:
         """All heads' outputs at the last token of every row of token ids: len(rows) x heads.
 
         The same rows asked for again (by a reward with another head) cost nothing.
         """
+        tokens_per_batch = tokens_per_batch or (2048 if self.model.device.type == "cpu" else 16384)
         key = hashlib.blake2b(repr([array("i", row).tobytes() for row in rows]).encode(), digest_size=16).digest()
         if key not in self._remembered:
             self._remembered[key] = self._forward(rows, tokens_per_batch)

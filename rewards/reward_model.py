@@ -26,7 +26,7 @@ class RewardModel:
     Text in another format than chat is tokenised as its training was: with special tokens, and the end-of-sequence
     token after it. Text that already carries its special tokens (it begins with the beginning-of-sequence token, or
     came as the column `queries`) gets no second ones. Rows are batched by length, at most `tokens_per_batch` tokens
-    with their padding. Rewards with the same checkpoint share one forward pass.
+    with their padding (by default 16384, and 2048 on a CPU). Rewards with the same checkpoint share one forward pass.
 
     `normalize: true` gives (score - mean) / std with the fixed numbers that a `reward` stage saved with its artifact;
     `normalize: {mean: 0.3, std: 1.2}` gives them here. Raises ValueError for a checkpoint without a trained head,
@@ -36,13 +36,13 @@ class RewardModel:
     path: str
     revision: str = "main"
     head: int = 0
-    tokens_per_batch: int = 8192
+    tokens_per_batch: int | None = None
     normalize: bool | dict[str, float] = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str | None = None
 
     def __post_init__(self) -> None:
-        if self.head < 0 or self.tokens_per_batch < 1:
+        if self.head < 0 or (self.tokens_per_batch or 1) < 1:
             raise ValueError("reward_model: `head` is at least 0 and `tokens_per_batch` at least 1")
         if isinstance(self.normalize, dict) and (
             self.normalize.keys() != {"mean", "std"} or self.normalize["std"] <= 0

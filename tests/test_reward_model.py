@@ -1,0 +1,199 @@
+"""Kind `reward_model`: the tokens it reads, the work it shares, and the checkpoints it takes or refuses."""
+
+import json
+
+import pytest
+import torch
+from conftest import PAIR_ROWS
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from pipelines import plugins
+from rewards import PartlyScored, _checkpoint
+from rewards.reward_model import encode
+
+PROMPTS = [[{"role": "user", "content": text}] for text in ("say a", "say a", "say a and b", "b")]
+ANSWERS = [[{"role": "assistant", "content": text}] for text in ("a a", "b", "a a", "a b " * 9)]
+
+
+def save(folder, model, heads=1, **config):
+    torch.manual_seed(0)
+    made = AutoModelForSequenceClassification.from_pretrained(model, num_labels=heads)
+    torch.nn.init.normal_(made.score.weight, std=1.0)
+    for key, value in config.items():
+        setattr(made.config, key, value)
+    made.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def scorer(model, tmp_path_factory):
+    return save(tmp_path_factory.mktemp("rm"), model, heads=2)
+
+
+def load(path, **options):
+    return plugins.load("rewards", {"kind": "reward_model", "path": path, **options})
+
+
+def score(reward, prompts=PROMPTS, answers=ANSWERS, **columns):
+    return reward(prompts=prompts, completions=answers, **columns)
+
+
+def by_hand(path, prompts=PROMPTS, answers=ANSWERS, head=0):
+    """One row at a time through the model's own forward pass and its tokenizer's own chat template."""
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(path).eval(),
+        AutoTokenizer.from_pretrained(path),
+    )
+    found = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = tokenizer.apply_chat_template(prompt + answer, return_dict=True, return_tensors="pt")
+        with torch.no_grad():
+            found.append(model(**ids).logits[0, head].item())
+    return found
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 64, 4096])
+def test_scores_are_those_of_the_models_own_forward_pass(scorer, tokens_per_batch):
+    reward = load(scorer, tokens_per_batch=tokens_per_batch)
+    assert score(reward) == pytest.approx(by_hand(scorer), abs=1e-5)
+    assert reward._checkpoint._forward._shares
+
+
+def test_a_prompt_is_computed_once_for_its_completions(scorer):
+    """A long prompt with eight answers: the model sees the prompt once, and the scores do not change."""
+    prompts = [[{"role": "user", "content": "say a b " * 60}]] * 8
+    answers = [[{"role": "assistant", "content": "a " * n}] for n in range(1, 9)]
+    reward = load(scorer)
+    reward.load()
+    seen = []
+    hook = reward._checkpoint.model.get_input_embeddings().register_forward_hook(
+        lambda m, x, y: seen.append(x[0].numel())
+    )
+    found = score(reward, prompts, answers)
+    hook.remove()
+    rows = encode(reward._checkpoint.tokenizer, prompts, answers)
+    assert sum(seen) < 2 * max(map(len, rows)) < sum(map(len, rows)) / 3
+    assert found == pytest.approx(by_hand(scorer, prompts, answers), abs=1e-5)
+
+
+def test_a_model_that_does_not_heed_the_mask_is_asked_row_by_row(scorer, monkeypatch):
+    from rewards._forward import Forward
+
+    packed = Forward._packed
+    monkeypatch.setattr(Forward, "_packed", lambda self, packs: packed(self, packs) + 1.0)
+    reward = load(scorer)
+    assert score(reward) == pytest.approx(by_hand(scorer), abs=1e-5)
+    assert not reward._checkpoint._forward._shares
+
+
+def test_rewards_of_one_checkpoint_share_the_forward_pass(scorer):
+    first, second = load(scorer, head=0), load(scorer, head=1)
+    found = score(first)
+    second.load()
+    calls = []
+    hook = second._checkpoint.model.register_forward_hook(lambda *a: calls.append("plain"))
+    inner = second._checkpoint.model.base_model.register_forward_hook(lambda *a: calls.append("packed"))
+    assert score(second) == pytest.approx(by_hand(scorer, head=1), abs=1e-5)
+    hook.remove()
+    inner.remove()
+    assert calls == []
+    assert score(second) != found
+    assert first._checkpoint is second._checkpoint
+
+
+def test_weights_leave_the_memory_with_the_last_reward(scorer):
+    reward = load(scorer)
+    score(reward)
+    key = (scorer, "main", "float32", None)
+    assert key in _checkpoint._open
+    del reward
+    assert key not in _checkpoint._open
+
+
+def test_one_beginning_and_one_end_as_in_training(model, tmp_path):
+    """Text gets the special tokens that trl.RewardTrainer trains with; what has them already gets no second ones."""
+    import trl
+    from datasets import Dataset
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    bos = "<s>"
+    tokenizer.add_special_tokens({"bos_token": bos})
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    eos = tokenizer.eos_token
+    (plain,) = encode(tokenizer, ["say a"], [" b"])
+    assert plain[0] == tokenizer.bos_token_id
+    assert plain.count(tokenizer.bos_token_id) == plain.count(tokenizer.eos_token_id) == 1
+    assert encode(tokenizer, [bos + "say a"], [" b" + eos]) == [plain]
+    assert encode(tokenizer, ["ignored"], ["ignored"], [bos + "say a b" + eos]) == [plain]
+
+    network = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+    network.resize_token_embeddings(len(tokenizer))
+    args = trl.RewardConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False)
+    rows = Dataset.from_list([{"chosen": "say a b", "rejected": "say a c"}])
+    trainer = trl.RewardTrainer(network, args=args, train_dataset=rows, processing_class=tokenizer)
+    assert trainer.train_dataset[0]["chosen_ids"] == plain
+
+
+def test_lora_is_loaded_with_its_head_and_scores_as_the_merged_model(model, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    base = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+    lora = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["q_proj", "v_proj"],
+                                           init_lora_weights=False))  # fmt: skip
+    lora.save_pretrained(tmp_path / "adapter")
+    merged = lora.merge_and_unload()
+    merged.config.pad_token_id = AutoTokenizer.from_pretrained(model).pad_token_id
+    merged.save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "merged")
+    found = score(load(str(tmp_path / "adapter")))
+    assert found == pytest.approx(by_hand(str(tmp_path / "merged")), abs=1e-5)
+
+
+def test_an_adapter_without_a_head_is_refused(model, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    lora = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(task_type="CAUSAL_LM", r=2))
+    lora.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has no trained head \(score.weight would be random\)"):
+        score(load(str(tmp_path)))
+
+
+def test_normalisation_is_fixed(scorer, model, tmp_path):
+    raw = score(load(scorer))
+    given = load(scorer, normalize={"mean": 0.5, "std": 2.0})
+    assert score(given) == pytest.approx([(s - 0.5) / 2 for s in raw])
+    with pytest.raises(ValueError, match=r"has no reward_calibration.json: train it with `eval_data`"):
+        score(load(scorer, normalize=True))
+    folder = save(tmp_path, model, heads=2)
+    (tmp_path / "reward_calibration.json").write_text(json.dumps({"mean": [0.0, 1.0], "std": [1.0, 4.0]}))
+    other = score(load(folder, head=1))
+    assert score(load(folder, head=1, normalize=True)) == pytest.approx([(s - 1) / 4 for s in other])
+    (tmp_path / "reward_calibration.json").write_text(json.dumps({"mean": [0.0, 1.0], "std": [0.0, 4.0]}))
+    with pytest.raises(ValueError, match="tells no answers apart"):
+        score(load(folder, normalize=True))
+
+
+def test_a_row_beyond_the_context_fails_and_the_others_have_scores(model, tmp_path):
+    folder = save(tmp_path, model, max_position_embeddings=30)
+    with pytest.raises(PartlyScored) as caught:
+        score(load(folder), PROMPTS, [*ANSWERS[:3], [{"role": "assistant", "content": "a b " * 60}]])
+    *fine, long = caught.value.outcomes
+    assert fine == pytest.approx(by_hand(folder, PROMPTS[:3], ANSWERS[:3]), abs=1e-5)
+    assert "tokens; the context of" in long.reason
+
+
+def test_a_head_that_is_not_there(scorer):
+    with pytest.raises(ValueError, match="has 2 outputs; there is no head 2"):
+        score(load(scorer, head=2))
+
+
+def test_whole_conversations_need_no_prompt(scorer):
+    whole = [row["prompt"] + row["chosen"] for row in PAIR_ROWS]
+    apart = score(load(scorer), [row["prompt"] for row in PAIR_ROWS], [row["chosen"] for row in PAIR_ROWS])
+    assert score(load(scorer), [[]] * len(whole), whole) == pytest.approx(apart, abs=1e-5)
