@@ -35,15 +35,11 @@ from rewards import Outcome, Reward, RewardFailure, outcomes, settled
 class Composite:
     """The scores s of the parts, each first clipped to `clip[part]`, as one score, clipped to `clip["total"]`.
 
-    ============  ==============================================================================================
-    combine       formula
-    ============  ==============================================================================================
-    sum           sum of weights[part] * s, a weight being 1 unless given
-    product       product of s
-    sigmoid_gate  sigmoid(scale * r_m) + (r_v - 1), r_v the score of `gate`, r_m the weighted sum of the others:
-                  with r_v of 0 or 1 whatever passes the gate beats whatever does not
-                  (Qwen2.5-Math, https://arxiv.org/abs/2409.12122, where scale is 0.5)
-    ============  ==============================================================================================
+    - `sum`: the sum of weights[part] * s, a weight being 1 unless given
+    - `product`: the product of s
+    - `sigmoid_gate`: sigmoid(scale * r_m) + (r_v - 1), r_v the score of `gate` and r_m the weighted sum of the others;
+      with r_v of 0 or 1 whatever passes the gate beats whatever does not (Qwen2.5-Math,
+      https://arxiv.org/abs/2409.12122, where scale is 0.5)
 
     With `gate`, a sum or a product is that of the other parts where the gate's score is at least `at_least`, and
     `otherwise` elsewhere. Where a part abstains the composite abstains too, or with `missing: ignore` goes on without

@@ -25,13 +25,9 @@ from rewards.composite import ask, failed
 class Ensemble:
     """One score from the scores s_1 ... s_n of the members.
 
-    ==============  ===========================================================================================
-    reduce          formula
-    ==============  ===========================================================================================
-    mean            mean(s)
-    min             min(s), worst-case optimisation
-    mean_minus_std  mean(s) - k * std(s), std(s)^2 = mean((s - mean(s))^2)
-    ==============  ===========================================================================================
+    - `mean`: mean(s)
+    - `min`: min(s), worst-case optimisation
+    - `mean_minus_std`: mean(s) - k * std(s), std(s)^2 = mean((s - mean(s))^2)
 
     Both conservative forms are those of Coste et al. 2023, https://arxiv.org/abs/2310.02743, but that their
     uncertainty-weighted optimisation subtracts a multiple of the variance: the standard deviation has the unit of the

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import plugins
+from rewards import Reward
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = {
@@ -27,7 +28,8 @@ HEAD = {
     ),
     "rewards": (
         "# Rewards\n\nA block `{kind: word, **keys}`; a dotted word is any importable class or function with trl's "
-        "reward-function\nsignature. A reward returns a score per completion, `None` to abstain, or raises.\n"
+        "reward-function\nsignature, sync or async. What each kind of outcome does, how rewards from other systems, "
+        "servers and files come in, and how\nto serve one: [using-rewards.md](using-rewards.md).\n"
     ),
 }
 
@@ -51,8 +53,8 @@ def prose(text: str) -> str:
     """A docstring as Markdown: indented blocks are YAML examples."""
     blocks, code = [], []
     for line in [*text.splitlines(), ""]:
-        if line.startswith("    "):
-            code.append(line[4:])
+        if line.startswith(("    ", "rewards: ")):
+            code.append(line.removeprefix("    "))
         elif line.strip() or not code:
             if code:
                 blocks += ["```yaml", *code, "```", ""]
@@ -67,6 +69,8 @@ def kind(hint: typing.Any) -> str:
     """A type as a reader of YAML would say it."""
     if typing.get_origin(hint) is typing.Annotated:
         return "reward block" if hint is plugins.RewardBlock else "data"
+    if hint is Reward:
+        return "reward block"
     if isinstance(hint, type) and typing.get_origin(hint) is None:
         name = hint.__name__
         return f"`trl.{name}`" if dataclasses.is_dataclass(hint) else {"str": "string"}.get(name, name)
