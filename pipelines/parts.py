@@ -1,4 +1,4 @@
-"""Work in parts: what makes sampling and scoring data-parallel, resumable and independent of the number of ranks.
+"""Work in parts: what makes sampling data-parallel, resumable and independent of the number of ranks.
 
 A step cuts its work into a fixed list of parts. Each part is computed by one rank and kept in `parts/` of the step's
 directory until the step is done, so a run that was stopped continues with the parts that are missing, also on

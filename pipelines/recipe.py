@@ -48,7 +48,7 @@ class Step:
     dir: Path  # runs/<recipe>/<name>-<fingerprint>
     output: Path  # the artifact; while the step runs, the folder to write it in
     inputs: tuple[Step, ...] = field(repr=False)  # the steps it refers to
-    identity: dict[str, Any] = field(repr=False)  # what the fingerprint is of
+    identity: dict[str, Any] = field(default_factory=dict, repr=False)  # what the fingerprint is of
 
     @property
     def path(self) -> tuple[str, str]:
