@@ -7,9 +7,13 @@ with its name, before it fails in a run.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
 from transformers.integrations.integration_utils import rewrite_logs
 
-__all__ = ["MEMBERS", "lean_head_on_cpu", "rewrite_logs"]
+__all__ = ["MEMBERS", "lean_head_on_cpu", "rewrite_logs", "token_logps"]
 
 # class -> member -> the file that uses it
 MEMBERS = {
@@ -18,7 +22,25 @@ MEMBERS = {
         "_set_signature_columns_if_needed": "trainers/listwise_reward.py",
         "compute_loss": "trainers/listwise_reward.py",
     },
+    "trl.SFTTrainer": {
+        "compute_loss": "trainers/lists.py",
+        "log": "trainers/lists.py",
+    },
 }
+
+
+def token_logps(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, learned: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """log pi(token | tokens before) in nats, (N, T), 0 where `learned` (N, T; bool) is False; and a MoE's router loss.
+
+    Through the fused LM head that trl's trainers give their model, which builds no (N, T, vocabulary) logits.
+    """
+    labels = input_ids.masked_fill(~learned, -100)
+    out = model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False, fused_lm_head=True)
+    # prompt tuning puts virtual tokens in front; no token precedes the first one
+    logps = out.log_probs[:, 1 - input_ids.shape[1] :].float()
+    return F.pad(logps, (1, 0)), out.aux_loss
 
 
 def lean_head_on_cpu() -> None:

@@ -1,4 +1,4 @@
-"""Preferences from scores, and the losses over ranked answers."""
+"""Preferences from scores, and the likelihood of rankings."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def all_pairs(scores: Sequence[float]) -> list[tuple[int, int]]:
 def ranking(scores: Sequence[float]) -> list[int]:
     """Indices from the highest score to the lowest."""
     return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+
+
+def win_probabilities(scores: Sequence[float], scale: float = 1.0) -> list[float]:
+    """P(answer i beats a random one of the K) for every i, from their scores, as SPPO as released has it.
+
+    p_i = 1/K sum_j sigmoid(scale (s_i - s_j)), where j = i counts as 1/2; so they average 1/2. `scale` turns the unit
+    of the scores into logits. Wu et al. 2024, arXiv 2405.00675.
+    """
+    logits = scale * torch.tensor(scores, dtype=torch.float64)
+    return torch.sigmoid(logits[:, None] - logits[None, :]).mean(1).tolist()
 
 
 def plackett_luce(rewards: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,14 @@
 
     pair: {completions: $score, reward: helpful}                        # best against worst of each prompt
     pair: {completions: $score, reward: {helpful: 1.0, brief: 0.2}, select: all, margin: 0.5}
-    pair: {completions: $score, reward: helpful, select: ranked}        # prompt, completions best first: `reward`'s
-                                                                        # listwise loss
+    pair: {completions: $score, reward: helpful, select: ranked}        # all, best first: `reward`'s listwise loss
+    pair: {completions: $score, reward: helpful, select: ends}          # the same with the best and the worst only
+
+Rows of `ranked` and `ends` are what `prefer` learns from: lists `completions`, `completion_scores` and `win_probs`
+(mean over all K unique scored completions j, itself included, of sigmoid(score_scale (s_i - s_j)); arXiv 2405.00675)
+and, from completions with tokens as `sample` leaves them, `prompt_ids`, `completion_ids` and `ref_logps` (log pi of
+the policy that sampled, in nats, summed over tokens, at temperature 1).
+
 Ties (within `margin`), completions of equal text and unscored ones are left out and counted.
 """
 
@@ -20,18 +26,25 @@ from pipelines.stages import Stage
 from rewards import text
 
 SCORED = (("prompt", "completion", "prompt_index", "scores"),)
+TOKENS = {"prompt_ids", "completion_ids", "logprobs"}
 
 
 @dataclass(kw_only=True)
 class Pair(Stage):
-    """`reward` is one reward of the scores or weights of several; `margin` is in the unit of their weighted sum."""
+    """`reward` is one reward of the scores or weights of several; `margin` is in the unit of their weighted sum.
+
+    `score_scale` times that unit is logits, which `win_probs` are made from: 1 for a reward model's own scores.
+    """
 
     completions: Data
     reward: str | dict[str, float]
-    select: Literal["best_worst", "all", "ranked"] = "best_worst"
+    select: Literal["best_worst", "all", "ranked", "ends"] = "best_worst"
     margin: float = 0.0
+    score_scale: float = 1.0
 
     def check(self, step):
+        if not self.score_scale > 0:
+            raise RecipeError(f"must be above 0, got {self.score_scale}", (*step.path, "score_scale"))
         data.check(self.completions, step, "completions", SCORED)
 
     def run(self, step):
@@ -58,7 +71,7 @@ class Pair(Stage):
         return {self.reward: 1.0} if isinstance(self.reward, str) else self.reward
 
     def _select(self, group: list[dict], weights: dict[str, float], counts: dict[str, int]) -> list[dict[str, Any]]:
-        unique: dict[str, tuple[Any, float]] = {}
+        unique: dict[str, tuple[dict, float]] = {}
         for row in group:
             parts = [row["scores"][name] for name in weights]
             if None in parts:
@@ -67,28 +80,47 @@ class Pair(Stage):
             answer = text(row["completion"])
             counts["duplicates_dropped"] += answer in unique
             score = sum(weight * part for weight, part in zip(weights.values(), parts, strict=True))
-            unique.setdefault(answer, (row["completion"], score))
+            unique.setdefault(answer, (row, score))
         from pipelines.algorithms import preference
 
-        answers, scores = [a for a, _ in unique.values()], [s for _, s in unique.values()]
-        prompt = group[0]["prompt"]
+        rows, scores = [row for row, _ in unique.values()], [score for _, score in unique.values()]
         if self.select == "ranked":
             order = preference.ranking(scores)
             kept = [at for n, at in enumerate(order) if n == 0 or scores[order[n - 1]] - scores[at] > self.margin]
             counts["ties_dropped"] += len(order) - len(kept)
-            ranked = {"completions": [answers[at] for at in kept], "completion_scores": [scores[at] for at in kept]}
-            return [{"prompt": prompt, **ranked}] if len(kept) > 1 else []
-        pick = preference.best_worst if self.select == "best_worst" else preference.all_pairs
+            return [self._list(rows, scores, kept)] if len(kept) > 1 else []
+        pick = preference.all_pairs if self.select == "all" else preference.best_worst
         made = []
         for chosen, rejected in pick(scores):
             if scores[chosen] - scores[rejected] <= self.margin:
                 counts["ties_dropped"] += 1
-                continue
-            made.append({
-                "prompt": prompt,
-                "chosen": answers[chosen],
-                "rejected": answers[rejected],
-                "chosen_score": scores[chosen],
-                "rejected_score": scores[rejected],
-            })  # fmt: skip
+            elif self.select == "ends":
+                made.append(self._list(rows, scores, [chosen, rejected]))
+            else:
+                made.append({
+                    "prompt": group[0]["prompt"],
+                    "chosen": rows[chosen]["completion"],
+                    "rejected": rows[rejected]["completion"],
+                    "chosen_score": scores[chosen],
+                    "rejected_score": scores[rejected],
+                })  # fmt: skip
+        return made
+
+    def _list(self, rows: list[dict], scores: list[float], kept: list[int]) -> dict[str, Any]:
+        """One row of the answers at `kept`, best first; the probabilities of winning are against all of `rows`."""
+        from pipelines.algorithms import preference
+
+        wins = preference.win_probabilities(scores, self.score_scale)
+        made = {
+            "prompt": rows[0]["prompt"],
+            "completions": [rows[at]["completion"] for at in kept],
+            "completion_scores": [scores[at] for at in kept],
+            "win_probs": [wins[at] for at in kept],
+        }
+        if rows[0].keys() >= TOKENS:
+            made |= {
+                "prompt_ids": rows[0]["prompt_ids"],
+                "completion_ids": [rows[at]["completion_ids"] for at in kept],
+                "ref_logps": [sum(rows[at]["logprobs"]) for at in kept],
+            }
         return made

@@ -1,0 +1,137 @@
+"""Kind `prefer`: preference optimisation on lists of sampled answers, without a reference model in memory.
+
+    pair: {completions: $score, reward: helpful, select: ends}
+    prefer: {model: {model_name_or_path: $sft}, data: $pair, loss: sppo, beta: 0.001, train: {learning_rate: 5e-7}}
+
+`pair` with `select: ends` (best and worst) or `select: ranked` (all answers) makes the rows: the tokens as they were
+sampled and the log-probabilities of the policy that sampled them, which is the reference and has to be `model`. A
+sample of them is computed again before training, and the step ends with an error where they are another model's.
+
+Losses, with their form for K > 2 answers in pipelines/algorithms/losses.py: `dpo`, `ipo` (on sums over tokens as in
+its paper; trl's divides by the length), `sppo` (eta = 1 / beta) and `exo` (`epsilon` is its label smoothing); `orpo`
+(beta is its lambda) and `rrhf` (no beta) use no reference. `plackett_luce` is `dpo` by the name of its list form.
+
+`train.per_device_train_batch_size` counts prompts, each with all its answers. Rows beyond `train.max_length` are left
+out and counted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import trl
+
+from pipelines import data, training
+from pipelines.data import Data
+from pipelines.errors import RecipeError
+from pipelines.stages import Stage
+
+VERIFIED = 16  # rows whose reference is computed again
+NATS, SHARE = 0.5, 0.02  # an answer's log-probability may differ by either: arithmetic in bfloat16 does
+UNUSED = {"packing": False, "padding_free": False, "assistant_only_loss": False, "shuffle_dataset": False,
+          "loss_type": "nll", "label_smoothing_factor": 0}  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Prefer(Stage):
+    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so."""
+
+    model: trl.ModelConfig
+    data: Data
+    eval_data: Data | None = None
+    loss: Literal["dpo", "ipo", "sppo", "orpo", "rrhf", "exo", "plackett_luce"] = "dpo"
+    beta: float = 0.1
+    epsilon: float = 1e-3
+    train: trl.SFTConfig
+
+    def check(self, step):
+        if not self.beta > 0:
+            raise RecipeError(f"must be above 0, got {self.beta}", (*step.path, "beta"))
+        if not 0 < self.epsilon < 0.5:
+            raise RecipeError(f"must be between 0 and 0.5, got {self.epsilon}", (*step.path, "epsilon"))
+        for name, default in UNUSED.items():
+            if getattr(self.train, name) != default:
+                raise RecipeError("has no meaning for lists of answers", (*step.path, "train", name))
+        for key in ("data", "eval_data"):
+            block = getattr(self, key)
+            sources = [name for entry in block.datasets for name in data.files(entry)] if block else []
+            if sources and not any(map(step.pending, sources)):
+                self._check_rows(data.load(block, (*step.path, key)), ", ".join(sources), (*step.path, key))
+        training.check(self, step, (("prompt", "completions", *self._columns()),))
+
+    def run(self, step):
+        from pipelines.trainers.lists import ListTrainer
+
+        found = self._verify(step) if "ref_logps" in self._columns() else {}
+        return training.fit(ListTrainer, self, step, loss=self._loss()) | found
+
+    def _loss(self) -> Any:
+        from pipelines.algorithms.losses import LOSSES
+
+        loss = LOSSES[self.loss]
+        takes = inspect.signature(loss).parameters
+        return partial(loss, **{key: getattr(self, key) for key in ("beta", "epsilon") if key in takes})
+
+    def _columns(self) -> tuple[str, ...]:
+        from pipelines.algorithms.losses import columns
+
+        return ("prompt_ids", "completion_ids", *columns(self._loss()).values())
+
+    def _check_rows(self, rows: Any, source: str, place: tuple[str, ...]) -> None:
+        prompt, answers, *numbers = self._columns()
+        missing = [name for name in (prompt, answers, *numbers) if name not in rows.column_names]
+        if missing:
+            raise RecipeError(
+                f"{source} has no column {', '.join(map(repr, missing))} (it has: {', '.join(rows.column_names)}): "
+                "`pair: {select: ends}` or `{select: ranked}` makes it, from completions as `sample` leaves them",
+                place,
+            )
+        for index, row in enumerate(rows.select(range(min(data.AUDITED, len(rows))))):
+            count = len(row[answers] or ())
+            wrong = next((name for name in numbers if len(row[name] or ()) != count), None)
+            if count < 2 or not row[prompt] or not all(row[answers]):
+                wrong = "needs a prompt and two answers or more, of one token or more each"
+            elif wrong:
+                wrong = f"{wrong!r} is not a list of {count} numbers, one for each of {answers!r}"
+            elif not all(math.isfinite(value) for name in numbers for value in row[name]):
+                wrong = f"{' or '.join(map(repr, numbers))} has a value that is not finite"
+            elif "win_probs" in numbers and not all(0 <= value <= 1 for value in row["win_probs"]):
+                wrong = "'win_probs' has a value that is no probability"
+            elif "ref_logps" in numbers and max(row["ref_logps"]) > 1e-3:  # more than rounding
+                wrong = "'ref_logps' has a value above 0: it is the logarithm of a probability"
+            if wrong:
+                raise RecipeError(f"{source}, row {index}: {wrong}", place)
+
+    def _verify(self, step: Any) -> dict[str, float]:
+        """The largest difference between the stored log-probabilities and the model's, in nats per answer.
+
+        Raises RecipeError where it is more than rounding. Every rank does the same, so that all of them stop.
+        """
+        from pipelines import generation
+
+        policy, _ = generation.load(replace(self.model, dtype="float32"))
+        model, words = self.model.model_name_or_path, policy.get_input_embeddings().num_embeddings
+        largest = 0.0
+        for key in ("data", "eval_data") if self.eval_data else ("data",):
+            rows = data.load(getattr(self, key), (*step.path, key))
+            for i in range(0, len(rows), math.ceil(len(rows) / VERIFIED)):  # from all over a mixture
+                prompt, answers, stored = (rows[i][name] for name in ("prompt_ids", "completion_ids", "ref_logps"))
+                if max(max(ids) for ids in (prompt, *answers)) >= words:
+                    raise RecipeError(f"row {i} has token ids that {model} does not know", (*step.path, key))
+                found = map(sum, generation.logprobs(policy, [prompt] * len(answers), answers))
+                for k, (theirs, ours) in enumerate(zip(stored, found, strict=True)):
+                    largest = max(largest, abs(theirs - ours))
+                    if not abs(theirs - ours) <= max(NATS, SHARE * abs(theirs)):
+                        raise RecipeError(
+                            f"the reference is another model than the sampler: in row {i}, ref_logps of answer {k} is "
+                            f"{theirs:.2f} nats and {model} gives {ours:.2f}. Set `model` to the model that `sample` "
+                            "used, or sample anew",
+                            (*step.path, key),
+                        )
+        del policy
+        training.release()
+        return {"ref_logps/largest_error": largest}
