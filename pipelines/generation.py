@@ -100,6 +100,21 @@ def logprobs(
     return found
 
 
+def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:
+    """log pi(completion) - log `policy`(completion) of every row of a `sample` dataset, in nats; pi sampled it.
+
+    Each rank does its share, and all get everything.
+    """
+    from accelerate.utils import gather_object
+
+    distributed = PartialState()
+    mine = list(range(distributed.process_index, len(rows), distributed.num_processes))
+    share = rows.select(mine)
+    others = logprobs(policy, share["prompt_ids"], share["completion_ids"])
+    own = [(i, sum(ours) - sum(theirs)) for i, ours, theirs in zip(mine, share["logprobs"], others, strict=True)]
+    return [ratio for _, ratio in sorted(gather_object(own))]
+
+
 def _pad(rows: Sequence[Sequence[int]], value: int, device: Any, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), value, dtype=torch.long)

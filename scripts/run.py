@@ -2,6 +2,7 @@
 
     python scripts/run.py recipes/tiny.yaml --plan                    # what would run, and the exact commands
     python scripts/run.py recipes/tiny.yaml --check-rewards           # load and try every reward first
+    python scripts/run.py recipes/tiny.yaml --shrink                  # does it fit together? a minute, on a CPU
     python scripts/run.py recipes/tiny.yaml                           # run what is pending
     python scripts/run.py recipes/tiny.yaml stages.dpo.train.beta=0.2 --from dpo
     python scripts/run.py recipes/tiny.yaml -- --num_processes 2      # after --: for every accelerate launch
@@ -37,12 +38,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plan", action="store_true", help="check the recipe, print the plan and stop")
     parser.add_argument("--verbose", action="store_true", help="with --plan: every key, its value and its origin")
     parser.add_argument("--check-rewards", action="store_true", help="load and try every reward, and stop")
+    parser.add_argument("--shrink", action="store_true", help="tiny random models, a few rows and two steps, on a CPU")
     parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="this stage or step and those after it")
     options = parser.parse_intermixed_args(words)
     path, overrides = arguments(parser, options)
     quiet()
     try:
+        if options.shrink:
+            from pipelines import shrink
+
+            path, overrides = shrink.shrunk(path, overrides), []
         recipe = Recipe.load(path, overrides)
         steps = recipe.select(options.only, options.start)
         preflight.check(recipe, steps)

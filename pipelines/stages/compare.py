@@ -78,24 +78,10 @@ class Compare(Stage):
         """Summed log-ratios of each policy's own completions to the reference; each rank does its share."""
         if self.reference is None:
             return {}
-        from accelerate import PartialState
-        from accelerate.utils import gather_object
-
         from pipelines import generation
 
-        distributed = PartialState()
         policy, _ = generation.load(self.reference)
-        found: dict[str, list[float]] = {}
-        for name, table in rows.items():
-            mine = list(range(distributed.process_index, len(table), distributed.num_processes))
-            share = table.select(mine)
-            reference = generation.logprobs(policy, share["prompt_ids"], share["completion_ids"])
-            own = [
-                (i, sum(ours) - sum(theirs))
-                for i, ours, theirs in zip(mine, share["logprobs"], reference, strict=True)
-            ]
-            found[name] = [ratio for _, ratio in sorted(gather_object(own))]
-        return found
+        return {name: generation.log_ratios(policy, table) for name, table in rows.items()}
 
     def _policy(self, name: str, rows: Any, means: dict[str, Any], ratios: dict[str, list[float]]) -> dict[str, Any]:
         mine, theirs = means[name], means[self.baseline]

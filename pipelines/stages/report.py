@@ -37,6 +37,9 @@ PREFERENCE = Kind(
     {"Loss": LOSS, "Reward margin": ("*/rewards/margins",), "Pairs ranked right": ("*/rewards/accuracies",)},
     ("eval/rewards/accuracies", "eval/loss", "train/loss"),
 )
+# over the rounds of a loop, at each of its monitors
+ROUNDS = {"Reward": ("rewards/*/mean",), "KL": ("kl/mean", "kl_trained/mean"), "Tokens": ("length/mean",)}
+MONITOR = Kind(ROUNDS | {"Entropy (nats per token)": ("entropy",)}, ("rewards/*/mean", "kl/mean"))
 KINDS = {
     "world": Kind(results=("rows/sft/train", "rows/prompts/train")),
     "scratch": Kind(results=("parameters", "vocabulary")),
@@ -47,6 +50,8 @@ KINDS = {
     "sample": Kind(results=("completions", "length", "truncated")),
     "score": Kind(results=("rewards/*/mean",)),
     "pair": Kind(results=("rows", "mean_gap")),
+    "extrapolate": Kind(results=("relative_step", "step_norm")),
+    "monitor": MONITOR,
 }
 
 
@@ -99,6 +104,11 @@ def render(records: Sequence[dict[str, Any]], samples: int, recipe: str) -> str:
     evaluations = [evaluation(record) for record in records if record["kind"] == "compare"]
     place = {(record["name"], record["fingerprint"]): i for i, record in enumerate(records)}
     lanes = plots.chain([[place[i] for i in r["inputs"].items() if i in place] for r in records])
+    loops: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        if record["kind"] == "monitor":
+            before = loops.get(stage := str(record.get("stage")), [])
+            record["rows"] = loops[stage] = [*before, {"step": len(before) + 1, **record["metrics"]}]
     for record, lane in zip(records, lanes, strict=True):
         about = KINDS.get(record["kind"], Kind())
         record["lane"] = Markup(lane)

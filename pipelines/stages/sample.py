@@ -6,7 +6,8 @@
 The dataset has one row per completion: the prompt's columns, `prompt_index`, `sample_index`, `completion` (a string or
 messages, as the prompt is), `prompt_ids`, `completion_ids`, `logprobs` (nats per token, at temperature 1) and
 `truncated` (no stop token within max_new_tokens). Batches are cut from all prompts sorted by length and each has a
-seed of its own, so the completions do not depend on the number of ranks.
+seed of its own, so the completions do not depend on the number of ranks. `fold: [2, 3]` takes the second of three
+parts of the prompts, every third one.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ class Sample(Stage):
     num_generations: int = 4
     generate: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+    fold: list[int] | None = None
 
     def check(self, step):
+        if self.fold is not None and not (len(self.fold) == 2 and 1 <= self.fold[0] <= self.fold[1]):
+            raise RecipeError(f"expected [part, parts], such as [1, 3], got {self.fold}", (*step.path, "fold"))
         from transformers import GenerationConfig
 
         known = set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationConfig).parameters)
@@ -51,6 +55,9 @@ class Sample(Stage):
         from pipelines import generation, parts
 
         rows = data.load(self.prompts, (*step.path, "prompts"))
+        if self.fold:
+            part, count = self.fold
+            rows = rows.select(range(part - 1, len(rows), count))
         policy, tokenizer = generation.load(self.model)
         config = generation.settings(policy, tokenizer, self.generate)
         ids = [generation.encode(tokenizer, prompt) for prompt in rows["prompt"]]

@@ -1,0 +1,62 @@
+"""Kind `extrapolate`: the model new + momentum (new - previous), from which an accelerated round starts.
+
+    extrapolate: {new: $round-2, previous: $round-1, momentum: 0.3}
+
+No data and no accelerator: it reads and writes files, in float32 (see pipelines/algorithms/momentum.py). `previous` is
+the model that the round before has trained, not its extrapolation; of the first round it is what that started from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import RecipeError
+from pipelines.stages import Stage
+
+
+@dataclass(kw_only=True)
+class Extrapolate(Stage):
+    """`new` and `previous` are folders of complete safetensors models of one architecture; 0 <= `momentum` < 1."""
+
+    new: str
+    previous: str
+    momentum: float = 0.3
+
+    def check(self, step):
+        from pipelines.algorithms import momentum
+
+        if not 0 <= self.momentum < 1:
+            message = (
+                f"expected a number of at least 0 and below 1, got {self.momentum}: at 1 rounds add up without end"
+            )
+            raise RecipeError(message, (*step.path, "momentum"))
+        found = []
+        for key in ("new", "previous"):
+            folder = Path(getattr(self, key)).expanduser()
+            if step.pending(str(folder)):
+                continue
+            if not folder.is_dir():
+                raise RecipeError(f"no such folder: {folder}: a model's folder or $stage", (*step.path, key))
+            try:
+                found.append(momentum.Weights(folder))
+            except (OSError, ValueError) as error:
+                raise RecipeError(str(error), (*step.path, key)) from error
+        if len(found) == 2:
+            try:
+                momentum.match(*found)
+            except ValueError as error:
+                raise RecipeError(str(error), (*step.path, "previous")) from error
+
+    def run(self, step):
+        from accelerate import PartialState
+
+        from pipelines.algorithms.momentum import extrapolate
+
+        if not PartialState().is_main_process:
+            return {}  # the others wait for it where the step is published
+        new, previous = (Path(folder).expanduser() for folder in (self.new, self.previous))
+        try:
+            return extrapolate(new, previous, step.output, self.momentum)
+        except ValueError as error:  # what only the numbers show, such as a step lost in rounding
+            raise RecipeError(str(error), step.path) from error
