@@ -4,8 +4,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from pipelines import preflight
+from pipelines import preflight, shrink
+from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe
+from scripts import train
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
@@ -18,6 +20,28 @@ def test_recipe_plans_and_its_keys_and_types_are_right(path):
         preflight.build(step, dry=True)
     table = preflight.table(recipe, recipe.steps, verbose=True)
     assert all(step.fingerprint in table for step in recipe.steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_recipe_runs_shrunk(path, tmp_path, monkeypatch):
+    """Every stage of every recipe for two steps, on tiny random models of the same architectures."""
+    monkeypatch.setattr(shrink, "FOLDER", tmp_path)
+    made = shrink.shrunk(str(path))
+    assert train.main([made]) == 0
+    recipe = Recipe.load(made)
+    original = Recipe.load(str(path))
+    assert [step.name for step in recipe.steps] == [step.name for step in original.steps]
+    assert all(step.done for step in recipe.steps)
+    assert str(recipe.run).startswith(str(tmp_path))
+
+
+def test_shrinking_an_unknown_family_says_so(write, monkeypatch, tmp_path):
+    monkeypatch.setattr(shrink, "FOLDER", tmp_path)
+    stage = {"model": {"model_name_or_path": "org/unheard-of-7b"}, "data": "org/data", "train": {}}
+    path = write("recipe.yaml", yaml.safe_dump({"stages": {"sft": stage}}))
+    with pytest.raises(RecipeError, match="knows no family for the model 'org/unheard-of-7b'"):
+        shrink.shrunk(path)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ the model that the round before has trained, not its extrapolation; of the first
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from pipelines.stages import Stage
 
 @dataclass(kw_only=True)
 class Extrapolate(Stage):
-    """`new` and `previous` are folders of complete safetensors models of one architecture; 0 <= `momentum` < 1."""
+    """`new` and `previous` are complete safetensors models of one architecture, folders or names on the Hub.
+
+    0 <= `momentum` < 1.
+    """
 
     new: str
     previous: str
@@ -34,7 +38,7 @@ class Extrapolate(Stage):
         found = []
         for key in ("new", "previous"):
             folder = Path(getattr(self, key)).expanduser()
-            if step.pending(str(folder)):
+            if step.pending(str(folder)) or _on_hub(getattr(self, key)):
                 continue
             if not folder.is_dir():
                 raise RecipeError(f"no such folder: {folder}: a model's folder or $stage", (*step.path, key))
@@ -55,8 +59,21 @@ class Extrapolate(Stage):
 
         if not PartialState().is_main_process:
             return {}  # the others wait for it where the step is published
-        new, previous = (Path(folder).expanduser() for folder in (self.new, self.previous))
+        new, previous = (_folder(name) for name in (self.new, self.previous))
         try:
             return extrapolate(new, previous, step.output, self.momentum)
         except ValueError as error:  # what only the numbers show, such as a step lost in rounding
             raise RecipeError(str(error), step.path) from error
+
+
+def _on_hub(name: str) -> bool:
+    """Whether a name can only be the Hub's: `org/model`, and no folder here."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not Path(name).exists()
+
+
+def _folder(name: str) -> Path:
+    if not _on_hub(name):
+        return Path(name).expanduser()
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))

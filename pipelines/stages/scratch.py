@@ -64,7 +64,7 @@ class Scratch(Stage):
 
     def run(self, step):
         from accelerate import PartialState
-        from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
         if not PartialState().is_main_process:
             return {}
@@ -77,9 +77,12 @@ class Scratch(Stage):
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
         )
+        tokenizer.save_pretrained(step.output)
+        config.save_pretrained(step.output)
+        # an architecture may have a tokenizer class of its own, which adds tokens when it is loaded (qwen2's does)
+        config.vocab_size = len(AutoTokenizer.from_pretrained(step.output))
         model = AutoModelForCausalLM.from_config(config)
         model.save_pretrained(step.output)
-        tokenizer.save_pretrained(step.output)
         return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
 
     def _tokenizer(self, step: Any) -> Any:
