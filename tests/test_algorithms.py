@@ -68,3 +68,12 @@ def test_distinct_n():
     assert statistics.distinct(["a b a", "a b"], 1) == pytest.approx(2 / 5)
     assert statistics.distinct(["a b a", "a b"], 2) == pytest.approx(2 / 3)
     assert statistics.distinct(["a"], 2) == 0.0
+
+
+def test_a_drawn_pair_is_ordered_random_and_reproducible():
+    scores = [0.3, -1.0, 2.0, 0.5]
+    drawn = [preference.drawn_pair(scores, f"1-{i}")[0] for i in range(400)]
+    assert all(scores[better] > scores[worse] for better, worse in drawn)
+    assert len(set(drawn)) == 6  # every pair comes up
+    assert drawn == [preference.drawn_pair(scores, f"1-{i}")[0] for i in range(400)]
+    assert preference.drawn_pair([1.0], "1") == []

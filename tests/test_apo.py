@@ -157,6 +157,12 @@ def test_sppo_and_all_answers(tmp_path, model, prompts):
     assert artifacts.read_done(steps["apo"].dir)["metrics"]["train/loss"] > 0
 
 
+def test_two_answers_drawn_at_random(tmp_path, model, prompts):
+    steps = run_recipe(tmp_path, stages(model, prompts, rounds=1, select="drawn"))
+    assert steps["apo-1-pair"].options["select"] == "drawn"
+    assert artifacts.read_done(steps["apo"].dir)["metrics"]["train/steps"] == 2
+
+
 def test_lora_rounds_are_merged_before_momentum(tmp_path, model, prompts):
     lora = {"model_name_or_path": model, "use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"]}
     steps = run_recipe(tmp_path, {"apo": {**stages(model, prompts, rounds=2)["apo"], "model": lora}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -13,6 +14,14 @@ def best_worst(scores: Sequence[float]) -> list[tuple[int, int]]:
     order = range(len(scores))
     best, worst = max(order, key=lambda i: (scores[i], -i)), min(order, key=lambda i: (scores[i], -i))
     return [(best, worst)] if len(scores) > 1 else []
+
+
+def drawn_pair(scores: Sequence[float], seed: str) -> list[tuple[int, int]]:
+    """[(better, worse)] of two indices drawn at random, the same for the same seed; [] for fewer than two."""
+    if len(scores) < 2:
+        return []
+    i, j = random.Random(seed).sample(range(len(scores)), 2)
+    return [(i, j) if scores[i] >= scores[j] else (j, i)]
 
 
 def all_pairs(scores: Sequence[float]) -> list[tuple[int, int]]:

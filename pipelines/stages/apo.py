@@ -48,9 +48,10 @@ class Apo(Stage):
     """`reward` is what preferences are made by: one reward, or weights of several (by default all of them, 1 each).
 
     `loss` is one of `prefer`'s, or any `loss_type` of trl.DPOTrainer, which then loads a reference model. `select` is
-    `ends` (best and worst) or `ranked` (all K, for list-wise losses). With `split_prompts: false` every round sees all
-    prompts. `epochs` is one number or one per round. `train` holds trl.SFTConfig's keys (trl.DPOConfig's for a loss of
-    trl). Each round has a fresh optimizer and schedule, as in the paper. `monitor` takes the keys of that stage.
+    `ends` (best and worst), `drawn` (two of the K at random) or `ranked` (all K, for list-wise losses). With
+    `split_prompts: false` every round sees all prompts. `epochs` is one number or one per round. `train` holds
+    trl.SFTConfig's keys (trl.DPOConfig's for a loss of trl). Each round has a fresh optimizer and schedule, as in the
+    paper. `monitor` takes the keys of that stage.
     """
 
     model: dict[str, Any]
@@ -64,7 +65,7 @@ class Apo(Stage):
     beta: float | list[float] = 0.1
     epochs: float | list[float] = 1.0
     num_generations: int = 5
-    select: Literal["ends", "ranked"] = "ends"
+    select: Literal["ends", "drawn", "ranked"] = "ends"
     split_prompts: bool = True
     generate: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64

@@ -4,8 +4,9 @@
     pair: {completions: $score, reward: {helpful: 1.0, brief: 0.2}, select: all, margin: 0.5}
     pair: {completions: $score, reward: helpful, select: ranked}        # all, best first: `reward`'s listwise loss
     pair: {completions: $score, reward: helpful, select: ends}          # the same with the best and the worst only
+    pair: {completions: $score, reward: helpful, select: drawn}         # the same with two of them, drawn at random
 
-Rows of `ranked` and `ends` are what `prefer` learns from: lists `completions`, `completion_scores` and `win_probs`
+Rows of `ranked`, `ends` and `drawn` are what `prefer` learns from: lists `completions`, `completion_scores`, `win_probs`
 (mean over all K unique scored completions j, itself included, of sigmoid(score_scale (s_i - s_j)); arXiv 2405.00675)
 and, from completions with tokens as `sample` leaves them, `prompt_ids`, `completion_ids` and `ref_logps` (log pi of
 the policy that sampled, in nats, summed over tokens, at temperature 1).
@@ -38,7 +39,7 @@ class Pair(Stage):
 
     completions: Data
     reward: str | dict[str, float]
-    select: Literal["best_worst", "all", "ranked", "ends"] = "best_worst"
+    select: Literal["best_worst", "all", "ranked", "ends", "drawn"] = "best_worst"
     margin: float = 0.0
     score_scale: float = 1.0
 
@@ -59,7 +60,7 @@ class Pair(Stage):
         for row in rows:
             groups[row["prompt_index"]].append(row)
         counts: dict[str, int] = defaultdict(int)
-        made = [new for group in groups.values() for new in self._select(group, weights, counts)]
+        made = [new for group in groups.values() for new in self._select(group, weights, counts, step.seed)]
         if not made:
             raise ValueError(f"no pairs: of {len(groups)} prompts {dict(counts)}. Sample more, or lower `margin`")
         parts.publish(step, made)
@@ -70,7 +71,9 @@ class Pair(Stage):
     def _weights(self) -> dict[str, float]:
         return {self.reward: 1.0} if isinstance(self.reward, str) else self.reward
 
-    def _select(self, group: list[dict], weights: dict[str, float], counts: dict[str, int]) -> list[dict[str, Any]]:
+    def _select(
+        self, group: list[dict], weights: dict[str, float], counts: dict[str, int], seed: int
+    ) -> list[dict[str, Any]]:
         unique: dict[str, tuple[dict, float]] = {}
         for row in group:
             parts = [row["scores"][name] for name in weights]
@@ -89,12 +92,15 @@ class Pair(Stage):
             kept = [at for n, at in enumerate(order) if n == 0 or scores[order[n - 1]] - scores[at] > self.margin]
             counts["ties_dropped"] += len(order) - len(kept)
             return [self._list(rows, scores, kept)] if len(kept) > 1 else []
-        pick = preference.all_pairs if self.select == "all" else preference.best_worst
+        if self.select == "drawn":
+            pairs = preference.drawn_pair(scores, f"{seed}-{group[0]['prompt_index']}")
+        else:
+            pairs = (preference.all_pairs if self.select == "all" else preference.best_worst)(scores)
         made = []
-        for chosen, rejected in pick(scores):
+        for chosen, rejected in pairs:
             if scores[chosen] - scores[rejected] <= self.margin:
                 counts["ties_dropped"] += 1
-            elif self.select == "ends":
+            elif self.select in ("ends", "drawn"):
                 made.append(self._list(rows, scores, [chosen, rejected]))
             else:
                 made.append({
