@@ -1,4 +1,4 @@
-"""Does momentum help? Four arms of three rounds on the tiny world, where the true reward is known, over several seeds.
+"""Does momentum help? Five arms of three rounds on the tiny world, where the true reward is known, over several seeds.
 
     python benchmarks/apo_world.py                          # 5 seeds; about half an hour on 2 cores
     python benchmarks/apo_world.py seeds=3 plot=apo.svg stages.apo.loss=sppo
@@ -11,6 +11,8 @@ of each round, and the number of samples and optimizer steps:
     matched     momentum 0, beta / 1.23: the exponent of momentum 0.3 after three rounds, and so its honest control
     apo 0.3     momentum 0.3, beta
     apo 0.6     momentum 0.6, beta
+    rate x 1.3  momentum 0, beta, learning rate x 1.3: few steps of Adam hardly see beta, so this is the control of
+                the longer way that momentum goes
 
 The table has the reward (`reward=`, the true one by default) on held-out prompts after each round, the mean over seeds
 with its standard error, then differences paired by seed.
@@ -34,8 +36,10 @@ ARMS = {
     "matched": ["stages.apo.arm=matched"],
     "apo 0.3": [],
     "apo 0.6": ["stages.apo.momentum=0.6"],
+    "rate x 1.3": ["stages.apo.momentum=0", "stages.apo.train.learning_rate={:.3g}"],
 }
-PAIRS = (("apo 0.3", "iterative"), ("apo 0.3", "matched"), ("apo 0.6", "matched"), ("matched", "iterative"))
+PAIRS = (("apo 0.3", "iterative"), ("apo 0.3", "matched"), ("apo 0.3", "rate x 1.3"), ("apo 0.6", "matched"),
+         ("matched", "iterative"))  # fmt: skip
 QUANTITIES = ("kl", "length")
 
 
@@ -44,10 +48,13 @@ def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     overrides = [f"{key}={value}" for key, value in given.items()]
+    apo = Recipe.load(options["recipe"], overrides).document.values["stages"]["apo"]
+    rate = 1.3 * float(apo["train"]["learning_rate"])
     found: dict[str, list[dict]] = {arm: [] for arm in ARMS}
     for seed in range(int(options["seeds"])):
         for arm, own in ARMS.items():
-            found[arm].append(run(options["recipe"], [f"seed={seed}", "wandb=false", *overrides, *own]))
+            words = [f"seed={seed}", "wandb=false", *overrides, *(word.format(rate) for word in own)]
+            found[arm].append(run(options["recipe"], words))
             say(found, options["reward"])
     if options["plot"]:
         plot(found, options["reward"], options["plot"])

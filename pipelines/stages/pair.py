@@ -6,10 +6,10 @@
     pair: {completions: $score, reward: helpful, select: ends}          # the same with the best and the worst only
     pair: {completions: $score, reward: helpful, select: drawn}         # the same with two of them, drawn at random
 
-Rows of `ranked`, `ends` and `drawn` are what `prefer` learns from: lists `completions`, `completion_scores`, `win_probs`
-(mean over all K unique scored completions j, itself included, of sigmoid(score_scale (s_i - s_j)); arXiv 2405.00675)
-and, from completions with tokens as `sample` leaves them, `prompt_ids`, `completion_ids` and `ref_logps` (log pi of
-the policy that sampled, in nats, summed over tokens, at temperature 1).
+Rows of `ranked`, `ends` and `drawn` are what `prefer` learns from: lists `completions`, `completion_scores` and
+`win_probs` (mean over all K unique scored completions j, itself included, of sigmoid(score_scale (s_i - s_j));
+arXiv 2405.00675) and, from completions with tokens as `sample` leaves them, `prompt_ids`, `completion_ids` and
+`ref_logps` (log pi of the policy that sampled, in nats, summed over tokens, at temperature 1).
 
 Ties (within `margin`), completions of equal text and unscored ones are left out and counted.
 """
