@@ -19,7 +19,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,24 @@ def read_done(directory: Path) -> dict[str, Any] | None:
         return json.loads((directory / "done.json").read_text())
     except FileNotFoundError:
         return None
+
+
+def stop(output: Path, reason: str) -> None:
+    """Leaves the note, in a step's artifact, that what comes of it is not to be made."""
+    (output / "stopped.json").write_text(json.dumps({"reason": reason}) + "\n")
+
+
+def stopped(output: Path) -> str | None:
+    """The reason in such a note, or None."""
+    try:
+        return json.loads((output / "stopped.json").read_text())["reason"]
+    except FileNotFoundError:
+        return None
+
+
+def reasons(inputs: Iterable[Any]) -> list[str]:
+    """The reasons among the artifacts of steps."""
+    return [reason for step in inputs if (reason := stopped(step.output))]
 
 
 def link(directory: Path, name: str) -> None:

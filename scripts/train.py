@@ -130,9 +130,16 @@ def run(recipe: Recipe, step: Step, *, check: bool) -> None:
     try:
         working = dataclasses.replace(step, output=step.dir / "output.partial")
         stage = preflight.build(working)
-        if check:
-            stage.check(working)
-        metrics = stage.run(working)
+        reasons = artifacts.reasons(step.inputs)
+        if reasons and not stage.takes_stopped:
+            say(f"    not made: {reasons[0]}")
+            metrics = {"stopped": 1}
+            if distributed.is_main_process:
+                artifacts.stop(working.output, reasons[0])
+        else:
+            if check:
+                stage.check(working)
+            metrics = stage.run(working)
         distributed.wait_for_everyone()
         if distributed.is_main_process:
             record = artifacts.publish(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from pipelines.recipe import Step
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class Stage:
     """One kind of step. It reads its inputs and leaves one artifact in `step.output`."""
+
+    takes_stopped: ClassVar[bool] = False  # whether it works on after a loop's stop (artifacts.stop), as a report does
 
     @classmethod
     def expand(

@@ -5,35 +5,46 @@
 Metrics, each with its standard error over prompts where it is a mean: every reward, `length` in tokens, `entropy`
 (nats per token, the mean of -log pi), `kl` to the reference and `kl_trained` to the un-extrapolated policy (nats per
 completion, Monte Carlo), `distinct_2`, `truncated`. `stop_if` ends the run where the policy has blown up, before it is
-trained on itself: `kl` in nats, `length` as a multiple of the first round's, `entropy` as a floor.
+trained on itself: `kl` in nats, `length` as a multiple of the first round's, `entropy`
+and `distinct_2` as floors, `real_nll` in nats per token.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Literal
 
 import trl
 
-from pipelines import data, tracking
+from pipelines import artifacts, data, tracking
 from pipelines.algorithms import statistics
 from pipelines.data import Data
 from pipelines.errors import RecipeError, suggest
 from pipelines.stages import Stage
 from rewards import text
 
+REAL = (("messages",), ("prompt", "completion"))
 SCORED = (("prompt_index", "completion", "completion_ids", "logprobs", "scores"),)
-LIMITS = ("kl", "length", "entropy")
+LIMITS = {"kl": "above", "length": "above", "real_nll": "above", "entropy": "below", "distinct_2": "below"}
+REAL_ROWS = 500
 
 
 @dataclass(kw_only=True)
 class Monitor(Stage):
-    """`first` is the first round's scored completions, `trained` the policy before its extrapolation."""
+    """`first` is the first round's scored completions, `trained` the policy before its extrapolation.
+
+    With `real`, held-out rows of `prompt` and `completion` or `messages`, `real_nll` is their negative log-likelihood
+    under `policy`, in nats per token. With `on_limit: stop` a limit ends a loop without an error (see `last_good`).
+    """
 
     scored: Data
     first: Data | None = None
     reference: trl.ModelConfig | None = None
     trained: trl.ModelConfig | None = None
+    policy: trl.ModelConfig | None = None
+    real: Data | None = None
+    on_limit: Literal["error", "stop"] = "error"
     stop_if: dict[str, float] = field(default_factory=dict)
 
     def check(self, step):
@@ -45,7 +56,10 @@ class Monitor(Stage):
                 )
         if "kl" in self.stop_if and self.reference is None:
             raise RecipeError("a limit on `kl` needs a `reference`", (*step.path, "stop_if", "kl"))
+        if self.real is not None and self.policy is None:
+            raise RecipeError("the likelihood of real data needs the `policy`", (*step.path, "real"))
         data.check(self.scored, step, "scored", SCORED)
+        data.check(self.real, step, "real", REAL)
 
     def run(self, step):
         from accelerate import PartialState
@@ -73,24 +87,49 @@ class Monitor(Stage):
             first = data.load(self.first, (*step.path, "first"))
             start = sum(len(ids) for ids in first["completion_ids"]) / len(first)
             metrics["length/ratio"] = metrics["length/mean"] / max(1e-9, start)
+        if self.real is not None:
+            metrics["real_nll"] = self._likelihood(step)
         tracking.log(metrics)
-        self._guard(step, metrics)
+        reason = self._limit(step, metrics)
+        if reason and self.on_limit == "error":
+            cure = "The rounds before are kept; end the loop there (`rounds`), soften it, or move the limit"
+            raise RecipeError(f"{reason}: the policy has left the range you trust. {cure}", (*step.path, "stop_if"))
         if PartialState().is_main_process:
             (step.output / "monitor.json").write_text(json.dumps(metrics, indent=1) + "\n")
+            if reason:
+                artifacts.stop(step.output, reason)
         return metrics
 
-    def _guard(self, step, metrics: dict[str, float]) -> None:
-        found = {"kl": metrics.get("kl/mean"), "length": metrics.get("length/ratio"), "entropy": metrics["entropy"]}
+    def _likelihood(self, step) -> float:
+        """Mean negative log-likelihood of the real completions, in nats per token. Every rank computes all of it."""
+        from pipelines import generation, training
+
+        policy, tokenizer = generation.load(self.policy)
+        prompts, completions = [], []
+        rows = data.load(self.real, (*step.path, "real"))
+        for row in rows.select(range(min(REAL_ROWS, len(rows)))):
+            prompt, completion = (row["messages"][:-1], row["messages"][-1:]) if "messages" in row else (
+                row["prompt"], row["completion"])  # fmt: skip
+            begin = generation.encode(tokenizer, prompt)
+            if isinstance(completion, str):
+                whole = tokenizer(prompt + completion + (tokenizer.eos_token or ""))["input_ids"]
+            else:
+                whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=True)["input_ids"]
+            prompts.append(begin)
+            completions.append(whole[len(begin) :])
+        found = generation.logprobs(policy, prompts, completions)
+        del policy
+        training.release()
+        return -sum(map(sum, found)) / sum(map(len, found))
+
+    def _limit(self, step, metrics: dict[str, float]) -> str | None:
+        """Which limit is met, in words, or None."""
+        found = {**metrics, "kl": metrics.get("kl/mean"), "length": metrics.get("length/ratio")}
         for key, limit in self.stop_if.items():
-            value = found[key]
-            if value is not None and (value < limit if key == "entropy" else value > limit):
-                word = "below" if key == "entropy" else "above"
-                raise RecipeError(
-                    f"{step.name}: {key} is {value:.3g}, {word} {limit:g}: the policy has left the range you trust. "
-                    "The rounds before are kept; end the loop there (`rounds`), soften it (`beta`, `momentum`), or "
-                    "move the limit",
-                    (*step.path, "stop_if", key),
-                )
+            value = found.get(key)
+            if value is not None and (value < limit if LIMITS[key] == "below" else value > limit):
+                return f"{step.name}: {key} is {value:.3g}, {LIMITS[key]} {limit:g}"
+        return None
 
 
 def _by_prompt(values: list[float | None], groups: list[int]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines import artifacts, plots, tracking
 from pipelines.stages import Stage
@@ -61,6 +61,8 @@ class Report(Stage):
 
     steps: list[str]
     samples: int = 8
+
+    takes_stopped: ClassVar[bool] = True
 
     @classmethod
     def expand(cls, name, kind, options, above):

@@ -1,0 +1,79 @@
+"""Kind `mix`: synthetic rows and real ones in a given proportion, for supervised fine-tuning.
+
+    mix: {synthetic: [$curate], real: $world/sft, real_fraction: 0.2}
+
+All synthetic rows are kept, and as many real ones are drawn, without replacement as long as they last, as make up
+`real_fraction` of the whole: 1 / (1 + lambda) for a synthetic-to-real ratio lambda (arXiv 2407.09499). At 0 there are
+none (lambda is infinite); at 1 there are only real rows, as many as there would have been synthetic ones, which is the
+control of equal size. Rows are `prompt` and `completion`, in trl's form, with a column `source`.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines import data
+from pipelines.data import Data
+from pipelines.errors import RecipeError
+from pipelines.stages import Stage
+
+REAL = (("messages",), ("prompt", "completion"), ("text",))
+
+
+@dataclass(kw_only=True)
+class Mix(Stage):
+    """0 <= `real_fraction` <= 1. `synthetic` are datasets of `curate`: one, or those of all rounds so far."""
+
+    synthetic: list[Data] = field(default_factory=list)
+    real: Data | None = None
+    real_fraction: float = 0.2
+
+    def check(self, step):
+        if not 0 <= self.real_fraction <= 1:
+            raise RecipeError(f"must be between 0 and 1, got {self.real_fraction}", (*step.path, "real_fraction"))
+        if self.real is None and self.real_fraction > 0:
+            raise RecipeError("a `real_fraction` above 0 needs real data", (*step.path, "real"))
+        data.check(self.real, step, "real", REAL)
+
+    def run(self, step):
+        from pipelines import parts
+
+        synthetic = [{"prompt": row["prompt"], "completion": row["completion"], "source": f"synthetic-{n}"}
+                     for n, block in enumerate(self.synthetic, start=1)
+                     for row in data.load(block, (*step.path, "synthetic"))]  # fmt: skip
+        real = self._drawn(step, len(synthetic))
+        rows = real if self.real_fraction == 1 else synthetic + real
+        if (
+            real
+            and synthetic
+            and isinstance(real[0]["completion"], str) != isinstance(synthetic[0]["completion"], str)
+        ):
+            raise RecipeError("one of synthetic and real rows is chat and the other text", (*step.path, "real"))
+        random.Random(step.seed).shuffle(rows)
+        parts.publish(step, rows)
+        return {"rows": len(rows), "real": len(real), "real_fraction": len(real) / max(1, len(rows))}
+
+    def _drawn(self, step, synthetic: int) -> list[dict[str, Any]]:
+        fraction = self.real_fraction
+        wanted = synthetic if fraction == 1 else round(synthetic * fraction / (1 - fraction))
+        if not wanted:
+            return []
+        rows = [_pair(row) for row in data.load(self.real, (*step.path, "real"))]
+        drawn: list[dict[str, Any]] = []
+        generator = random.Random(f"{step.seed}-real")
+        while len(drawn) < wanted:  # more than there are: each once more
+            drawn += generator.sample(rows, min(len(rows), wanted - len(drawn)))
+        return drawn
+
+
+def _pair(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of any of the forms as prompt and completion."""
+    if "messages" in row:
+        prompt, completion = row["messages"][:-1], row["messages"][-1:]
+    elif "text" in row:
+        prompt, completion = "", row["text"]
+    else:
+        prompt, completion = row["prompt"], row["completion"]
+    return {"prompt": prompt, "completion": completion, "source": "real"}

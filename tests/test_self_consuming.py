@@ -1,0 +1,121 @@
+"""The rounds of `self_consuming`: their order, the mix with real data, and the end that keeps the last good round."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import SFT_ROWS
+from run_steps import run_recipe, write_recipe
+
+from pipelines import artifacts
+from pipelines.errors import RecipeError
+from pipelines.recipe import Recipe
+from scripts import train
+
+TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "gradient_checkpointing": False}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    prompts = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3)}]} for i in range(12)]
+    for name, rows in (("prompts", prompts), ("real", SFT_ROWS)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {name: str(folder / f"{name}.jsonl") for name in ("prompts", "real")}
+
+
+def stages(model, files, **options):
+    block = {"model": {"model_name_or_path": model}, "prompts": files["prompts"], "real": files["real"],
+             "real_eval": files["real"], "rewards": {"brief": {"kind": "length", "target": 1, "unit": "characters"}},
+             "rounds": 2, "num_generations": 3, "real_fraction": 0.25, "generate": {"max_new_tokens": 6},
+             "train": TRAIN}  # fmt: skip
+    return {"loop": {"kind": "self_consuming", **block, **options}}
+
+
+def metrics(step):
+    return artifacts.read_done(step.dir)["metrics"]
+
+
+def weights(step):
+    return artifacts.read_done(step.dir)["files"]["model.safetensors"]["sha256"]
+
+
+@pytest.fixture(scope="module")
+def ran(model, files, tmp_path_factory):
+    return run_recipe(tmp_path_factory.mktemp("loop"), {**stages(model, files), "report": {}})
+
+
+def test_the_rounds_in_their_order(ran):
+    parts = ("sample", "score", "monitor", "curate", "mix")
+    rounds = [name for at in (1, 2) for name in (*(f"loop-{at}-{part}" for part in parts), f"loop-{at}")]
+    assert list(ran) == [*rounds, "loop", "report"]
+    assert ran["loop-2-sample"].options["model"]["model_name_or_path"] == str(ran["loop-1"].output)
+    assert ran["loop-2"].options["model"]["model_name_or_path"] == str(ran["loop-1"].output)
+
+
+def test_the_mix_has_its_share_of_real_rows(ran):
+    rows = pq.read_table(ran["loop-1-mix"].output / "train.parquet").to_pylist()
+    real = [row for row in rows if row["source"] == "real"]
+    assert len(rows) - len(real) == metrics(ran["loop-1-curate"])["kept"]
+    assert len(real) / len(rows) == pytest.approx(0.25, abs=0.04)
+    assert {row["completion"][0]["content"] for row in real} <= {r["completion"][0]["content"] for r in SFT_ROWS}
+
+
+def test_without_an_end_the_last_round_is_returned(ran):
+    assert weights(ran["loop"]) == weights(ran["loop-2"])
+    assert metrics(ran["loop"]) == {"round": 2, "rounds": 2}
+
+
+def test_the_likelihood_of_real_data_is_that_of_the_trainer(ran):
+    """The monitor of round 2 watches the model that round 1 has trained, on what it was evaluated on."""
+    assert metrics(ran["loop-2-monitor"])["real_nll"] == pytest.approx(metrics(ran["loop-1"])["eval/loss"], abs=1e-3)
+
+
+def test_a_limit_ends_the_loop_and_the_last_good_round_is_returned(model, files, tmp_path, capfd):
+    """Round 2's policy is farther from the start than nothing, so what it would be trained into is never made."""
+    options = {"rounds": 3, "monitor": {"stop_if": {"kl": 1e-6}}}
+    path = write_recipe(tmp_path, stages(model, files, **options), wandb=False)
+    assert train.main([str(path)]) == 0
+    steps = {step.name: step for step in Recipe.load(str(path)).steps}
+    said = capfd.readouterr().out
+    assert "not made: loop-2-monitor: kl is" in said
+    assert "the loop has ended early: loop-2-monitor: kl is" in said
+    for name in ("loop-2-curate", "loop-2-mix", "loop-2", "loop-3-sample", "loop-3", "loop-4-monitor"):
+        assert metrics(steps[name]) == {"stopped": 1}
+    assert metrics(steps["loop"])["round"] == 0
+    assert train.main([str(path), "--stage", "loop"]) == 0  # everything is done
+
+
+def test_the_last_rounds_model_is_watched_too(model, files, tmp_path):
+    """Every round's policy is a little farther away: a limit between the last two is met after the last round."""
+    steps = run_recipe(tmp_path, stages(model, files, rounds=2, monitor={"stop_if": {"kl": 1e9}}))
+    assert metrics(steps["loop"])["round"] == 2
+    last = metrics(steps["loop-3-monitor"])["kl/mean"]
+    other = metrics(steps["loop-2-monitor"])["kl/mean"]
+    if last > other > 0:
+        limit = (last + other) / 2
+        steps = run_recipe(tmp_path, stages(model, files, rounds=2, monitor={"stop_if": {"kl": limit}}))
+        assert metrics(steps["loop"])["round"] == 1
+        assert weights(steps["loop"]) == weights(steps["loop-1"])
+
+
+@pytest.mark.parametrize(("fraction", "real"), [(0.0, 0), (1.0, 12)])
+def test_controls(model, files, tmp_path, fraction, real):
+    steps = run_recipe(tmp_path, stages(model, files, rounds=1, real_fraction=fraction, temperature=float("inf")))
+    assert metrics(steps["loop-1-mix"])["real"] == real
+    assert metrics(steps["loop-1-mix"])["rows"] == 12
+
+
+def test_fresh_and_accumulated(model, files, tmp_path):
+    recipe = write_recipe(tmp_path, stages(model, files, retrain="fresh", synthetic="accumulated"))
+    steps = {step.name: step for step in Recipe.load(str(recipe)).steps}
+    assert steps["loop-2"].options["model"]["model_name_or_path"] == model
+    assert len(steps["loop-2-mix"].options["synthetic"]) == 2
+
+
+def test_a_loop_without_real_data_is_warned_about(model, files, tmp_path, caplog):
+    options = stages(model, files, real_fraction=0)
+    Recipe.load(str(write_recipe(tmp_path, options)))
+    assert "loses everything else" in caplog.text
+    with pytest.raises(RecipeError, match=r"stages.loop.rounds: must be at least 1"):
+        Recipe.load(str(write_recipe(tmp_path, stages(model, files, rounds=0))))
