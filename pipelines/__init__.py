@@ -15,6 +15,7 @@
     checkpoints.py   which checkpoint is complete, and therefore safe to resume from
     training.py      what every trainer-backed stage shares
     tracking.py      metrics.jsonl and wandb (the only file that knows wandb)
+    shrink.py        any recipe on a CPU in a minute
     plots.py         the report's figures
     seams.py         every private member of trl, transformers or accelerate that we touch
     world.py         the tiny world of the embedded recipe

@@ -93,7 +93,8 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
         elif key == "generate":
             yield f"{key}.max_new_tokens", 8
         elif key == "monitor" and value:
-            yield f"{key}.stop_if", {}
+            if value.get("stop_if"):  # a random model is beyond every limit
+                yield f"{key}.stop_if", {k: -1 if k in ("entropy", "distinct_2") else 1e9 for k in value["stop_if"]}
             if isinstance(value.get("reference"), Mapping):
                 yield from _model(f"{key}.reference.", value["reference"], stages)
     if "num_generations" in fields and (block.get("num_generations") or 3) > 3:
@@ -160,7 +161,7 @@ def rows(kind: str, key: str) -> Path:
             found.append({"text": f"{question} It is {at}."})
         elif kind in ("reward", "dpo", "prefer"):
             found.append({"prompt": prompt, "chosen": good, "rejected": bad})
-        elif kind == "sft":
+        elif kind == "sft" or key in ("real", "real_eval"):
             found.append({"messages": prompt + good})
         else:
             found.append({"prompt": prompt, **extra})

@@ -27,11 +27,13 @@ SHRUNK = [
     "num_attention_heads: 2}",
     "defaults.train.per_device_train_batch_size=4",
     "defaults.train.per_device_eval_batch_size=4",
-    *(f"stages.{stage}.train.max_steps=4" for stage in ("sft", "coverage", "politeness", "dpo", "apo")),
+    *(f"stages.{stage}.train.max_steps=4" for stage in ("sft", "coverage", "politeness", "dpo", "apo", "curated")),
     "defaults.train.logging_steps=1",
     "defaults.train.save_steps=2",
     "stages.sample.generate.max_new_tokens=8",
     "stages.apo.generate.max_new_tokens=8",
+    "stages.curated.generate.max_new_tokens=8",
+    "stages.curated.monitor.stop_if.distinct_2=0",
     "stages.evaluate.generate.max_new_tokens=8",
 ]
 
