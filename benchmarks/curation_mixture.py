@@ -1,4 +1,4 @@
-"""Eight modes, one of them rewarded: a small density model retrained on its own curated samples, with and without real data.
+"""Eight modes, one of them rewarded: a small density model retrained on its own curated samples and on real data.
 
 The 2-D experiment of Ferbach, Bertrand, Bose and Gidel 2024 (https://arxiv.org/abs/2407.09499). The real data are a
 mixture of 8 Gaussians on a circle, the reward is -gamma times the distance to one centre, flat within a radius of 1.

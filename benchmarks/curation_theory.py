@@ -6,10 +6,11 @@ K = 2, 3, 4 choices, 10 rounds each:
     python benchmarks/curation_theory.py                              # seconds on one core
     python benchmarks/curation_theory.py instances=150000 seed=1
 
-Prints the error of p H(p) against all n^K draws and of the K = 2 identity; how often each statement is violated (never)
-and how close one comes to it; the limit with two equally good answers, which keeps their proportion; the divergence
-from the reference by lambda, with bound S4; and the modes that a finite sample loses although every reward is the same.
-Only this last part draws samples.
+Prints the error of p H(p) against all n^K draws and of the K = 2 identity; how often each statement is violated
+(never) and how close one comes to it; the limit with two equally good answers, which keeps their proportion; the
+divergence from the reference by lambda, with bound S4; and the modes that a finite sample loses although every reward
+is the same. Only this last part draws samples. S1 to S4 are the statements named in `pipelines.algorithms.curation`;
+S2 is that p_t tends to p_0 restricted to the best answers.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def identities(rng: np.random.Generator, count: int) -> None:
 
 def statements(rng: np.random.Generator, count: int) -> None:
     """Prints, for each statement, its violations, the least slack, and the largest (smaller side) / (larger side)."""
-    print(f"\nstatements: {count * len(ANSWERS)} random instances for each K, {ROUNDS} rounds each; e^r <= 1. Largest")
-    print("ratio: of the two sides of the inequality, 1 if it is attained\n")
+    print(f"\nstatements: {count * len(ANSWERS)} random instances for each K, {ROUNDS} rounds, e^r <= 1. A violation")
+    print(f"exceeds rounding, {ROUNDING}; the largest ratio is of the smaller side to the larger, 1 if attained\n")
     row("statement", "K", "checks", "violations", "least slack", "largest ratio")
     found = {k: [checks(rng, n, k, count) for n in ANSWERS] for k in CHOICES}
     for name in found[2][0]:
@@ -90,7 +91,8 @@ def statements(rng: np.random.Generator, count: int) -> None:
             small, large = (np.concatenate([part[name][side].ravel() for part in found[k]]) for side in (0, 1))
             slack = large - small
             # a ratio of two rounding errors says nothing
-            ratio = f"{(small / np.maximum(large, ROUNDING))[large > 1e-6].max():.4f}" if small.any() else "-"
+            clear = (large > 1e-6) & (small > 0)
+            ratio = f"{(small[clear] / large[clear]).max():.4f}" if clear.any() else "-"
             row(name, k, slack.size, (slack < -ROUNDING).sum(), f"{slack.min():.1e}", ratio)
 
 
@@ -152,9 +154,7 @@ def tie() -> None:
 def divergence() -> None:
     """Prints KL(p_t || p_ref) and the bound for several lambda."""
     p, reward = TIE
-    print(
-        "\nS4 on the same answers with K = 4, after 100 rounds; no p in the simplex that tilts towards e^r exceeds 1.609"
-    )
+    print("\nS4 on the same answers with K = 4, after 100 rounds; without real data the limit is -log 0.2 = 1.609\n")
     row("lambda", "real share", "KL", "bound", "p(best)")
     for ratio in (0.1, 0.2, 0.3, 0.33, 1.0, 4.0, math.inf):
         last = trajectory(p, reward, 4, ratio, 100)[-1]

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipelines.algorithms import adapters, momentum
+from pipelines.algorithms import weights as stored
 from scripts import train
 
 SHARDED, REST = "model-{:05}-of-{:05}.safetensors", {"config.json", "generation_config.json", "tokenizer.json"}
@@ -29,7 +30,7 @@ def save(folder, tensors, shards=1):
     (folder / "config.json").write_text(json.dumps({"dtype": "bfloat16", "text_config": {"torch_dtype": "bfloat16"}}))
     names = list(tensors)
     if shards == 1:
-        save_file(tensors, folder / momentum.SINGLE, metadata={"format": "pt"})
+        save_file(tensors, folder / stored.SINGLE, metadata={"format": "pt"})
         return folder
     weights = {}
     for shard in range(shards):
@@ -38,7 +39,7 @@ def save(folder, tensors, shards=1):
         save_file(part, folder / file, metadata={"format": "pt"})
         weights |= dict.fromkeys(part, file)
     index = {"metadata": {"total_size": 1, "total_parameters": 7}, "weight_map": weights}
-    (folder / momentum.INDEX).write_text(json.dumps(index))
+    (folder / stored.INDEX).write_text(json.dumps(index))
     return folder
 
 
@@ -71,7 +72,7 @@ def assert_close(found, wanted, tolerance=1e-6):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Tensors of a few thousand numbers come in many pieces too."""
-    monkeypatch.setattr(momentum, "PIECE", 64)
+    monkeypatch.setattr(stored, "PIECE", 64)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def pair(tmp_path):
 
     def pair(new, previous, a=0.3, shards=(1, 1)):
         folders = (save(tmp_path / "new", new, shards[0]), save(tmp_path / "previous", previous, shards[1]))
-        return momentum.extrapolate(*folders, tmp_path / "out", a)
+        return stored.extrapolate(*folders, tmp_path / "out", a)
 
     return pair
 
@@ -160,7 +161,7 @@ def test_the_output_is_sharded_as_new_and_knows_its_dtype(pair, tmp_path):
     pair(moved(previous, scale=1.0), previous, shards=(3, 2))
     out, new = tmp_path / "out", tmp_path / "new"
     assert {path.name for path in out.iterdir()} == {path.name for path in new.iterdir()}
-    indices = [json.loads((folder / momentum.INDEX).read_text()) for folder in (out, new)]
+    indices = [json.loads((folder / stored.INDEX).read_text()) for folder in (out, new)]
     assert indices[0]["weight_map"] == indices[1]["weight_map"]
     size = sum(value.numel() for value in previous.values())
     assert indices[0]["metadata"] == {"total_size": 4 * size, "total_parameters": 7}
@@ -179,9 +180,9 @@ def test_what_is_no_weight_comes_along(pair, tmp_path):
     for name in kept + left:
         (new / name).parent.mkdir(exist_ok=True)
         (new / name).write_text(name)
-    momentum.extrapolate(new, save(tmp_path / "previous", previous), tmp_path / "out", 0.3)
+    stored.extrapolate(new, save(tmp_path / "previous", previous), tmp_path / "out", 0.3)
     found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert found == {*kept, "config.json", momentum.SINGLE}
+    assert found == {*kept, "config.json", stored.SINGLE}
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -274,7 +275,7 @@ def test_an_adapter_is_no_model(tmp_path):
     (tmp_path / "adapter").mkdir()
     save_file({"a": random(3)}, tmp_path / "adapter" / "adapter_model.safetensors")
     with pytest.raises(ValueError, match="adapter is no complete model"):
-        momentum.Weights(tmp_path / "adapter")
+        stored.Weights(tmp_path / "adapter")
 
 
 def test_files_that_are_cut_off_or_missing(tmp_path):
@@ -282,18 +283,18 @@ def test_files_that_are_cut_off_or_missing(tmp_path):
     path = folder / SHARDED.format(1, 2)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match="is broken"):
-        momentum.Weights(folder)
+        stored.Weights(folder)
     path.unlink()
     with pytest.raises(ValueError, match="has no shard"):
-        momentum.Weights(folder)
+        stored.Weights(folder)
 
 
 def test_an_index_that_leads_outside_of_the_folder(tmp_path):
     folder = save(tmp_path / "model", {"w": random(3)})
-    (folder / momentum.SINGLE).rename(tmp_path / "elsewhere.safetensors")
-    (folder / momentum.INDEX).write_text(json.dumps({"weight_map": {"w": "../elsewhere.safetensors"}}))
+    (folder / stored.SINGLE).rename(tmp_path / "elsewhere.safetensors")
+    (folder / stored.INDEX).write_text(json.dumps({"weight_map": {"w": "../elsewhere.safetensors"}}))
     with pytest.raises(ValueError, match="has no shard"):
-        momentum.Weights(folder)
+        stored.Weights(folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -320,7 +321,7 @@ def test_the_rule_asks_whether_the_step_is_larger_than_its_error(tmp_path, dtype
         error = (rounded[0]["w"].float() - rounded[1]["w"].float() - step).norm()
         folders = [save(tmp_path / f"{name}{at}", part) for name, part in zip("ab", rounded, strict=True)]
         try:
-            momentum.extrapolate(*folders, tmp_path / f"out{at}", 0.3)
+            stored.extrapolate(*folders, tmp_path / f"out{at}", 0.3)
             verdicts.append(True)
             assert_close(load(tmp_path / f"out{at}"), expected(*rounded, 0.3))
             assert load(tmp_path / f"out{at}")["w"].dtype == torch.float32
@@ -362,7 +363,7 @@ def test_memory_is_bounded(tmp_path):
 def another(model, folder, scale=1e-3):
     """The model with every weight moved."""
     shutil.copytree(model, folder)
-    save_file(moved(load(folder), scale), folder / momentum.SINGLE, metadata={"format": "pt"})
+    save_file(moved(load(folder), scale), folder / stored.SINGLE, metadata={"format": "pt"})
     return folder
 
 
@@ -460,7 +461,7 @@ def rounds(model, tmp_path_factory):
         previous, hat = hat, folder / f"hat{at}"
         PeftModel.from_pretrained(start, adapter).merge_and_unload().save_pretrained(hat)
         theta = folder / f"theta{at}"
-        momentum.extrapolate(hat, previous, theta, 0.3)
+        stored.extrapolate(hat, previous, theta, 0.3)
         found["adapters"].append(adapter)
     return {**found, "hat": hat, "previous": previous, "theta": theta}
 

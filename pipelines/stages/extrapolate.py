@@ -2,7 +2,7 @@
 
     extrapolate: {new: $round-2, previous: $round-1, momentum: 0.3}
 
-No data and no accelerator: it reads and writes files, in float32 (see pipelines/algorithms/momentum.py). `previous` is
+No data and no accelerator: it reads and writes files, in float32 (see pipelines/algorithms/weights.py). `previous` is
 the model that the round before has trained, not its extrapolation; of the first round it is what that started from.
 """
 
@@ -28,7 +28,7 @@ class Extrapolate(Stage):
     momentum: float = 0.3
 
     def check(self, step):
-        from pipelines.algorithms import momentum
+        from pipelines.algorithms import weights
 
         if not 0 <= self.momentum < 1:
             message = (
@@ -43,19 +43,19 @@ class Extrapolate(Stage):
             if not folder.is_dir():
                 raise RecipeError(f"no such folder: {folder}: a model's folder or $stage", (*step.path, key))
             try:
-                found.append(momentum.Weights(folder))
+                found.append(weights.Weights(folder))
             except (OSError, ValueError) as error:
                 raise RecipeError(str(error), (*step.path, key)) from error
         if len(found) == 2:
             try:
-                momentum.match(*found)
+                weights.match(*found)
             except ValueError as error:
                 raise RecipeError(str(error), (*step.path, "previous")) from error
 
     def run(self, step):
         from accelerate import PartialState
 
-        from pipelines.algorithms.momentum import extrapolate
+        from pipelines.algorithms.weights import extrapolate
 
         if not PartialState().is_main_process:
             return {}  # the others wait for it where the step is published
