@@ -31,6 +31,7 @@ SHRUNK = [
     "defaults.train.logging_steps=1",
     "defaults.train.save_steps=2",
     "stages.sample.generate.max_new_tokens=8",
+    *(f"stages.{stage}.rewards.gold={{kind: length, target: 5, unit: characters}}" for stage in ("apo", "curated")),
     "stages.apo.generate.max_new_tokens=8",
     "stages.curated.generate.max_new_tokens=8",
     "stages.curated.monitor.stop_if.distinct_2=0",

@@ -353,7 +353,7 @@ def test_choices_of_the_wrong_type(refused, write):
         ({"keep": 0}, "keep: must be at least 1, got 0"),
         ({"deduplicate": 1.5}, "deduplicate: must be above 0 and at most 1, got 1.5"),
         ({"reward": None}, "name the reward that chooses, or give `choices`"),
-        ({"reward": "goood"}, "no reward 'goood' in the scores (good, flat)"),
+        ({"reward": "goood"}, "no reward 'goood' in the scores (flat, good)"),
         ({"missing_choices": "guess"}, "expected one of stop, reward, drop"),
     ],
 )

@@ -119,7 +119,7 @@ class Curate(Stage):
         """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
         rows = data.load(self.completions, (*step.path, "completions"))
         weights = {self.reward: 1.0} if isinstance(self.reward, str) else self.reward or {}
-        known = set(rows.features["scores"]) if weights else set()
+        known = sorted(rows.features["scores"]) if weights else []
         for name in weights:
             if name not in known:
                 raise RecipeError(f"no reward {name!r} in the scores ({', '.join(known)})", (*step.path, "reward"))

@@ -52,7 +52,7 @@ class Pair(Stage):
         from pipelines import parts
 
         rows = data.load(self.completions, (*step.path, "completions"))
-        known, weights = set(rows.features["scores"]), self._weights()
+        known, weights = sorted(rows.features["scores"]), self._weights()
         for name in weights:
             if name not in known:
                 raise RecipeError(f"no reward {name!r} in the scores ({', '.join(known)})", (*step.path, "reward"))
