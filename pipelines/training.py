@@ -124,11 +124,15 @@ def splits(stage: Any, step: Step) -> dict[str, Any]:
     return found
 
 
-def fit(trainer_class: Any, stage: Any, step: Step, **extra: Any) -> dict[str, float]:
+def fit(
+    trainer_class: Any, stage: Any, step: Step, *, optimizer: str | None = None, keep_optimizer: bool = False, **extra
+) -> dict[str, float]:
     """Trains (from the newest complete checkpoint, if there is one), evaluates, and saves a complete model.
 
-    `extra` goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number.
+    The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `extra`
+    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number.
     """
+    from pipelines import optimizer_state
     from pipelines.checkpoints import MarkComplete, newest
 
     rows = splits(stage, step)
@@ -140,6 +144,8 @@ def fit(trainer_class: Any, stage: Any, step: Step, **extra: Any) -> dict[str, f
     tracking.resume(at)
     trainer.add_callback(MarkComplete())
     trainer.add_callback(_callback())
+    if optimizer:
+        trainer.add_callback(optimizer_state.Warm(trainer, optimizer))
     trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.metrics.items()}
     metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": at, **lost}
@@ -147,6 +153,8 @@ def fit(trainer_class: Any, stage: Any, step: Step, **extra: Any) -> dict[str, f
         evaluated = trainer.evaluate()
         metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}
     save(trainer, step.output)
+    if keep_optimizer and trainer.accelerator.is_main_process:
+        optimizer_state.save(trainer, step.output)
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 

@@ -13,6 +13,7 @@ from test_run import finished, launch, until, weights
 from pipelines import artifacts
 from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe
+from pipelines.stages.monitor import _wins
 from scripts import train
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "gradient_checkpointing": False}
@@ -91,8 +92,18 @@ def test_each_round_is_watched(ran):
     assert third["kl_trained/mean"] != 0  # extrapolation has moved it
     assert first["entropy"] > 0
     assert third["length/ratio"] == pytest.approx(third["length/mean"] / first["length/mean"])
+    assert first.keys().isdisjoint({"win_rate/brief/mean"})
+    assert 0 < third["win_rate/brief/mean"] < 1
     page = (ran["report"].output / "report.html").read_text()
     assert "Entropy (nats per token)" in page
+
+
+def test_win_rates_against_the_first_round():
+    """On the prompt's own completions where both rounds have it, over all prompts where they differ; a tie is half."""
+    first = {"prompt": ["p", "p", "q", "q"], "scores": [{"r": 0}, {"r": 2}, {"r": 10}, {"r": None}]}
+    rows = {"prompt": ["p", "q", "q"], "scores": [{"r": 2}, {"r": 5}, {"r": None}]}
+    assert _wins(rows, first, "r") == [0.75, 0.0, None]
+    assert _wins({**rows, "prompt": ["p", "q", "new"]}, first, "r") == [0.5, pytest.approx(2 / 3), None]
 
 
 def test_without_momentum_it_is_iterative_dpo(tmp_path, model, prompts):

@@ -1,6 +1,5 @@
 """From samples to a policy without a reference model: rows that `pair` makes, and all losses of `prefer` on them."""
 
-import json
 import math
 import subprocess
 import sys
@@ -19,33 +18,6 @@ from scripts import train
 
 LOSSES = ["dpo", "ipo", "sppo", "orpo", "rrhf", "exo", "plackett_luce"]
 WITH_REFERENCE = [loss for loss in LOSSES if loss not in ("orpo", "rrhf")]
-
-
-@pytest.fixture(scope="session")
-def lists(model, tmp_path_factory):
-    """sample -> score -> pair, in the selections that `prefer` takes and, of the same scores, in the others."""
-    folder = tmp_path_factory.mktemp("lists")
-    prompts = folder / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3) + str(i)}]} for i in range(9)]
-    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rewards = {"brief": {"kind": "length", "target": 1}, "as": {"kind": "pattern", "regex": "a", "count": True}}
-    pair = {"kind": "pair", "completions": "$score", "reward": {"as": 1, "brief": 0.1}}
-    return run_recipe(folder, {
-        "sample": {"model": {"model_name_or_path": model}, "prompts": str(prompts), "num_generations": 4,
-                   "generate": {"max_new_tokens": 6}},
-        "score": {"completions": "$sample", "rewards": rewards},
-        "ends": {**pair, "select": "ends"},
-        "ranked": {**pair, "select": "ranked"},
-        "scaled": {**pair, "select": "ranked", "score_scale": 10},
-        "pairs": {**pair, "select": "best_worst"},
-    })  # fmt: skip
-
-
-@pytest.fixture
-def block(model, lists):
-    """A stage `prefer` on lists of all lengths."""
-    return {"kind": "prefer", "model": {"model_name_or_path": model}, "data": str(lists["ranked"].output),
-            "train": {**TRAIN, "per_device_train_batch_size": 3}}  # fmt: skip
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ class Apo(Stage):
     `loss` is one of `prefer`'s, or any `loss_type` of trl.DPOTrainer, which then loads a reference model. `select` is
     `ends` (best and worst), `drawn` (two of the K at random) or `ranked` (all K, for list-wise losses). With
     `split_prompts: false` every round sees all prompts. `epochs` is one number or one per round. `train` holds
-    trl.SFTConfig's keys (trl.DPOConfig's for a loss of trl). Each round has a fresh optimizer and schedule, as in the
-    paper. `monitor` takes the keys of that stage.
+    trl.SFTConfig's keys (trl.DPOConfig's for a loss of trl). Each round has a learning-rate schedule of its own, and
+    with `optimizer: warm` the moments of the round before. `monitor` takes the keys of that stage.
     """
 
     model: dict[str, Any]
@@ -67,6 +67,7 @@ class Apo(Stage):
     num_generations: int = 5
     select: Literal["ends", "drawn", "ranked"] = "ends"
     split_prompts: bool = True
+    optimizer: Literal["fresh", "warm"] = "fresh"
     generate: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
     monitor: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Apo(Stage):
             "epochs",
             "select",
             "split_prompts",
+            "optimizer",
             "train",
             "model",
         ):
@@ -135,12 +137,15 @@ class Apo(Stage):
             model = {**own["model"], "model_name_or_path": theta}
             train = {**own["train"], "num_train_epochs": epochs[at]}
             last = name if at == rounds - 1 else here
+            training = {"model": model, "data": f"${here}-pair"}
+            if own["optimizer"] == "warm":
+                training |= {"keep_optimizer": True} if at < rounds - 1 else {}
+                training |= {"optimizer": hat} if at else {}
             if listed:
-                yield last, "prefer", {"model": model, "data": f"${here}-pair", "loss": own["loss"], "beta": beta[at],
-                                       "train": train}  # fmt: skip
+                yield last, "prefer", {**training, "loss": own["loss"], "beta": beta[at], "train": train}
             else:
                 train |= {"loss_type": own["loss"], "beta": beta[at]}
-                yield last, "dpo", {"model": model, "data": f"${here}-pair", "train": train}
+                yield last, "dpo", {**training, "train": train}
             if at < rounds - 1:
                 before, hat = hat, f"${here}"
                 theta = hat

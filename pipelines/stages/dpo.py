@@ -18,15 +18,24 @@ from pipelines.stages import Stage
 
 @dataclass(kw_only=True)
 class Dpo(Stage):
-    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so."""
+    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so.
+
+    `keep_optimizer` keeps the optimizer's state beside the model, and `optimizer: $that_stage` begins with it.
+    """
 
     model: trl.ModelConfig
     data: Data
     eval_data: Data | None = None
+    optimizer: str | None = None
+    keep_optimizer: bool = False
     train: trl.DPOConfig
 
     def check(self, step):
+        from pipelines import optimizer_state
+
+        optimizer_state.check(self, step)
         training.check(self, step, data.PREFERENCE)
 
     def run(self, step):
-        return training.fit(trl.DPOTrainer, self, step)
+        kept = {"optimizer": self.optimizer, "keep_optimizer": self.keep_optimizer}
+        return training.fit(trl.DPOTrainer, self, step, **kept)

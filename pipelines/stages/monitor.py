@@ -4,16 +4,20 @@
 
 Metrics, each with its standard error over prompts where it is a mean: every reward, `length` in tokens, `entropy`
 (nats per token, the mean of -log pi), `kl` to the reference and `kl_trained` to the un-extrapolated policy (nats per
-completion, Monte Carlo), `distinct_2`, `truncated`. `stop_if` ends the run where the policy has blown up, before it is
-trained on itself: `kl` in nats, `length` as a multiple of the first round's, `entropy`
-and `distinct_2` as floors, `real_nll` in nats per token.
+completion, Monte Carlo), `distinct_2`, `truncated`. With `first`, `win_rate/NAME` is the chance that a completion has
+more of that reward than one of the first round's: on its own prompt where both rounds have it, on any prompt where
+they have different ones (the error is then that of this round's sampling alone).
+
+`stop_if` ends the run where the policy has blown up, before it is trained on itself: `kl` in nats, `length` as a
+multiple of the first round's, `entropy` and `distinct_2` as floors, `real_nll` in nats per token.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import trl
 
@@ -25,7 +29,7 @@ from pipelines.stages import Stage
 from rewards import text
 
 REAL = (("messages",), ("prompt", "completion"))
-SCORED = (("prompt_index", "completion", "completion_ids", "logprobs", "scores"),)
+SCORED = (("prompt", "prompt_index", "completion", "completion_ids", "logprobs", "scores"),)
 LIMITS = {"kl": "above", "length": "above", "real_nll": "above", "entropy": "below", "distinct_2": "below"}
 REAL_ROWS = 500
 
@@ -69,6 +73,9 @@ class Monitor(Stage):
         rows = data.load(self.scored, (*step.path, "scored"))
         groups = rows["prompt_index"][:]
         series = {f"rewards/{name}": [row[name] for row in rows["scores"]] for name in rows.features["scores"]}
+        first = data.load(self.first, (*step.path, "first")) if self.first else None
+        for name in rows.features["scores"] if first else ():
+            series[f"win_rate/{name}"] = _wins(rows, first, name)
         series["length"] = [len(ids) for ids in rows["completion_ids"]]
         for name, model in (("kl", self.reference), ("kl_trained", self.trained)):
             if model is not None:
@@ -83,8 +90,7 @@ class Monitor(Stage):
         metrics["distinct_2"] = statistics.distinct([text(completion) for completion in rows["completion"]], 2)
         if "truncated" in rows.column_names:
             metrics["truncated"] = sum(rows["truncated"]) / len(rows)
-        if self.first is not None:
-            first = data.load(self.first, (*step.path, "first"))
+        if first:
             start = sum(len(ids) for ids in first["completion_ids"]) / len(first)
             metrics["length/ratio"] = metrics["length/mean"] / max(1e-9, start)
         if self.real is not None:
@@ -130,6 +136,24 @@ class Monitor(Stage):
             if value is not None and (value < limit if LIMITS[key] == "below" else value > limit):
                 return f"{step.name}: {key} is {value:.3g}, {LIMITS[key]} {limit:g}"
         return None
+
+
+def _wins(rows: Any, first: Any, name: str) -> list[float | None]:
+    """For each row, the share of the first round's completions that it beats (a tie is half), None without a score."""
+    before: dict[str, list[float]] = {}
+    for prompt, scores in zip(first["prompt"], first["scores"], strict=True):
+        if scores.get(name) is not None:
+            before.setdefault(text(prompt), []).append(scores[name])
+    prompts = [text(prompt) for prompt in rows["prompt"]]
+    if not before.keys() >= set(prompts):  # a fold of its own
+        prompts, before = [""] * len(prompts), {"": [score for scores in before.values() for score in scores]}
+    ordered = {prompt: sorted(scores) for prompt, scores in before.items()}
+    wins: list[float | None] = []
+    for prompt, scores in zip(prompts, rows["scores"], strict=True):
+        score, others = scores[name], ordered[prompt]
+        beaten = (bisect_left(others, score) + bisect_right(others, score)) / 2 if score is not None else 0
+        wins.append(beaten / len(others) if score is not None and others else None)
+    return wins
 
 
 def _by_prompt(values: list[float | None], groups: list[int]) -> dict[str, float]:

@@ -38,7 +38,10 @@ UNUSED = {"packing": False, "padding_free": False, "assistant_only_loss": False,
 
 @dataclass(kw_only=True)
 class Prefer(Stage):
-    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so."""
+    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so.
+
+    `keep_optimizer` keeps the optimizer's state beside the model, and `optimizer: $that_stage` begins with it.
+    """
 
     model: trl.ModelConfig
     data: Data
@@ -46,9 +49,13 @@ class Prefer(Stage):
     loss: Literal["dpo", "ipo", "sppo", "orpo", "rrhf", "exo", "plackett_luce"] = "dpo"
     beta: float = 0.1
     epsilon: float = 1e-3
+    optimizer: str | None = None
+    keep_optimizer: bool = False
     train: trl.SFTConfig
 
     def check(self, step):
+        from pipelines import optimizer_state
+
         if not self.beta > 0:
             raise RecipeError(f"must be above 0, got {self.beta}", (*step.path, "beta"))
         if not 0 < self.epsilon < 0.5:
@@ -61,13 +68,15 @@ class Prefer(Stage):
             sources = [name for entry in block.datasets for name in data.files(entry)] if block else []
             if sources and not any(map(step.pending, sources)):
                 self._check_rows(data.load(block, (*step.path, key)), ", ".join(sources), (*step.path, key))
+        optimizer_state.check(self, step)
         training.check(self, step, (("prompt", "completions", *self._columns()),))
 
     def run(self, step):
         from pipelines.trainers.lists import ListTrainer
 
         found = self._verify(step) if "ref_logps" in self._columns() else {}
-        return training.fit(ListTrainer, self, step, loss=self._loss()) | found
+        kept = {"optimizer": self.optimizer, "keep_optimizer": self.keep_optimizer}
+        return training.fit(ListTrainer, self, step, loss=self._loss(), **kept) | found
 
     def _loss(self) -> Any:
         from pipelines.algorithms.losses import LOSSES

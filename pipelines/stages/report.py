@@ -5,7 +5,7 @@
 
 The page is made from what the steps left (done.json, metrics.jsonl, evaluation.json, completions), so it can be made
 again at any time. What is missing or broken there is said on the page and stops nothing. Text that a model or a
-dataset wrote is always escaped. A new kind is drawn without further ado; KINDS says what matters most of one.
+dataset wrote is always escaped. A new kind is drawn without further ado; pipelines/panels.py says what matters of one.
 """
 
 from __future__ import annotations
@@ -13,46 +13,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines import artifacts, plots, tracking
+from pipelines.panels import KINDS, Kind
 from pipelines.stages import Stage
 
 SHOWN = 480  # characters of a completion or prompt; the rest is folded away
 ANSWERS = 4  # completions of one prompt, where a dataset of completions is shown
-
-
-@dataclass(frozen=True)
-class Kind:
-    """`panels`: title -> metrics (or patterns) of a learning curve. `results`: what the table of steps shows."""
-
-    panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    results: Sequence[str] = ()
-
-
-LOSS = ("train/loss", "eval/loss")
-PREFERENCE = Kind(
-    {"Loss": LOSS, "Reward margin": ("*/rewards/margins",), "Pairs ranked right": ("*/rewards/accuracies",)},
-    ("eval/rewards/accuracies", "eval/loss", "train/loss"),
-)
-# over the rounds of a loop, at each of its monitors
-ROUNDS = {"Reward": ("rewards/*/mean",), "KL": ("kl/mean", "kl_trained/mean"), "Tokens": ("length/mean",)}
-MONITOR = Kind(ROUNDS | {"Entropy (nats per token)": ("entropy",)}, ("rewards/*/mean", "kl/mean"))
-KINDS = {
-    "world": Kind(results=("rows/sft/train", "rows/prompts/train")),
-    "scratch": Kind(results=("parameters", "vocabulary")),
-    "sft": Kind({"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)}, ("eval/loss", "train/loss")),
-    "reward": Kind({"Loss": LOSS, "Accuracy": ("*/accuracy",)}, ("eval/accuracy", "eval/loss", "train/loss")),
-    "dpo": PREFERENCE,
-    "prefer": PREFERENCE,
-    "sample": Kind(results=("completions", "length", "truncated")),
-    "score": Kind(results=("rewards/*/mean",)),
-    "pair": Kind(results=("rows", "mean_gap")),
-    "extrapolate": Kind(results=("relative_step", "step_norm")),
-    "monitor": MONITOR,
-}
 
 
 @dataclass(kw_only=True)

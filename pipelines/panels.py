@@ -1,0 +1,44 @@
+"""What the report shows of each kind of stage: its curves, and its numbers in the table of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`panels`: title -> metrics (or patterns) of a learning curve. `results`: what the table of steps shows."""
+
+    panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    results: Sequence[str] = ()
+
+
+LOSS = ("train/loss", "eval/loss")
+PREFERENCE = Kind(
+    {"Loss": LOSS, "Reward margin": ("*/rewards/margins",), "Pairs ranked right": ("*/rewards/accuracies",)},
+    ("eval/rewards/accuracies", "eval/loss", "train/loss"),
+)
+MONITOR = Kind(
+    {  # over the rounds of a loop, at each of its monitors
+        "Reward": ("rewards/*/mean",),
+        "Win rate against round 1": ("win_rate/*/mean",),
+        "KL (nats)": ("kl/mean", "kl_trained/mean"),
+        "Tokens": ("length/mean",),
+        "Entropy (nats per token)": ("entropy",),
+    },
+    ("rewards/*/mean", "kl/mean"),
+)
+KINDS = {
+    "world": Kind(results=("rows/sft/train", "rows/prompts/train")),
+    "scratch": Kind(results=("parameters", "vocabulary")),
+    "sft": Kind({"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)}, ("eval/loss", "train/loss")),
+    "reward": Kind({"Loss": LOSS, "Accuracy": ("*/accuracy",)}, ("eval/accuracy", "eval/loss", "train/loss")),
+    "dpo": PREFERENCE,
+    "prefer": PREFERENCE,
+    "sample": Kind(results=("completions", "length", "truncated")),
+    "score": Kind(results=("rewards/*/mean",)),
+    "pair": Kind(results=("rows", "mean_gap")),
+    "extrapolate": Kind(results=("relative_step", "step_norm")),
+    "monitor": MONITOR,
+}
