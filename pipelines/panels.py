@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Kind:
-    """`panels`: title -> metrics (or patterns) of a learning curve. `results`: what the table of steps shows."""
+    """`panels`: title -> metrics (or patterns) of a learning curve. `results`: what the table of steps shows.
+
+    With `by_round` the curves are those of the steps of a loop, one point each, instead of one step's.
+    """
 
     panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     results: Sequence[str] = ()
+    by_round: bool = False
 
 
 LOSS = ("train/loss", "eval/loss")
@@ -20,14 +24,18 @@ PREFERENCE = Kind(
     ("eval/rewards/accuracies", "eval/loss", "train/loss"),
 )
 MONITOR = Kind(
-    {  # over the rounds of a loop, at each of its monitors
+    {
         "Reward": ("rewards/*/mean",),
         "Win rate against round 1": ("win_rate/*/mean",),
-        "KL (nats)": ("kl/mean", "kl_trained/mean"),
+        "KL (nats)": ("kl/mean", "kl_trained/mean", "kl_bound"),
+        "log E[exp(reward)]": ("exp_reward/*",),
+        "Diversity": ("distinct_2/ratio", "vocabulary", "similarity"),
+        "Real data (nats per token)": ("real_nll",),
         "Tokens": ("length/mean",),
         "Entropy (nats per token)": ("entropy",),
     },
     ("rewards/*/mean", "kl/mean"),
+    by_round=True,
 )
 KINDS = {
     "world": Kind(results=("rows/sft/train", "rows/prompts/train")),
@@ -41,4 +49,14 @@ KINDS = {
     "pair": Kind(results=("rows", "mean_gap")),
     "extrapolate": Kind(results=("relative_step", "step_norm")),
     "monitor": MONITOR,
+    "curate": Kind(
+        {
+            "Reward": ("reward/*",),
+            "Selection entropy (share of log K)": ("entropy_share",),
+            "Increment of E[exp(reward)]": ("increment/realised", "increment/expected", "increment/guaranteed"),
+        },
+        ("kept", "reward/kept", "entropy_share"),
+        by_round=True,
+    ),
+    "mix": Kind({"Share of real rows": ("real_fraction",)}, ("rows", "real_fraction"), by_round=True),
 }

@@ -115,7 +115,43 @@ def test_fresh_and_accumulated(model, files, tmp_path):
 
 def test_a_loop_without_real_data_is_warned_about(model, files, tmp_path, caplog):
     options = stages(model, files, real_fraction=0)
-    Recipe.load(str(write_recipe(tmp_path, options)))
+    Recipe.load(str(write_recipe(tmp_path, {"lonely": options["loop"]})))
+    assert "lonely: without real data" in caplog.text
     assert "loses everything else" in caplog.text
     with pytest.raises(RecipeError, match=r"stages.loop.rounds: must be at least 1"):
         Recipe.load(str(write_recipe(tmp_path, stages(model, files, rounds=0))))
+
+
+def test_monitors_hold_the_theory_to_account(ran):
+    """E[e^r] of a round and what S3 promises for it are those of the scores, by the formulas written out."""
+    import math
+
+    import numpy as np
+
+    def groups(at):
+        rows = pq.read_table(ran[f"loop-{at}-score"].output / "train.parquet").to_pylist()
+        found = {}
+        for row in rows:
+            found.setdefault(row["prompt_index"], []).append(row["scores"]["brief"])
+        return [np.exp(np.array(scores)) for scores in found.values()]
+
+    first, second = metrics(ran["loop-1-monitor"]), metrics(ran["loop-2-monitor"])
+    assert first["exp_reward/log"] == pytest.approx(math.log(np.mean([w.mean() for w in groups(1)])))
+    assert "exp_reward/log_promised" not in first
+    gains = [w.var() / w.max() for w in groups(1)]  # (K-1)/K of the unbiased variance
+    promised = np.mean([w.mean() for w in groups(1)]) + 3 / (1 + 3) ** 3 * np.mean(gains)  # lambda is 3
+    assert second["exp_reward/log_promised"] == pytest.approx(math.log(promised))
+    assert "kl_bound" not in second  # 3 is above 1 / (K - 1)
+
+
+def test_diversity_is_relative_to_the_first_round(ran):
+    first, second = metrics(ran["loop-1-monitor"]), metrics(ran["loop-2-monitor"])
+    assert second["distinct_2/ratio"] == pytest.approx(second["distinct_2"] / first["distinct_2"])
+    assert 0 <= second["vocabulary"] <= 1
+    assert 0 <= second["similarity"] <= 1
+
+
+def test_a_page_draws_a_loop_once(ran):
+    page = (ran["report"].output / "report.html").read_text()
+    for title in ("log E[exp(reward)]", "Diversity", "Real data (nats per token)", "Share of real rows"):
+        assert page.count(title) == 1

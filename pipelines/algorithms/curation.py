@@ -90,6 +90,25 @@ def increments(scores: Sequence[float], temperature: float) -> tuple[np.ndarray,
     return w, float((w * w).sum() / w.sum() - w.mean()), float(w.var())
 
 
+def log_exp_reward(
+    groups: Sequence[Sequence[float]], temperature: float, ratio: float = math.inf
+) -> tuple[float, float]:
+    """(log E[w], log of what E[w] is promised to become), w = e^{r / temperature}, from prompts' scores.
+
+    Means over prompts of those over each one's scores. Promised is what one round without real data brings (S1), or,
+    with `ratio` (lambda) to one, what all rounds together bring that begin from the real data's distribution (S3). The
+    largest reward is taken to be the largest of the prompt's scores.
+    """
+    share = 1.0 if math.isinf(ratio) else ratio / (1 + ratio) ** 3
+    top = max(max(scores) for scores in groups)
+    now = more = 0.0
+    for scores in groups:
+        w, _, increment = increments(scores, temperature)
+        unit = math.exp((max(scores) - top) / temperature) / len(groups)
+        now, more = now + unit * float(w.mean()), more + unit * increment
+    return top / temperature + math.log(now), top / temperature + math.log(now + share * more)
+
+
 def advantage(p: np.ndarray, reward: np.ndarray, k: int) -> np.ndarray:
     """H(x), (..., n), in (0, K], of which E_p H = 1; p and reward are (..., n). For K = 2 it is 2 P(x beats p)."""
     w = np.exp(reward - reward.max(-1, keepdims=True))

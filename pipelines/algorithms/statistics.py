@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -36,3 +37,13 @@ def distinct(texts: Sequence[str], n: int) -> float:
     """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different word n-grams over all n-grams."""
     grams = [tuple(words[i : i + n]) for words in map(str.split, texts) for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def similarity(texts: Sequence[str]) -> float | None:
+    """Mean Jaccard similarity of the sets of word pairs of two of the texts: 1 when all say the same.
+
+    None for fewer than two texts. A text of one word counts as that word.
+    """
+    sets = [set(pairwise(words)) or set(words) for words in map(str.split, texts)]
+    found = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in combinations(sets, 2)]
+    return sum(found) / len(found) if found else None

@@ -4,17 +4,26 @@
 
 Metrics, each with its standard error over prompts where it is a mean: every reward, `length` in tokens, `entropy`
 (nats per token, the mean of -log pi), `kl` to the reference and `kl_trained` to the un-extrapolated policy (nats per
-completion, Monte Carlo), `distinct_2`, `truncated`. With `first`, `win_rate/NAME` is the chance that a completion has
-more of that reward than one of the first round's: on its own prompt where both rounds have it, on any prompt where
-they have different ones (the error is then that of this round's sampling alone).
+completion, Monte Carlo), `truncated`, and of diversity `distinct_2` (different word pairs over all) and `similarity`
+(mean Jaccard similarity of the word pairs of two completions of one prompt). With `first`, `win_rate/NAME` is the
+chance that a completion has more of that reward than one of the first round's: on its own prompt where both rounds
+have it, on any prompt where they have different ones (the error is then that of this round's sampling alone);
+`length/ratio` and `distinct_2/ratio` are relative to the first round, and `vocabulary` is the share of its words that
+are still said.
 
-`stop_if` ends the run where the policy has blown up, before it is trained on itself: `kl` in nats, `length` as a
-multiple of the first round's, `entropy` and `distinct_2` as floors, `real_nll` in nats per token.
+With `curation`, what the theory of curated retraining says of E[e^{r / temperature}] and of KL (Ferbach et al. 2024,
+arXiv 2407.09499), for unlimited data and a model that fits anything: `exp_reward/log` is its logarithm,
+`exp_reward/log_promised` what it should be at least, by S1 from the round before or, with real data, by S3 from the
+first, and `kl_bound` is S4's.
+
+`stop_if` ends the run where the policy has blown up, before it is trained on itself: `kl` in nats, `length` and
+`distinct_2` as multiples of the first round's, `entropy` as a floor, `real_nll` in nats per token.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,11 +48,14 @@ class Monitor(Stage):
     """`first` is the first round's scored completions, `trained` the policy before its extrapolation.
 
     With `real`, held-out rows of `prompt` and `completion` or `messages`, `real_nll` is their negative log-likelihood
-    under `policy`, in nats per token. With `on_limit: stop` a limit ends a loop without an error (see `last_good`).
+    under `policy`, in nats per token. `curation` has the `reward` weights, `temperature` and `real_fraction` of a
+    loop, `previous` is its round before. With `on_limit: stop` a limit ends a loop without an error (see `last_good`).
     """
 
     scored: Data
     first: Data | None = None
+    previous: Data | None = None
+    curation: dict[str, Any] | None = None
     reference: trl.ModelConfig | None = None
     trained: trl.ModelConfig | None = None
     policy: trl.ModelConfig | None = None
@@ -87,12 +99,15 @@ class Monitor(Stage):
         for name, values in series.items():
             metrics |= {f"{name}/{key}": value for key, value in _by_prompt(values, groups).items()}
         metrics["entropy"] = -sum(map(sum, rows["logprobs"])) / max(1, sum(map(len, rows["logprobs"])))
-        metrics["distinct_2"] = statistics.distinct([text(completion) for completion in rows["completion"]], 2)
+        metrics |= _diversity(rows, first)
         if "truncated" in rows.column_names:
             metrics["truncated"] = sum(rows["truncated"]) / len(rows)
         if first:
             start = sum(len(ids) for ids in first["completion_ids"]) / len(first)
             metrics["length/ratio"] = metrics["length/mean"] / max(1e-9, start)
+        if self.curation:
+            before = data.load(self.previous, (*step.path, "previous")) if self.previous else None
+            metrics |= _theory(self.curation, rows, before, first)
         if self.real is not None:
             metrics["real_nll"] = self._likelihood(step)
         tracking.log(metrics)
@@ -130,7 +145,8 @@ class Monitor(Stage):
 
     def _limit(self, step, metrics: dict[str, float]) -> str | None:
         """Which limit is met, in words, or None."""
-        found = {**metrics, "kl": metrics.get("kl/mean"), "length": metrics.get("length/ratio")}
+        found = {**metrics, "kl": metrics.get("kl/mean"), "length": metrics.get("length/ratio"),
+                 "distinct_2": metrics.get("distinct_2/ratio")}  # fmt: skip
         for key, limit in self.stop_if.items():
             value = found.get(key)
             if value is not None and (value < limit if LIMITS[key] == "below" else value > limit):
@@ -154,6 +170,56 @@ def _wins(rows: Any, first: Any, name: str) -> list[float | None]:
         beaten = (bisect_left(others, score) + bisect_right(others, score)) / 2 if score is not None else 0
         wins.append(beaten / len(others) if score is not None and others else None)
     return wins
+
+
+def _diversity(rows: Any, first: Any | None) -> dict[str, float]:
+    texts = [text(completion) for completion in rows["completion"]]
+    groups: dict[int, list[str]] = {}
+    for prompt, completion in zip(rows["prompt_index"], texts, strict=True):
+        groups.setdefault(prompt, []).append(completion)
+    found = {"distinct_2": statistics.distinct(texts, 2)}
+    similar = [value for value in map(statistics.similarity, groups.values()) if value is not None]
+    if similar:
+        found["similarity"] = sum(similar) / len(similar)
+    if first:
+        before = [text(completion) for completion in first["completion"]]
+        found["distinct_2/ratio"] = found["distinct_2"] / max(1e-9, statistics.distinct(before, 2))
+        words = [set(" ".join(completions).split()) for completions in (texts, before)]
+        found["vocabulary"] = len(words[0] & words[1]) / max(1, len(words[1]))
+    return found
+
+
+def _theory(curation: dict[str, Any], rows: Any, previous: Any | None, first: Any | None) -> dict[str, float]:
+    """What a round should have brought: see the module's docstring."""
+    from pipelines.algorithms import curation as theory
+
+    share, temperature = curation["real_fraction"], curation["temperature"]
+    ratio = (1 - share) / share if share else math.inf
+    now = _totals(rows, curation["reward"])
+    if not 0 < temperature < math.inf or not ratio or not now:
+        return {}
+    k = max(map(len, now))
+    found = {"exp_reward/log": theory.log_exp_reward(now, temperature)[0]}
+    bound = theory.divergence_bound(k, ratio)
+    if math.isfinite(bound):
+        found["kl_bound"] = bound
+    base = previous if math.isinf(ratio) else first
+    if base:
+        found["exp_reward/log_promised"] = theory.log_exp_reward(
+            _totals(base, curation["reward"]), temperature, ratio
+        )[1]
+    return found
+
+
+def _totals(rows: Any, weights: dict[str, float]) -> list[list[float]]:
+    """Each prompt's weighted scores, without completions that a reward has abstained from."""
+    groups: dict[int, list[float]] = {}
+    for prompt, scores in zip(rows["prompt_index"], rows["scores"], strict=True):
+        parts = [scores[name] for name in weights]
+        if None not in parts:
+            total = sum(weight * part for weight, part in zip(weights.values(), parts, strict=True))
+            groups.setdefault(prompt, []).append(total)
+    return list(groups.values())
 
 
 def _by_prompt(values: list[float | None], groups: list[int]) -> dict[str, float]:

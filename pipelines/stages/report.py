@@ -76,11 +76,7 @@ def render(records: Sequence[dict[str, Any]], samples: int, recipe: str) -> str:
     evaluations = [evaluation(record) for record in records if record["kind"] == "compare"]
     place = {(record["name"], record["fingerprint"]): i for i, record in enumerate(records)}
     lanes = plots.chain([[place[i] for i in r["inputs"].items() if i in place] for r in records])
-    loops: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        if record["kind"] == "monitor":
-            before = loops.get(stage := str(record.get("stage")), [])
-            record["rows"] = loops[stage] = [*before, {"step": len(before) + 1, **record["metrics"]}]
+    _gather_rounds(records)
     for record, lane in zip(records, lanes, strict=True):
         about = KINDS.get(record["kind"], Kind())
         record["lane"] = Markup(lane)
@@ -111,6 +107,18 @@ def render(records: Sequence[dict[str, Any]], samples: int, recipe: str) -> str:
         samples=samples,
         interval=lambda win: Markup(plots.interval(*map(_dict(win).get, ("low", "rate", "high")))),
     )
+
+
+def _gather_rounds(records: list[dict[str, Any]]) -> None:
+    """Of a loop's steps of one kind, the last one draws the metrics of all, round by round."""
+    loops: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        if KINDS.get(record["kind"], Kind()).by_round and "stopped" not in record["metrics"]:
+            loops.setdefault((str(record.get("stage")), record["kind"]), []).append(record)
+    for rounds in loops.values():
+        rows = [{"step": at, **record["metrics"]} for at, record in enumerate(rounds, start=1)]
+        for record in rounds:
+            record["rows"] = rows if record is rounds[-1] else []
 
 
 def results(metrics: Mapping[str, Any], patterns: Sequence[str]) -> list[tuple[str, str]]:

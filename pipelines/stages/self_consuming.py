@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from pipelines import plugins
@@ -82,9 +83,10 @@ class SelfConsuming(Stage):
         if start is None:
             raise RecipeError("required key is missing", (*path, "model", "model_name_or_path"))
         if own["real_fraction"] == 0 and not own["monitor"].get("stop_if"):
-            logger.warning("%s: without real data the loop goes to the maximisers of the reward and loses everything "
-                           "else; `monitor: {stop_if: {distinct_2: ...}}` ends it in time", name)  # fmt: skip
+            _warn(name)
         weights = own["reward"] or dict.fromkeys(own["rewards"], 1.0)
+        if isinstance(weights, str):
+            weights = {weights: 1.0}
         loading = {key: own["model"][key] for key in ("dtype", "attn_implementation") if key in own["model"]}
         policy, models, curated, monitors = start, [start], [], []
         for at in range(1, rounds + 1 + bool(own["monitor"].get("stop_if"))):
@@ -100,8 +102,11 @@ class SelfConsuming(Stage):
                         "scored": f"${here}-score", "policy": model}  # fmt: skip
             if own["real_eval"]:
                 watching["real"] = own["real_eval"]
+            if own["synthetic"] == "replaced":  # what the theory is about
+                theory = {key: own[key] for key in ("temperature", "real_fraction")}
+                watching["curation"] = {"reward": weights, **theory}
             if at > 1:
-                watching["first"] = f"${name}-1-score"
+                watching |= {"first": f"${name}-1-score", "previous": f"${name}-{at - 1}-score"}
             yield f"{here}-monitor", "monitor", watching
             monitors.append(f"${here}-monitor")
             if at > rounds:
@@ -128,3 +133,10 @@ class SelfConsuming(Stage):
             policy = f"${here}"
             models.append(policy)
         yield name, "last_good", {"models": models, "monitors": monitors}
+
+
+@cache
+def _warn(name: str) -> None:
+    """Once in a process, which may read its recipe several times."""
+    logger.warning("%s: without real data the loop goes to the maximisers of the reward and loses everything else; "
+                   "`monitor: {stop_if: {distinct_2: 0.5}}` ends it in time", name)  # fmt: skip

@@ -1,0 +1,147 @@
+"""What curated retraining does to the tiny world: reward, diversity and real data, by K and share of real data.
+
+    python benchmarks/curation_world.py                       # 3 seeds of 11 arms of 6 rounds; an hour on one core
+    python benchmarks/curation_world.py seeds=2 rounds=3 plot=curation.svg stages.curated.temperature=0
+    python benchmarks/curation_world.py arms=collapse         # a reward that sees one aspect only, and the limit
+
+Every seed has its own world and language model (recipes/tiny-curated.yaml), which its arms share. The grid is K in
+{2, 4, 8} by a share of real rows in {0, 0.2, 0.5}. Its controls are a choice at random (equal samples and steps) and
+real rows only (as many as K = 4 would keep). The arms `collapse` choose the best of 4 by politeness alone, without
+real data and with half of it, and end where the answers' different word pairs fall below a floor.
+
+The table has the policy after the last round on held-out prompts (after the last good one, where a limit has ended the
+loop): the true reward, politeness, KL to the start (nats per completion), different word pairs over all (distinct-2),
+tokens, and the negative log-likelihood of held-out real answers (nats per token); each the mean over seeds with its
+standard error. `plot` draws them round by round, on the prompts that are trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines import artifacts
+from pipelines.algorithms.statistics import mean_stderr
+from pipelines.recipe import Recipe
+from scripts import train
+
+RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny-curated.yaml")
+LOOP = "stages.curated."
+
+
+def arm(k: int, real: float, *more: str) -> list[str]:
+    return [f"{LOOP}num_generations={k}", f"{LOOP}real_fraction={real}", *(LOOP + word for word in more)]
+
+
+WATCHED = "monitor.stop_if={kl: 1e9}"  # never met: it is there so that the last round's model is watched too
+ARMS = {
+    "grid": {
+        **{f"K {k}, real {real}": arm(k, real, WATCHED) for k in (2, 4, 8) for real in (0, 0.2, 0.5)},
+        "at random, K 4, real 0": arm(4, 0, "temperature=.inf", WATCHED),
+        "at random, K 4, real 0.2": arm(4, 0.2, "temperature=.inf", WATCHED),
+        "real rows only": arm(4, 1, WATCHED),
+    },
+    "collapse": {
+        f"politeness, real {real}": arm(
+            4, real, "reward=politeness", "temperature=0", "monitor.stop_if={distinct_2: 0.5}"
+        )
+        for real in (0, 0.5)
+    },
+}
+# title -> where it is, in an evaluation's policy
+COLUMNS = {"gold": ("rewards", "gold", "mean"), "politeness": ("rewards", "politeness", "mean"), "KL": ("kl", "mean"),
+           "distinct-2": ("distinct_2",), "tokens": ("length", "mean")}  # fmt: skip
+PANELS = {"rewards/gold/mean": "true reward", "distinct_2": "distinct-2", "real_nll": "real data, nats per token"}
+
+
+def main(words: list[str]) -> None:
+    options = {"seeds": "3", "rounds": "6", "plot": "", "recipe": RECIPE, "arms": "grid"}
+    given = dict(word.split("=", 1) for word in words)
+    options |= {key: given.pop(key) for key in options if key in given}
+    overrides = ["wandb=false", f"{LOOP}rounds={options['rounds']}", "stages.evaluate.policies={sft: $sft, "
+                 "curated: $curated}", *(f"{key}={value}" for key, value in given.items())]  # fmt: skip
+    found: dict[str, list[dict]] = {name: [] for name in ARMS[options["arms"]]}
+    for seed in range(int(options["seeds"])):
+        for name, own in ARMS[options["arms"]].items():
+            found[name].append(run(options["recipe"], [f"seed={seed}", *overrides, *own]))
+            say(found)
+    if options["plot"]:
+        plot(found, options["plot"])
+
+
+def run(recipe: str, words: list[str]) -> dict:
+    """One arm: the start's and the last policy's columns, and the monitors' metrics by round."""
+    if train.main([recipe, *words]):
+        sys.exit(1)
+    steps = {step.name: step for step in Recipe.load(recipe, words).steps}
+    metrics = {name: artifacts.read_done(step.dir)["metrics"] for name, step in steps.items()}
+    policies = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
+    result = {name: {title: _at(policy, path) for title, path in COLUMNS.items()} for name, policy in policies.items()}
+    rounds = [value for name, value in metrics.items() if name.endswith("-monitor") and "stopped" not in value]
+    last = metrics["curated"]["round"]
+    result["sft"]["real nll"], result["curated"]["real nll"] = (rounds[at]["real_nll"] for at in (0, last))
+    return {**result, "rounds": rounds, "ended": last}
+
+
+def _at(tree: dict, path: tuple[str, ...]) -> float:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def say(found: dict[str, list[dict]]) -> None:
+    """The table of what is there so far."""
+    titles = [*COLUMNS, "real nll"]
+    print("  ".join(["\n" + f"{'arm':26}", "seeds", *(f"{title:>16}" for title in titles), "last round"]))
+    lines = {name: [(each["curated"], each["ended"]) for each in runs] for name, runs in found.items()}
+    start = [(each["sft"], 0) for each in next(iter(found.values()))]
+    for name, runs in {"the start": start, **lines}.items():
+        if runs:
+            cells = [_cell([policy[title] for policy, _ in runs]) for title in titles]
+            ended = " ".join(str(at) for _, at in runs)
+            print("  ".join([f"{name:26}", f"{len(runs):5}", *(f"{cell:>16}" for cell in cells), ended]))
+    sys.stdout.flush()
+
+
+def _cell(values: list[float]) -> str:
+    mean, stderr = mean_stderr(values)
+    digits = 3 if abs(mean) < 10 else 1
+    return f"{mean:.{digits}f}" + (f" +- {stderr:.{digits}f}" if len(values) > 1 else "")
+
+
+def plot(found: dict[str, list[dict]], path: str) -> None:
+    """A row for each of PANELS, a column for each K or other arms; lines with error bars over rounds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups: dict[str, list[str]] = {}
+    for name in found:
+        group, _, _ = name.partition(",")
+        groups.setdefault(group if group.startswith("K") else "controls", []).append(name)
+    figure, axes = pyplot.subplots(
+        len(PANELS), len(groups), figsize=(2.6 * len(groups), 2.1 * len(PANELS)), sharex=True, sharey="row",
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for column, (group, names) in enumerate(groups.items()):
+        axes[0][column].set_title(group, fontsize=9)
+        for line, (key, title) in enumerate(PANELS.items()):
+            for name in names:
+                series = [[each[key] for each in run_["rounds"]] for run_ in found[name]]
+                length = min(map(len, series))
+                points = [mean_stderr([each[at] for each in series]) for at in range(length)]
+                axes[line][column].errorbar(range(length), [p[0] for p in points], [p[1] for p in points], capsize=2,
+                                            lw=1.1, label=name.removeprefix(f"{group}, "))  # fmt: skip
+            axes[line][0].set_ylabel(title, fontsize=8)
+        axes[-1][column].set_xlabel("round", fontsize=8)
+        axes[0][column].legend(frameon=False, fontsize=6)
+    figure.savefig(path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
