@@ -1,16 +1,17 @@
-"""What curated retraining does to the tiny world: reward, diversity and real data, by K and share of real data.
+"""What curated retraining does: reward, diversity and real data, by K and share of real data.
 
     python benchmarks/curation_world.py                       # 3 seeds of 11 arms of 6 rounds; an hour on one core
     python benchmarks/curation_world.py seeds=2 rounds=3 plot=curation.svg stages.curated.temperature=0
     python benchmarks/curation_world.py arms=collapse         # a reward that sees one aspect only, and the limit
+    python benchmarks/curation_world.py arms=stories recipe=recipes/stories-curated.yaml rounds=4 inputs.model=...
 
 Every seed has its own world and language model (recipes/tiny-curated.yaml), which its arms share. The grid is K in
 {2, 4, 8} by a share of real rows in {0, 0.2, 0.5}. Its controls are a choice at random (equal samples and steps) and
 real rows only (as many as K = 4 would keep). The arms `collapse` choose the best of 4 by politeness alone, without
-real data and with half of it, and end where the answers' different word pairs fall below a floor.
+real data and with half of it, and end where the answers' different word pairs fall below half of the first round's.
 
 The table has the policy after the last round on held-out prompts (after the last good one, where a limit has ended the
-loop): the true reward, politeness, KL to the start (nats per completion), different word pairs over all (distinct-2),
+loop): every reward, KL to the start (nats per completion), different word pairs over all (distinct-2),
 tokens, and the negative log-likelihood of held-out real answers (nats per token); each the mean over seeds with its
 standard error. `plot` draws them round by round, on the prompts that are trained on.
 """
@@ -44,6 +45,12 @@ ARMS = {
         "at random, K 4, real 0.2": arm(4, 0.2, "temperature=.inf", WATCHED),
         "real rows only": arm(4, 1, WATCHED),
     },
+    "stories": {
+        **{f"K 4, real {real}": arm(4, real, WATCHED) for real in (0, 0.2, 0.5)},
+        **{f"best of 4, real {real}": arm(4, real, "temperature=0", WATCHED) for real in (0, 0.5)},
+        "at random, K 4, real 0.2": arm(4, 0.2, "temperature=.inf", WATCHED),
+        "real rows only": arm(4, 1, WATCHED),
+    },
     "collapse": {
         f"politeness, real {real}": arm(
             4, real, "reward=politeness", "temperature=0", "monitor.stop_if={distinct_2: 0.5}"
@@ -51,18 +58,18 @@ ARMS = {
         for real in (0, 0.5)
     },
 }
-# title -> where it is, in an evaluation's policy
-COLUMNS = {"gold": ("rewards", "gold", "mean"), "politeness": ("rewards", "politeness", "mean"), "KL": ("kl", "mean"),
-           "distinct-2": ("distinct_2",), "tokens": ("length", "mean")}  # fmt: skip
-PANELS = {"rewards/gold/mean": "true reward", "distinct_2": "distinct-2", "real_nll": "real data, nats per token"}
+PANELS = {"distinct_2": "distinct-2", "real_nll": "real data, nats per token"}
 
 
 def main(words: list[str]) -> None:
     options = {"seeds": "3", "rounds": "6", "plot": "", "recipe": RECIPE, "arms": "grid"}
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
-    overrides = ["wandb=false", f"{LOOP}rounds={options['rounds']}", "stages.evaluate.policies={sft: $sft, "
-                 "curated: $curated}", *(f"{key}={value}" for key, value in given.items())]  # fmt: skip
+    overrides = [
+        "wandb=false",
+        f"{LOOP}rounds={options['rounds']}",
+        *(f"{key}={value}" for key, value in given.items()),
+    ]
     found: dict[str, list[dict]] = {name: [] for name in ARMS[options["arms"]]}
     for seed in range(int(options["seeds"])):
         for name, own in ARMS[options["arms"]].items():
@@ -79,22 +86,22 @@ def run(recipe: str, words: list[str]) -> dict:
     steps = {step.name: step for step in Recipe.load(recipe, words).steps}
     metrics = {name: artifacts.read_done(step.dir)["metrics"] for name, step in steps.items()}
     policies = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
-    result = {name: {title: _at(policy, path) for title, path in COLUMNS.items()} for name, policy in policies.items()}
+    result = {name: _columns(policy) for name, policy in policies.items()}
     rounds = [value for name, value in metrics.items() if name.endswith("-monitor") and "stopped" not in value]
     last = metrics["curated"]["round"]
     result["sft"]["real nll"], result["curated"]["real nll"] = (rounds[at]["real_nll"] for at in (0, last))
     return {**result, "rounds": rounds, "ended": last}
 
 
-def _at(tree: dict, path: tuple[str, ...]) -> float:
-    for key in path:
-        tree = tree[key]
-    return tree
+def _columns(policy: dict) -> dict[str, float]:
+    rewards = {name: found["mean"] for name, found in policy["rewards"].items()}
+    return {**rewards, "KL": policy["kl"]["mean"], "distinct-2": policy["distinct_2"],
+            "tokens": policy["length"]["mean"]}  # fmt: skip
 
 
 def say(found: dict[str, list[dict]]) -> None:
     """The table of what is there so far."""
-    titles = [*COLUMNS, "real nll"]
+    titles = list(next(iter(found.values()))[0]["sft"])
     print("  ".join(["\n" + f"{'arm':26}", "seeds", *(f"{title:>16}" for title in titles), "last round"]))
     lines = {name: [(each["curated"], each["ended"]) for each in runs] for name, runs in found.items()}
     start = [(each["sft"], 0) for each in next(iter(found.values()))]
@@ -113,23 +120,25 @@ def _cell(values: list[float]) -> str:
 
 
 def plot(found: dict[str, list[dict]], path: str) -> None:
-    """A row for each of PANELS, a column for each K or other arms; lines with error bars over rounds."""
+    """The first reward and PANELS, a column for each K or other arms; lines with error bars over rounds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    reward = next(iter(next(iter(found.values()))[0]["sft"]))
+    panels = {f"rewards/{reward}/mean": reward, **PANELS}
     groups: dict[str, list[str]] = {}
     for name in found:
         group, _, _ = name.partition(",")
-        groups.setdefault(group if group.startswith("K") else "controls", []).append(name)
+        groups.setdefault(group if group[0] in "Kb" else "controls", []).append(name)
     figure, axes = pyplot.subplots(
-        len(PANELS), len(groups), figsize=(2.6 * len(groups), 2.1 * len(PANELS)), sharex=True, sharey="row",
+        len(panels), len(groups), figsize=(2.6 * len(groups), 2.1 * len(panels)), sharex=True, sharey="row",
         layout="constrained", squeeze=False,
     )  # fmt: skip
     for column, (group, names) in enumerate(groups.items()):
         axes[0][column].set_title(group, fontsize=9)
-        for line, (key, title) in enumerate(PANELS.items()):
+        for line, (key, title) in enumerate(panels.items()):
             for name in names:
                 series = [[each[key] for each in run_["rounds"]] for run_ in found[name]]
                 length = min(map(len, series))

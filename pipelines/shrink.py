@@ -99,6 +99,8 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
                 yield from _model(f"{key}.reference.", value["reference"], stages)
     if "num_generations" in fields and (block.get("num_generations") or 3) > 3:
         yield "num_generations", 3
+    if kind == "openings":
+        yield "words", 2
     if kind == "world":
         yield from WORLD.items()
     if kind == "scratch":
@@ -157,7 +159,7 @@ def rows(kind: str, key: str) -> Path:
     found = []
     for at, question in enumerate(QUESTIONS):
         prompt, good, bad = said("user", question), said("assistant", f"It is {at}."), said("assistant", "No.")
-        if kind == "scratch":
+        if kind in ("scratch", "openings"):
             found.append({"text": f"{question} It is {at}."})
         elif kind in ("reward", "dpo", "prefer"):
             found.append({"prompt": prompt, "chosen": good, "rejected": bad})

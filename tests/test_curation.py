@@ -412,3 +412,20 @@ def test_what_was_sampled_is_scored_curated_and_trained_on(model, tmp_path):
     assert [row["prompt_index"] for row in rows] == list(range(6))
     assert {row["policy"] for row in rows} == {str(steps["sample"].output)}
     assert artifacts.read_done(steps["sft"].dir)["metrics"]["train/steps"] == 2
+
+
+def test_openings_are_the_first_words_and_lose_nothing(tmp_path, write):
+    texts = ["Once upon a time there was", "two words", "\n one  two\tthree four.", "a b c"]
+    steps = run_recipe(
+        tmp_path, {"openings": {"data": write("t.jsonl", [{"text": text} for text in texts]), "words": 3}}
+    )
+    rows = pq.read_table(steps["openings"].output / "train.parquet").to_pylist()
+    assert [row["prompt"] + row["completion"] for row in rows] == [texts[0], texts[2]]
+    assert [row["prompt"] for row in rows] == ["Once upon a", "\n one  two\tthree"]
+    assert artifacts.read_done(steps["openings"].dir)["metrics"]["too_short"] == 2
+
+
+def test_texts_that_are_all_too_short_are_an_error(tmp_path, write, capsys):
+    path = write_recipe(tmp_path, {"openings": {"data": write("t.jsonl", [{"text": "a b"}]), "words": 2}}, wandb=False)
+    assert train.main([str(path)]) == 2
+    assert "none of 1 texts has more than 2 words" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """The rounds of `self_consuming`: their order, the mix with real data, and the end that keeps the last good round."""
 
 import json
+import os
+import signal
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import SFT_ROWS
 from run_steps import run_recipe, write_recipe
+from test_run import finished, launch, until
 
 from pipelines import artifacts
 from pipelines.errors import RecipeError
@@ -155,3 +158,24 @@ def test_a_page_draws_a_loop_once(ran):
     page = (ran["report"].output / "report.html").read_text()
     for title in ("log E[exp(reward)]", "Diversity", "Real data (nats per token)", "Share of real rows"):
         assert page.count(title) == 1
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_each_round_resumes_there_and_ends_with_equal_weights(model, files, tmp_path):
+    long = {**TRAIN, "max_steps": 40, "save_steps": 4, "save_total_limit": 2, "num_train_epochs": 1}
+    block = stages(model, files, train=long)
+    recipe = str(write_recipe(tmp_path, block, wandb=False))
+    steps = {step.name: step for step in Recipe.load(recipe).steps}
+    for name in ("loop-1", "loop-2"):
+        process = launch("run.py", recipe, start_new_session=True)
+        until(lambda folder=steps[name].dir: list(folder.glob("checkpoints/checkpoint-*/complete.json")), 240)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not steps[name].done
+    code, out = finished(launch("run.py", recipe))
+    assert code == 0, out
+    undisturbed = run_recipe(tmp_path, block, output_dir=str(tmp_path / "other"))
+    for name in ("loop-1", "loop-2", "loop"):
+        assert weights(steps[name]) == weights(undisturbed[name])
+    for name in ("loop-1", "loop-2"):
+        assert metrics(steps[name])["train/resumed_from"] > 0
