@@ -36,7 +36,7 @@ def test_plackett_luce_by_hand_with_a_missing_answer():
 
 def test_pairs_from_scores():
     assert preference.best_worst([0.1, 0.9, -1.0]) == [(1, 2)]
-    assert preference.best_worst([1.0]) == []
+    assert preference.best_worst([1.0]) == preference.best_worst([]) == []
     assert preference.all_pairs([0.1, 0.9, -1.0]) == [(1, 0), (0, 2), (1, 2)]
     assert preference.ranking([0.1, 0.9, 0.1]) == [1, 0, 2]
 

@@ -233,6 +233,18 @@ def test_pairs_are_ordered_by_score_and_what_is_left_out_is_counted(chained):
     assert len(rows_of(chained["all"])) >= len(rows)
 
 
+def test_a_prompt_without_scores_makes_no_pair(tmp_path, write):
+    rows = [{"prompt": "p", "completion": f"answer {k}", "prompt_index": index, "sample_index": k,
+             "scores": {"r": float(k) if index else None}} for index in (0, 1) for k in (0, 1, 2)]  # fmt: skip
+    data = write("scored.jsonl", rows)
+    selects = ("best_worst", "all", "ranked", "ends", "drawn")
+    steps = run_recipe(tmp_path, {name: {"kind": "pair", "completions": data, "reward": "r", "select": name}
+                                  for name in selects})  # fmt: skip
+    for name in selects:
+        assert artifacts.read_done(steps[name].dir)["metrics"]["unscored_dropped"] == 3
+        assert len(rows_of(steps[name])) == (3 if name == "all" else 1)
+
+
 def test_evaluation_of_a_policy_against_itself_is_even(chained):
     result = json.loads((chained["evaluate"].output / "evaluation.json").read_text())
     two = result["policies"]["two"]

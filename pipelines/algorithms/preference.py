@@ -10,10 +10,14 @@ import torch
 
 
 def best_worst(scores: Sequence[float]) -> list[tuple[int, int]]:
-    """[(index of the highest score, index of the lowest)], as in best-of-K against worst-of-K; the first wins ties."""
+    """[(index of the highest score, index of the lowest)], as in best-of-K against worst-of-K; the first wins ties.
+
+    [] for fewer than two.
+    """
+    if len(scores) < 2:
+        return []
     order = range(len(scores))
-    best, worst = max(order, key=lambda i: (scores[i], -i)), min(order, key=lambda i: (scores[i], -i))
-    return [(best, worst)] if len(scores) > 1 else []
+    return [(max(order, key=lambda i: (scores[i], -i)), min(order, key=lambda i: (scores[i], -i)))]
 
 
 def drawn_pair(scores: Sequence[float], seed: str) -> list[tuple[int, int]]:
