@@ -112,7 +112,9 @@ def check(
             _check_cells(rows, form, source, place)
         if forms is PREFERENCE:
             _check_pairs(rows, source, place)
-        if tokenizer is not None:
+        if forms is PROMPTS and tokenizer is not None and not isinstance(rows[0]["prompt"], str):
+            _check_template(tokenizer, place)
+        elif forms is not PROMPTS and tokenizer is not None:
             _check_tokens(rows, form, tokenizer, train, source, place)
 
 
@@ -216,6 +218,15 @@ def _check_tokens(
         raise RecipeError(f"{source}: {reason}, or the model never learns to stop", place)
 
 
+def _check_template(tokenizer: Any, place: Sequence[str]) -> None:
+    if not tokenizer.chat_template:
+        raise RecipeError(
+            "the data is conversational but the tokenizer has no chat template: train it with sft's "
+            "train.chat_template_path, or use data of plain text",
+            place,
+        )
+
+
 def _tokens(row: dict[str, Any], form: Sequence[str], tokenizer: Any, train: Any, place: Sequence[str]):
     """(token ids, which of them are learned) for each answer in a row, tokenised as trl's trainers do."""
     if "input_ids" in form:
@@ -231,11 +242,7 @@ def _tokens(row: dict[str, Any], form: Sequence[str], tokenizer: Any, train: Any
                 start = len(tokenizer(prompt)["input_ids"]) if prompt else 0
                 yield ids, [position >= min(start, len(ids)) for position in range(len(ids))]
                 continue
-            if not tokenizer.chat_template:
-                raise RecipeError(
-                    "the data is conversational but the tokenizer has no chat template: set train.chat_template_path",
-                    place,
-                )
+            _check_template(tokenizer, place)
             if not answer:
                 yield [1], [False]
                 continue

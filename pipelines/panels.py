@@ -47,6 +47,18 @@ KINDS = {
     "sample": Kind(results=("completions", "length", "truncated")),
     "score": Kind(results=("rewards/*/mean",)),
     "pair": Kind(results=("rows", "mean_gap")),
+    "constrained": Kind(
+        {
+            "Rewards and their thresholds": ("train/rewards/*/mean", "train/thresholds/*"),
+            "Violations": ("train/violations/*",),
+            "Multipliers": ("train/multipliers/*",),
+            "lambda (multiplier in units of the task)": ("train/lambda/*",),
+            "KL (nats per token)": ("train/kl",),
+            "Tokens": ("train/completions/mean_length",),
+            "Entropy (nats per token)": ("train/entropy",),
+        },
+        ("lambda/*",),
+    ),
     "extrapolate": Kind(results=("relative_step", "step_norm")),
     "monitor": MONITOR,
     "curate": Kind(

@@ -85,19 +85,29 @@ def check_block(package: str, block: Any, path: Sequence[str]) -> dict[str, Any]
     return {"kind": block["kind"], **options}
 
 
-def _reward(block: Any, path: Sequence[str]) -> dict[str, Any]:
-    policy = {key: block[key] for key in POLICY if isinstance(block, Mapping) and key in block}
-    policy = {key: coerce(value, POLICY[key], (*path, key)) for key, value in policy.items()}
-    rest = {key: value for key, value in block.items() if key not in policy} if policy else block
-    return {**check_block("rewards", rest, path), **policy}
+def _reward(block: Any, path: Sequence[str], keys: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    keys = keys or POLICY
+    own = {key: block[key] for key in keys if isinstance(block, Mapping) and key in block}
+    own = {key: coerce(value, keys[key], (*path, key)) for key, value in own.items()}
+    rest = {key: value for key, value in block.items() if key not in own} if own else block
+    try:
+        return {**check_block("rewards", rest, path), **own}
+    except RecipeError as error:  # perhaps a caller's key was meant
+        meant = suggest(error.path[-1], keys) if error.message.startswith("unknown key") else ""
+        if not meant or "did you" in error.message:
+            raise
+        raise RecipeError(error.message + meant, error.path) from None
 
 
 # The keys of a reward's block that are its caller's: what a failed completion means, and the share of all completions
 # that may fail before the step stops anyway.
 POLICY = {"on_failure": typing.Literal["stop", "abstain", "skip_group"], "max_failures": float}
 MAX_FAILURES = 0.05
-# the type of a stage's field that holds a `{kind: ..., **options}` reward
+# those of a reward that is trained on: its threshold, what that means, and its weight in the task
+CONSTRAINT = {"threshold": float | None, "constraint": typing.Literal["at_least", "at_most", "equal"], "weight": float}
+# the types of a stage's field that holds a `{kind: ..., **options}` reward
 RewardBlock = typing.Annotated[dict, _reward]
+ConstrainedReward = typing.Annotated[dict, functools.partial(_reward, keys=POLICY | CONSTRAINT)]
 
 
 def check(cls: type, mapping: Any, path: Sequence[str] = (), owned: Mapping[str, str] = types.MappingProxyType({})):
@@ -174,7 +184,10 @@ def coerce(value: Any, hint: Any, path: Sequence[str]) -> Any:
         return check_block("rewards", value, path)
     elif dataclasses.is_dataclass(hint):
         owned = OWNED if hasattr(hint, "resume_from_checkpoint") else {}  # a transformers.TrainingArguments
-        return check(hint, value, path, owned)
+        checked = check(hint, value, path, owned)
+        if hint.__module__.startswith("pipelines."):
+            build(hint, checked, path)  # cheap, and its own check of its values names this place
+        return checked
     else:
         return value
     raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)

@@ -7,13 +7,19 @@ with its name, before it fails in a run.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
 
-__all__ = ["MEMBERS", "lean_head_on_cpu", "rewrite_logs", "token_logps"]
+__all__ = ["MEMBERS", "ExactRollouts", "lean_head_on_cpu", "rewrite_logs", "token_logps"]
 
 # class -> member -> the file that uses it
 MEMBERS = {
@@ -25,6 +31,16 @@ MEMBERS = {
     "trl.SFTTrainer": {
         "compute_loss": "trainers/lists.py",
         "log": "trainers/lists.py",
+    },
+    "trl.GRPOTrainer": {
+        "_calculate_rewards": "trainers/constrained_grpo.py",
+        "_generate_and_score_completions": "trainers/constrained_grpo.py",
+        "_get_train_sampler": "seams.py",
+        "_save_checkpoint": "seams.py",
+        "_load_optimizer_and_scheduler": "seams.py",
+        "_get_output_dir": "seams.py",
+        "compute_loss": "trainers/constrained_grpo.py",
+        "training_step": "trainers/constrained_grpo.py",
     },
 }
 
@@ -54,3 +70,78 @@ def lean_head_on_cpu() -> None:
 
     utils._use_triton = lambda device: device.type == "cpu" or chunked_logprob._use_triton(device)
     chunked_logprob.TOKEN_CHUNK_SIZE = 256
+
+
+class ExactRollouts:
+    """Mixin before trl.GRPOTrainer: a run that goes on from any checkpoint ends with the weights of an undisturbed
+    one.
+
+    trl 1.16 forgets three things. Its RepeatSampler shuffles every epoch from where the last one has left its
+    generator, which begins anew on resume, so that later epochs have other prompts: here the epoch seeds it. Rollouts
+    that are still to be learned from are gone and are made anew, by newer weights (as intended by
+    https://github.com/huggingface/trl/pull/3148), and the place in them begins at 0 again, so that all later rollouts
+    are made at other steps: here both are in the checkpoint, as `rollouts.json` and one file per rank.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.add_callback(_SeedEpoch(self))
+
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler:
+        self.epoch_sampler = _EpochSampler(super()._get_train_sampler(dataset))
+        return self.epoch_sampler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self._is_in_rollout():
+            parts = {f"{part}/{key}": value.contiguous().clone()
+                     for part, batch in enumerate(self._buffered_inputs) for key, value in batch.items()}  # fmt: skip
+            save_file(parts, self._rollouts(folder))
+        if self.args.should_save:
+            (folder / "rollouts.json").write_text(json.dumps({"step": self._step}))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
+        self._step = json.loads((folder / "rollouts.json").read_text())["step"]
+        if self._is_in_rollout():
+            path = self._rollouts(folder)
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing: this checkpoint was written by fewer processes")
+            self._buffered_inputs = [{} for _ in range(self.args.steps_per_generation)]
+            for name, value in load_file(path).items():
+                part, key = name.split("/")
+                self._buffered_inputs[int(part)][key] = value.to(self.accelerator.device)
+
+    def _is_in_rollout(self) -> bool:
+        return self._step % (self.args.steps_per_generation * self.num_iterations) != 0
+
+    def _rollouts(self, folder: Path) -> Path:
+        return folder / f"rollouts-{self.accelerator.process_index}.safetensors"
+
+
+class _EpochSampler(Sampler):
+    """trl's RepeatSampler with an order of each epoch that depends on nothing else."""
+
+    def __init__(self, sampler: Any):
+        self.sampler, self.epoch = sampler, 0
+
+    def __iter__(self) -> Iterator[int]:
+        if self.sampler.shuffle:
+            self.sampler.generator.manual_seed((self.sampler.seed or 0) + self.epoch)
+        return iter(self.sampler)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+class _SeedEpoch(TrainerCallback):
+    # accelerate's set_epoch does not reach a custom sampler behind the wrappers of several processes
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.epoch_sampler.epoch = int((state.epoch or 0) + 1e-6)

@@ -152,6 +152,8 @@ def fit(
     if trainer.eval_dataset is not None:
         evaluated = trainer.evaluate()
         metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}
+    if hasattr(trainer, "samples"):
+        tracking.table("completions", trainer.samples())
     save(trainer, step.output)
     if keep_optimizer and trainer.accelerator.is_main_process:
         optimizer_state.save(trainer, step.output)

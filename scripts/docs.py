@@ -68,11 +68,13 @@ def prose(text: str) -> str:
 def kind(hint: typing.Any) -> str:
     """A type as a reader of YAML would say it."""
     if typing.get_origin(hint) is typing.Annotated:
-        return "reward block" if hint is plugins.RewardBlock else "data"
+        return "reward block" if hint in (plugins.RewardBlock, plugins.ConstrainedReward) else "data"
     if hint is Reward:
         return "reward block"
     if isinstance(hint, type) and typing.get_origin(hint) is None:
         name = hint.__name__
+        if dataclasses.is_dataclass(hint) and not hint.__module__.startswith("trl"):
+            return f"mapping: {', '.join(f'`{field.name}`' for field in dataclasses.fields(hint))}"
         return f"`trl.{name}`" if dataclasses.is_dataclass(hint) else {"str": "string"}.get(name, name)
     arguments = [kind(argument) for argument in typing.get_args(hint)]
     if typing.get_origin(hint) is dict:

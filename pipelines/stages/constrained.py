@@ -1,0 +1,129 @@
+"""Kind `constrained`: a policy trained on several rewards, each held at its threshold by a Lagrange multiplier (GRPO).
+
+    constrained:
+      model: {model_name_or_path: $sft}
+      data: $prompts
+      method: xi
+      rewards:
+        helpful: {kind: reward_model, path: $helpful, threshold: 1.2}
+        brief: {kind: length, target: 60, threshold: 0.8}
+      train: {beta: 0.1, num_generations: 8, learning_rate: 1e-6, max_completion_length: 256}
+
+Moskovitz et al. 2023 (arXiv 2310.04373). A reward model is good up to a point, past which more of it makes answers
+worse; so each one has a threshold, and `method` says what that means:
+
+    mu      as little KL to the start as possible, with every reward at its threshold or above
+    xi      the same, with every reward at its threshold
+    all     the weighted sum of all rewards, with every one at its threshold or below
+    sat     no multipliers: minus the weighted squared distances of the rewards' means from their thresholds
+    fixed   no multipliers: the weighted sum
+
+In `mu` and `xi` a reward without a threshold is maximised together with minus the KL (as in safe RLHF: `helpful`
+without one, `harmless: {..., threshold: 0}`), and `constraint: at_least | at_most | equal` in a reward's block says
+otherwise for that one. `weight` is a reward's in the sum. `train` holds trl.GRPOConfig's keys; `train.beta` is the
+KL's coefficient, and adapts to `target_kl` (nats per token) where that is given. `use_bias_correction_kl: true` makes
+its gradient that of the KL of the policy to the start. `train.scale_rewards` divides each reward's advantages before
+they are mixed: `none` mixes rewards as they are, `batch` in units of their standard deviations as in the paper,
+`group` (trl's default) of those among a prompt's completions.
+
+A checkpoint holds the multipliers and the rollouts at hand: a run that was killed ends with the weights of one that
+was not. A reward that fails (NaN, infinity, too few scores, an exception) stops the run with the completion named, at
+a checkpoint of the last whole step; `on_failure: abstain | skip_group` goes on without, up to `max_failures` of a
+rollout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import trl
+
+from pipelines import data, plugins, training
+from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
+from pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
+from pipelines.data import Data
+from pipelines.errors import RecipeError
+from pipelines.plugins import ConstrainedReward
+from pipelines.stages import Stage
+
+# set by the methods, or without a meaning for them
+UNUSED = {"reward_weights": "`weight` in the reward's block", "multi_objective_aggregation": "`scale_rewards`"}
+
+
+@dataclass(kw_only=True)
+class Constrained(Stage):
+    """`data` are prompts; further columns go to the rewards. `eval_data` is sampled and scored as
+    `train.eval_strategy`
+
+    says, and at the end.
+    """
+
+    model: trl.ModelConfig
+    data: Data
+    eval_data: Data | None = None
+    rewards: dict[str, ConstrainedReward]
+    method: Literal["mu", "xi", "all", "sat", "fixed"] = "mu"
+    multipliers: MultiplierSettings = field(default_factory=MultiplierSettings)
+    target_kl: float | None = None
+    train: trl.GRPOConfig
+
+    def check(self, step):
+        if not self.rewards:
+            raise RecipeError("name at least one reward", (*step.path, "rewards"))
+        for key, instead in UNUSED.items():
+            if getattr(self.train, key) != plugins.default(trl.GRPOConfig.__dataclass_fields__[key]):
+                raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
+        without = [name for name, block in self.rewards.items() if block.get("threshold") is None]
+        if self.method in ("all", "sat") and without:
+            raise RecipeError(f"`method: {self.method}` needs one", (*step.path, "rewards", without[0], "threshold"))
+        if self.method in ("mu", "xi") and len(without) == len(self.rewards):
+            raise RecipeError("no reward has a `threshold`: `method: fixed` maximises them", (*step.path, "method"))
+        for name, block in self.rewards.items():
+            if "constraint" in block and self.method not in ("mu", "xi"):
+                message = f"`method: {self.method}` says what a threshold means; only mu and xi leave a choice"
+                raise RecipeError(message, (*step.path, "rewards", name, "constraint"))
+        if not self.train.beta > 0 and (self.target_kl is not None or (self.method in ("mu", "xi") and not without)):
+            raise RecipeError(
+                f"is {self.train.beta:g}, trl's default, and the KL to the start is what is to be kept small: try 0.1",
+                (*step.path, "train", "beta"),
+            )
+        if self.target_kl is not None and not self.target_kl > 0:
+            raise RecipeError(f"must be above 0, got {self.target_kl}", (*step.path, "target_kl"))
+        try:
+            self._objective()
+        except ValueError as error:
+            raise RecipeError(str(error), (*step.path, "multipliers")) from error
+        training.check(self, step, data.PROMPTS)
+
+    def run(self, step):
+        from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+
+        functions = []
+        for name, block in self.rewards.items():
+            policy = {key: block[key] for key in plugins.POLICY if key in block}
+            own = {key: value for key, value in block.items() if key not in policy.keys() | plugins.CONSTRAINT}
+            functions.append(
+                RewardFunction(name, plugins.load("rewards", own, (*step.path, "rewards", name)), **policy)
+            )
+        objective = self._objective()
+        found = training.fit(ConstrainedGRPOTrainer, self, step, reward_funcs=functions, objective=objective,
+                             target_kl=self.target_kl)  # fmt: skip
+        multipliers = getattr(objective, "multipliers", None)
+        if multipliers is not None:
+            found |= {f"multipliers/{name}": value for name, value in multipliers.values().items()}
+            found |= {f"lambda/{name}": value for name, value in multipliers.effective().items()}
+        return found
+
+    def _objective(self) -> Objective:
+        kind = METHODS[self.method]
+        weights = {name: block.get("weight", 1.0) for name, block in self.rewards.items()}
+        constraints = {name: Constraint(block["threshold"], block.get("constraint", kind or "equal"))
+                       for name, block in self.rewards.items() if block.get("threshold") is not None}  # fmt: skip
+        if self.method == "fixed":
+            return Fixed(weights)
+        if self.method == "sat":
+            return Saturating(weights, constraints)
+        task: dict[str, Any] = weights if self.method == "all" else {
+            name: weight for name, weight in weights.items() if name not in constraints}  # fmt: skip
+        return Lagrangian(task, Multipliers(constraints, self.multipliers))

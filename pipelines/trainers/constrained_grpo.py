@@ -1,0 +1,222 @@
+"""GRPO on several rewards, whose advantages are mixed anew at every optimizer step
+(pipelines/algorithms/objectives.py).
+
+trl.GRPOTrainer, wrapped: generation, losses, vLLM, logging and evaluation are trl's. Every completion carries one
+advantage per reward through trl's buffer of rollouts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from trl import GRPOTrainer
+
+import rewards
+from pipelines.algorithms.objectives import Objective
+from pipelines.seams import ExactRollouts
+from rewards import RewardFailure
+
+STATE = "objective.json"
+KL_RATE, KL_CLIP = 0.1, 0.2  # of the adaptive KL coefficient (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593)
+
+
+class RewardFunction:
+    """A reward as trl calls it, under its name in the recipe. What has failed is None, and kept in `failures`."""
+
+    def __init__(self, name: str, reward: Callable[..., Any], *, on_failure: str = "stop", max_failures: float = 0.05):
+        self.__name__, self.reward, self.on_failure, self.max_failures = name, reward, on_failure, max_failures
+        self.failures: dict[int, RewardFailure] = {}
+
+    def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
+        found = rewards.outcomes(self.reward, prompts, completions, name=self.__name__, **columns)
+        self.failures = {at: each for at, each in enumerate(found) if isinstance(each, RewardFailure)}
+        return [None if at in self.failures else outcome for at, outcome in enumerate(found)]
+
+
+class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
+    """`reward_funcs` are RewardFunctions; `objective` says how their advantages are mixed, by their names.
+
+    An advantage is a reward minus its mean over the prompt's completions, divided as `args.scale_rewards` says by the
+    standard deviation of that reward (over the prompt's completions, the batch, or not at all: only then is the mix
+    the Lagrangian's gradient). A completion that a reward has not scored has its advantage 0. `args.beta` times the
+    objective's weight is the KL penalty's; with `target_kl` (nats per token) it adapts to that.
+
+    Logs for each constraint its threshold, violation, multiplier and lambda (the multiplier in units of the task).
+    A reward's failure stops all ranks with the completion named, at a checkpoint of the last whole step.
+    """
+
+    def __init__(self, *, objective: Objective, target_kl: float | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.objective, self.target_kl = objective, target_kl
+        self.warned: set[str] = set()
+
+    def samples(self, count: int = 20) -> list[dict[str, Any]]:
+        """The last completions that were trained on, with what each reward has said of them."""
+        logs = self._logs
+        columns = {"prompt": logs["prompt"], "completion": logs["completion"], **logs["rewards"]}
+        rows = zip(*(list(values)[-count:] for values in columns.values()), strict=True)
+        return [{key: rewards.text(value) if key in ("prompt", "completion") else value
+                 for key, value in zip(columns, row, strict=True)} for row in rows]  # fmt: skip
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        found = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # (all ranks' N, K)
+        self._settle_failures(found, len(prompts))
+        self._rewards = found
+        if self.model.training:
+            means = torch.nanmean(found.double(), dim=0).tolist()  # per completion, whatever its length
+            self.objective.observe(dict(zip(self.reward_func_names, means, strict=True)))
+        self.reward_weights = self._weights()[1].cpu()  # of trl's metric `reward`
+        return found
+
+    def _settle_failures(self, found: Tensor, count: int) -> None:
+        """What each reward's `on_failure` says, on all ranks alike. Raises RewardFailure where that is to stop."""
+        group = self.num_generations if self.model.training else self.num_generations_eval
+        ours = [
+            [(at, each.reason, each.sample) for at, each in reward.failures.items()] for reward in self.reward_funcs
+        ]
+        for column, reward in enumerate(self.reward_funcs):
+            every = gather_object([ours[column]])
+            failed = [(rank * count + at, *rest) for rank, part in enumerate(every) for at, *rest in part]
+            allowed = 0 if reward.on_failure == "stop" else reward.max_failures * len(found)
+            if len(failed) > allowed:
+                index, reason, sample = failed[0]
+                raise RewardFailure(
+                    f"{reason} ({len(failed)} of {len(found)} completions of the rollout after step "
+                    f"{self.state.global_step} failed)",
+                    reward=reward.__name__, index=index, sample=sample,
+                )  # fmt: skip
+            if reward.on_failure == "skip_group":
+                for index, *_ in failed:
+                    start = index - index % group
+                    found[start : start + group, column] = math.nan
+
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        group = self.num_generations if self.model.training else self.num_generations_eval
+        grouped = self._rewards.view(-1, group, self._rewards.shape[-1])
+        advantages = grouped - grouped.nanmean(dim=1, keepdim=True)
+        if self.scale_rewards == "group":
+            advantages = advantages / (_nanstd(grouped, 1) + 1e-4)
+        elif self.scale_rewards == "batch":
+            advantages = advantages / (_nanstd(self._rewards, 0) + 1e-4)
+        start = self.accelerator.process_index * len(inputs)
+        flat = advantages.nan_to_num(0.0).flatten(0, 1)
+        output["advantages_by_reward"] = flat[start : start + len(inputs)]
+        return output
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        task, weights = self._weights()
+        mixed = inputs["advantages_by_reward"] @ weights
+        coefficient, self.beta = self.beta, self.beta * task
+        try:
+            batch = _trimmed({**inputs, "advantages": mixed})
+            return super().compute_loss(model, batch, return_outputs, num_items_in_batch)
+        finally:
+            self.beta = coefficient
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        begins = self._step % self.current_gradient_accumulation_steps == 0
+        before = _random_state() if begins else None
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except RewardFailure:
+            if begins and self.state.global_step:
+                self._save_as_it_was(before)
+            raise
+        if self.accelerator.sync_gradients:
+            self._report()
+            self.objective.step()
+            if self.target_kl is not None:
+                excess = (self._metrics["train"]["kl"][-1] - self.target_kl) / self.target_kl
+                self.beta *= 1 + KL_RATE * max(-KL_CLIP, min(KL_CLIP, excess))
+        return loss
+
+    def _weights(self) -> tuple[float, Tensor]:
+        task, weights = self.objective.weights()
+        found = torch.tensor([weights.get(name, 0.0) for name in self.reward_func_names])
+        return task, found.to(self.accelerator.device)
+
+    def _report(self) -> None:
+        """The numbers by which this step was taken."""
+        logged = self._metrics["train"]
+        logged["kl_coefficient"].append(self.beta * self.objective.weights()[0])
+        multipliers = getattr(self.objective, "multipliers", None)
+        if multipliers is None:
+            return
+        values, effective = multipliers.values(), multipliers.effective()
+        for name, constraint in multipliers.constraints.items():
+            logged[f"thresholds/{name}"].append(constraint.threshold)
+            logged[f"violations/{name}"].append(constraint.violation(multipliers.state.means[name]))
+            logged[f"multipliers/{name}"].append(values[name])
+            logged[f"lambda/{name}"].append(effective[name])
+        for kind, words in multipliers.warnings().items():
+            if kind not in self.warned and self.accelerator.is_main_process:
+                print(f"    warning: step {self.state.global_step}: {words}", flush=True)
+            self.warned.add(kind)
+
+    def _save_as_it_was(self, random_state: tuple) -> None:
+        """A checkpoint of the last whole step: the one at hand has computed nothing yet but a rollout."""
+        _set_random_state(random_state)
+        if not (self._objective_file().parent / "complete.json").exists():
+            self._save_checkpoint(self.model, trial=None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _objective_file(self) -> Path:
+        return Path(self._get_output_dir(trial=None)) / f"checkpoint-{self.state.global_step}" / STATE
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        state = {"objective": self.objective.state_dict(), "beta": self.beta}
+        if any(other != state for other in gather_object([state])):
+            raise RuntimeError("the processes have come to different multipliers: a checkpoint would hide it")
+        if self.args.should_save:
+            self._objective_file().write_text(json.dumps(state, indent=1))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = Path(checkpoint) / STATE
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: without its multipliers this checkpoint is another run's")
+        saved = json.loads(path.read_text())
+        self.objective.load_state_dict(saved["objective"])
+        self.beta = saved["beta"]
+
+
+def _nanstd(values: Tensor, dim: int) -> Tensor:
+    """Standard deviation without bias over what is not NaN, 0 for fewer than two numbers; `dim` stays."""
+    count = (~values.isnan()).sum(dim, keepdim=True)
+    squares = (values - values.nanmean(dim, keepdim=True)).square().nansum(dim, keepdim=True)
+    return (squares / (count - 1).clamp(min=1)).sqrt()
+
+
+def _trimmed(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch without the columns on the right that are padding in all of its completions."""
+    mask = batch["completion_mask"]
+    width, used = mask.shape[1], max(1, int(mask.any(0).sum()))
+    return {key: value[:, :used] if isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] == width
+            and key not in ("prompt_ids", "prompt_mask", "advantages_by_reward") else value
+            for key, value in batch.items()}  # fmt: skip
+
+
+def _random_state() -> tuple:
+    device = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
+
+
+def _set_random_state(state: tuple) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    if state[3] is not None:
+        torch.cuda.set_rng_state_all(state[3])

@@ -1,0 +1,362 @@
+"""Training on several rewards by multipliers: the gradient, exact resumption, failures of rewards, and mistakes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import ROOT
+from run_steps import run_recipe, write_recipe
+from safetensors.torch import load_file
+
+from pipelines import artifacts, tracking
+from pipelines.recipe import Recipe
+from scripts import train
+
+TRAIN = {"beta": 0.1, "use_bias_correction_kl": True, "scale_rewards": "none", "num_generations": 4,
+         "max_completion_length": 8, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "max_steps": 7,
+         "logging_steps": 1, "save_steps": 1, "gradient_checkpointing": False}  # fmt: skip
+REWARDS = {"brief": {"kind": "length", "target": 5, "unit": "characters", "threshold": 0.5},
+           "as": {"kind": "pattern", "regex": "a", "count": True, "threshold": 0.4}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    """Ten prompts: an epoch of five steps of two, so that seven steps reach into the second."""
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3) + str(i)}]} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def stages(model, prompts, **options):
+    train_ = {**TRAIN, **options.pop("train", {})}
+    block = {"model": {"model_name_or_path": model}, "data": prompts, "method": "xi", "rewards": REWARDS}
+    return {"constrained": {**block, **options, "train": train_}}
+
+
+def logged(step):
+    return [row for row in tracking.read(step.dir / "metrics.jsonl") if "train/loss" in row]
+
+
+def sha256(step):
+    return artifacts.read_done(step.dir)["files"]["model.safetensors"]["sha256"]
+
+
+@pytest.fixture(scope="module")
+def ran(model, prompts, tmp_path_factory):
+    return run_recipe(tmp_path_factory.mktemp("constrained"), {**stages(model, prompts), "report": {}})
+
+
+@pytest.mark.parametrize("method", ["mu", "xi", "all", "sat", "fixed"])
+def test_the_gradient_is_that_of_the_lagrangian(method, model, prompts, tmp_path, monkeypatch):
+    """A tabular policy of five answers, each as often in the batch as it is likely: then means are expectations."""
+    from pipelines.algorithms.lagrange import Constraint, Multipliers
+    from pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Saturating
+
+    counts = torch.tensor([1, 2, 3, 4, 10])
+    answers = torch.repeat_interleave(torch.arange(5), counts)[:, None]  # (20, 1)
+    logits = (counts / 20).log().requires_grad_()
+    reference = torch.tensor([0.3, 0.1, 0.1, 0.3, 0.2]).log()
+    table = torch.tensor([[0.0, 1, 0, 1, 0.5], [2.0, -1, 0.3, 0, 1]])  # rewards of the answers
+    found = table @ (counts / 20)
+    weights = {"brief": 0.7, "as": 1.3}
+    kind = METHODS[method] or "equal"
+    constraints = {"brief": Constraint(0.6, kind), "as": Constraint(0.2, kind)}
+    objective = {"fixed": lambda: Fixed(weights), "sat": lambda: Saturating(weights, constraints)}.get(
+        method, lambda: Lagrangian(weights if method == "all" else {}, Multipliers(constraints))
+    )()
+    objective.observe(dict(zip(REWARDS, found.tolist(), strict=True)))
+
+    subject = trainer(model, prompts, tmp_path, objective, loss_type="grpo")
+    monkeypatch.setattr(
+        subject,
+        "_get_per_token_logps_and_entropies",
+        lambda *args, **kwargs: (logits.log_softmax(-1)[answers], torch.zeros(20, 1), None),
+    )
+    batch = {"prompt_ids": answers, "prompt_mask": torch.ones_like(answers), "completion_ids": answers,
+             "completion_mask": torch.ones_like(answers), "ref_per_token_logps": reference[answers],
+             "advantages_by_reward": (table - found[:, None]).T[answers[:, 0]],
+             "num_items_in_batch": torch.tensor(20)}  # fmt: skip
+    subject.current_gradient_accumulation_steps = 1
+    subject.compute_loss(subject.model, batch).backward()
+    ours, logits.grad = logits.grad, None
+
+    policy = logits.softmax(-1)
+    values = dict(zip(REWARDS, table @ policy, strict=True))
+    kl = 0.1 * (policy * (logits.log_softmax(-1) - reference)).sum()
+    total = sum(weights[name] * values[name] for name in REWARDS)
+    if method == "fixed":
+        lagrangian = total - kl
+    elif method == "sat":
+        lagrangian = -sum(weights[n] * (values[n] - constraints[n].threshold) ** 2 for n in REWARDS) - kl
+    else:
+        s = objective.multipliers.values()
+        task = (total if method == "all" else 0) - kl
+        lagrangian = (2 - sum(s.values())) * task + sum(
+            s[n] * constraints[n].sign * (values[n] - constraints[n].threshold) for n in REWARDS
+        )
+    (-lagrangian).backward()
+    torch.testing.assert_close(ours, logits.grad, atol=1e-6, rtol=1e-5)
+    assert ours.abs().max() > 1e-3
+
+
+def trainer(model, prompts, folder, objective, **options):
+    import trl
+    from datasets import load_dataset
+
+    from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+    from rewards.length import Length
+    from rewards.pattern import Pattern
+
+    functions = [RewardFunction("brief", Length(target=5, unit="characters")),
+                 RewardFunction("as", Pattern(regex="a", count=True))]  # fmt: skip
+    args = trl.GRPOConfig(str(folder), use_cpu=True, bf16=False, report_to="none", **{**TRAIN, **options})
+    data = load_dataset("json", data_files=prompts, split="train")
+    return ConstrainedGRPOTrainer(
+        objective=objective, model=model, reward_funcs=functions, args=args, train_dataset=data
+    )
+
+
+def test_advantages_travel_with_the_rollout_and_are_trls_for_a_fixed_mix(model, prompts, tmp_path):
+    from pipelines.algorithms.objectives import Fixed
+
+    subject = trainer(model, prompts, tmp_path, Fixed({"brief": 0.3, "as": 2.0}), steps_per_generation=3)
+    subject.model.train()
+    subject.current_gradient_accumulation_steps = 1
+    batch = subject._prepare_inputs([{"prompt": row["prompt"]} for row in subject.train_dataset.select([0] * 24)])
+    assert batch["advantages_by_reward"].shape == (8, 2)
+    mixed = batch["advantages_by_reward"] @ torch.tensor([0.3, 2.0])
+    torch.testing.assert_close(mixed, batch["advantages"], atol=1e-6, rtol=0)
+
+
+def test_padding_at_the_end_is_left_out_and_changes_nothing():
+    from pipelines.trainers.constrained_grpo import _trimmed
+
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
+    batch = {
+        "completion_mask": mask,
+        "completion_ids": mask.clone(),
+        "ref_per_token_logps": mask.float(),
+        "prompt_ids": torch.ones(2, 4),
+        "advantages_by_reward": torch.ones(2, 4),
+        "advantages": torch.ones(2),
+    }
+    found = _trimmed(batch)  # fmt: skip
+    for key in ("completion_mask", "completion_ids", "ref_per_token_logps"):
+        assert torch.equal(found[key], batch[key][:, :2])
+    assert found["prompt_ids"].shape == found["advantages_by_reward"].shape == (2, 4)
+
+
+def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
+    rows = logged(ran["constrained"])
+    assert len(rows) == 7
+    for name, threshold in (("brief", 0.5), ("as", 0.4)):
+        assert rows[0][f"train/multipliers/{name}"] == 0  # xi begins at 0
+        for row in rows:
+            missing = threshold - row[f"train/rewards/{name}/mean"]
+            assert row[f"train/violations/{name}"] == pytest.approx(missing, abs=1e-6)
+        moved = [after[f"train/multipliers/{name}"] - before[f"train/multipliers/{name}"]
+                 for before, after in pairwise(rows)]  # fmt: skip
+        assert moved[0] * rows[0][f"train/violations/{name}"] > 0
+        s = {n: rows[-1][f"train/multipliers/{n}"] for n in ("brief", "as")}
+        assert rows[-1][f"train/lambda/{name}"] == pytest.approx(s[name] / (2 - sum(s.values())))
+    page = (ran["report"].output / "report.html").read_text()
+    for title in ("Rewards and their thresholds", "Multipliers"):
+        assert title in page
+
+
+def resumed(folder, source, at):
+    """A run in `folder` that has only the checkpoint of step `at` of the step `source`, before it is started."""
+    steps = {step.name: step for step in Recipe.load(str(folder / "recipe.yaml")).steps}
+    target = steps[source.name].dir / "checkpoints"
+    target.mkdir(parents=True)
+    shutil.copytree(source.dir / "checkpoints" / f"checkpoint-{at}", target / f"checkpoint-{at}")
+    return steps[source.name]
+
+
+SETTINGS = {
+    "plain": {},
+    "buffered": {"num_iterations": 2, "steps_per_generation": 3},
+    "accumulated": {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "per_device_train_batch_size": 4},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_from_every_step_a_run_ends_with_equal_weights_and_multipliers(setting, model, prompts, tmp_path):
+    """In the first epoch and the second, and between two rollouts, where trl goes another way."""
+    block = stages(model, prompts, train={**SETTINGS[setting], "max_steps": 9, "save_total_limit": 20})
+    first = tmp_path / "undisturbed"
+    first.mkdir()
+    whole = run_recipe(first, block)["constrained"]
+    assert logged(whole)[-1]["train/epoch"] > 1 or setting == "buffered"
+    for at in range(1, 9):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        write_recipe(folder, block, output_dir=str(folder / "runs"))
+        again = resumed(folder, whole, at)
+        assert train.main([str(folder / "recipe.yaml")]) == 0
+        assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == at
+        assert sha256(again) == sha256(whole), f"from step {at}"
+        last = [step.dir / "checkpoints" / "checkpoint-9" for step in (whole, again)]
+        assert (last[0] / "objective.json").read_text() == (last[1] / "objective.json").read_text()
+        for a, b in zip(*(_tensors(torch.load(path / "optimizer.pt")) for path in last), strict=True):
+            assert torch.equal(a, b)
+
+
+def _tensors(tree):
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in _tensors(value)]
+    return [tree] if isinstance(tree, torch.Tensor) else []
+
+
+def two_ranks(recipe):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml",
+               "--num_processes", "2", "scripts/train.py", str(recipe)]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, tmp_path):
+    """That they agree is checked at every checkpoint, or there is none."""
+    block = stages(model, prompts, train={**SETTINGS["buffered"], "per_device_train_batch_size": 4, "max_steps": 9,
+                                          "save_total_limit": 20})  # fmt: skip
+    recipe = write_recipe(tmp_path, block, wandb=False)
+    code, out = two_ranks(recipe)
+    assert code == 0, out
+    (whole,) = Recipe.load(str(recipe)).steps
+    assert artifacts.read_done(whole.dir)["world_size"] == 2
+    for at in (2, 7):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        path = write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
+        again = resumed(folder, whole, at)
+        code, out = two_ranks(path)
+        assert code == 0, out
+        assert sha256(again) == sha256(whole)
+        last = [step.dir / "checkpoints" / "checkpoint-9" / "objective.json" for step in (whole, again)]
+        assert last[0].read_text() == last[1].read_text()
+
+
+@pytest.mark.slow
+def test_a_reward_that_fails_on_one_rank_stops_both_with_its_name(model, prompts, tmp_path):
+    fault = "scores[1] = float('nan') if __import__('os').environ['RANK'] == '1' else scores[1]"
+    (tmp_path / "broken.py").write_text(BROKEN.format(fault=fault))
+    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0}}
+    block = stages(model, prompts, rewards=rewards, train={"per_device_train_batch_size": 4, "save_steps": 100})
+    recipe = write_recipe(tmp_path, block, wandb=False)
+    code, out = two_ranks(recipe)
+    assert code != 0
+    assert "reward 'words' failed on completion 5 " in out
+    (step,) = Recipe.load(str(recipe)).steps
+    (tmp_path / "mended").touch()
+    code, out = two_ranks(recipe)
+    assert code == 0, out
+    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == 3
+
+
+def test_a_checkpoint_without_its_multipliers_is_refused(model, prompts, tmp_path, ran):
+    write_recipe(tmp_path, stages(model, prompts), output_dir=str(tmp_path / "runs"))
+    again = resumed(tmp_path, ran["constrained"], 7)
+    folder = again.dir / "checkpoints" / "checkpoint-7"
+    (folder / "objective.json").unlink()
+    sizes = json.loads((folder / "complete.json").read_text())
+    sizes.pop("objective.json")
+    (folder / "complete.json").write_text(json.dumps(sizes))
+    with pytest.raises(FileNotFoundError, match="without its multipliers"):
+        train.main([str(tmp_path / "recipe.yaml")])
+
+
+BROKEN = """
+from pathlib import Path
+
+def words(completions, trainer_state=None, **columns):
+    scores = [float(len(c[0]["content"])) for c in completions]
+    if trainer_state.global_step >= 3 and not Path(__file__).with_name("mended").exists():
+        {fault}
+    return scores
+"""
+
+
+@pytest.mark.parametrize(("fault", "reason"), [
+    ("scores[2] = float('nan')", "the score is nan"),
+    ("scores[2] = float('inf')", "the score is inf"),
+    ("scores = scores[:5]", "5 scores came back for 8 completions"),
+])  # fmt: skip
+def test_a_reward_that_fails_stops_at_a_checkpoint_and_the_same_command_goes_on(
+    fault, reason, model, prompts, tmp_path, capsys
+):
+    (tmp_path / "broken.py").write_text(BROKEN.format(fault=fault))
+    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0},
+               "as": REWARDS["as"]}  # fmt: skip
+    block = stages(model, prompts, rewards=rewards, train={"save_steps": 100})
+    path = str(write_recipe(tmp_path, block, wandb=False))
+    assert train.main([path]) != 0
+    error = capsys.readouterr().err
+    assert "reward 'words' failed on completion " in error
+    assert reason in error
+    assert "rollout after step 3" in error
+    step = Recipe.load(path).steps[0]
+    assert (step.dir / "checkpoints" / "checkpoint-3" / "complete.json").exists()
+    (tmp_path / "mended").touch()
+    assert train.main([path]) == 0
+    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == 3
+    other = run_recipe(tmp_path, block, output_dir=str(tmp_path / "other"))["constrained"]
+    assert sha256(step) == sha256(other)
+
+
+@pytest.mark.parametrize("policy", ["abstain", "skip_group"])
+def test_failed_completions_can_be_left_out(policy, model, prompts, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN.format(fault="scores[2] = float('nan')"))
+    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0,
+                         "on_failure": policy, "max_failures": 0.2}}  # fmt: skip
+    steps = run_recipe(tmp_path, stages(model, prompts, rewards=rewards))
+    assert all(row["train/loss"] == row["train/loss"] for row in logged(steps["constrained"]))
+    weights = load_file(steps["constrained"].output / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_another_threshold_makes_only_what_follows_pending(model, prompts, tmp_path):
+    scored = {"sample": {"model": {"model_name_or_path": model}, "prompts": prompts, "num_generations": 2},
+              **stages(model, prompts), "report": {}}  # fmt: skip
+    recipe = str(write_recipe(tmp_path, scored))
+    before, after = (Recipe.load(recipe, overrides).steps
+                     for overrides in ([], ["stages.constrained.rewards.as.threshold=0.6"]))  # fmt: skip
+    changed = [a.name for a, b in zip(before, after, strict=True) if a.fingerprint != b.fingerprint]
+    assert changed == ["constrained", "report"]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"train": {"beta": 0.0}}, "stages.constrained.train.beta: is 0, trl's default"),
+    ({"method": "fixed", "rewards": {"as": {**REWARDS["as"], "constraint": "equal"}}}, "mu and xi leave a choice"),
+    ({"rewards": {"as": {"kind": "pattern", "regex": "a"}}}, "no reward has a `threshold`"),
+    ({"method": "all", "rewards": {"as": {"kind": "pattern", "regex": "a"}}}, "as.threshold: `method: all` needs"),
+    ({"rewards": {"as": {**REWARDS["as"], "treshold": 1}}}, "did you mean 'threshold'"),
+    ({"multipliers": {"momentum": 1.5}}, "stages.constrained.multipliers: momentum must be"),
+    ({"multipliers": {"parametrization": "log"}}, "never negative"),
+    ({"train": {"reward_weights": [1.0, 2.0]}}, "use `weight` in the reward's block"),
+    ({"target_kl": -1.0}, "stages.constrained.target_kl: must be above 0"),
+])  # fmt: skip
+def test_mistakes_are_named_before_anything_is_loaded(change, message, model, prompts, tmp_path, capsys):
+    assert train.main([str(write_recipe(tmp_path, stages(model, prompts, **change), wandb=False))]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_kl_coefficient_adapts_to_its_target(model, prompts, tmp_path):
+    """Far below the target it falls by 2 % a step (Ziegler et al. 2019), and is found again on resumption."""
+    steps = run_recipe(tmp_path, stages(model, prompts, method="fixed", target_kl=10.0))
+    found = [row["train/kl_coefficient"] for row in logged(steps["constrained"])]
+    assert found == pytest.approx([0.1 * 0.98**at for at in range(7)])
+
+
+def test_evaluation_moves_no_multiplier(model, prompts, tmp_path, ran):
+    options = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
+    steps = run_recipe(tmp_path, stages(model, prompts, eval_data=prompts, train=options))
+    metrics = artifacts.read_done(steps["constrained"].dir)["metrics"]
+    assert "eval/rewards/brief/mean" in metrics
+    rows = [logged(each["constrained"]) for each in (ran, steps)]
+    assert rows[0][1]["train/multipliers/as"] == rows[1][1]["train/multipliers/as"]  # before the first evaluation
