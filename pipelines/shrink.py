@@ -24,6 +24,7 @@ from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe
 
 FOLDER = Path("runs") / "shrunk"
+GROUPS = {"num_generations": 2, "max_completion_length": 8, "generation_batch_size": None}  # of GRPO
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 # a word in a model's name -> transformers' model_type, the first that fits
@@ -36,6 +37,7 @@ TRAIN = {"max_steps": 2, "num_train_epochs": 1, "per_device_train_batch_size": 2
          "gradient_accumulation_steps": 1, "logging_steps": 1, "save_steps": 1, "warmup_steps": 0, "max_length": 256,
          "bf16": False, "fp16": False, "tf32": None, "gradient_checkpointing": False}  # fmt: skip
 TOKENS = {"eos_token": None, "pad_token": None, "chat_template_path": None}  # of the vocabulary that is not there
+CHANGED = TRAIN | TOKENS | GROUPS
 WORLD = {"sft": 64, "prompts": 12, "pairs": 64, "test": 10}
 QUESTIONS = ["What is 2 + 2?", "Name a colour.", "Say hello.", "Where does rain come from?", "What do cats eat?",
              "Count to three.", "Why is the sky blue?", "Tell me a story."]  # fmt: skip
@@ -79,9 +81,7 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
         if hints[key] in (Data, Data | None) and value is not None and not _inside(value, stages):
             yield key, str(rows(kind, key))
         elif key == "train":
-            yield from (
-                (f"train.{name}", (TRAIN | TOKENS).get(name)) for name in value or {} if name in TRAIN | TOKENS
-            )
+            yield from ((f"train.{name}", CHANGED.get(name)) for name in value or {} if name in CHANGED)
         elif key in ("model", "reference") and isinstance(value, Mapping):
             yield from _model(f"{key}.", value, stages)
         elif key == "reference" and isinstance(value, str) and not _inside(value, stages):
@@ -125,12 +125,14 @@ def _reward(block: Any, stages: Mapping[str, Any]) -> Any:
     """A reward's block, with what is outside this machine replaced, also inside composites."""
     if not isinstance(block, Mapping):
         return block
+    own = {key: block[key] for key in plugins.CONSTRAINT if key in block}
     if block.get("kind") in ("remote", "gold"):  # a random model's answers are all alike to a strict judge
-        return {"kind": "length", "target": 5, "unit": "characters"}
+        return {"kind": "length", "target": 5, "unit": "characters", **own}
     changed = {key: _reward(value, stages) if key != "rewards" else
                {n: _reward(v, stages) for n, v in value.items()} for key, value in block.items()}  # fmt: skip
     if block.get("kind") == "reward_model":
         changed = {key: value for key, value in changed.items() if key in ("kind", "path", "normalize", "head")}
+        changed |= own
         if not _inside(block["path"], stages):
             changed |= {"path": model(block["path"], scores=True)}
             changed.pop("normalize", None)

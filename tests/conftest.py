@@ -27,13 +27,20 @@ SHRUNK = [
     "num_attention_heads: 2}",
     "defaults.train.per_device_train_batch_size=4",
     "defaults.train.per_device_eval_batch_size=4",
-    *(f"stages.{stage}.train.max_steps=4" for stage in ("sft", "coverage", "politeness", "dpo", "apo", "curated")),
+    *(
+        f"stages.{stage}.train.max_steps=4"
+        for stage in ("sft", "coverage", "politeness", "dpo", "apo", "constrained", "curated")
+    ),
     "defaults.train.logging_steps=1",
     "defaults.train.save_steps=2",
     "stages.sample.generate.max_new_tokens=8",
     *(f"stages.{stage}.rewards.gold={{kind: length, target: 5, unit: characters}}" for stage in ("apo", "curated")),
     "stages.apo.generate.max_new_tokens=8",
     "stages.curated.generate.max_new_tokens=8",
+    "stages.constrained.train.num_generations=2",
+    "stages.constrained.train.per_device_train_batch_size=4",
+    "stages.constrained.train.max_completion_length=8",
+    "stages.constrained.rewards.gold={kind: length, target: 5, unit: characters, weight: 0}",
     "stages.curated.monitor.stop_if.distinct_2=0",
     "stages.evaluate.generate.max_new_tokens=8",
 ]

@@ -1,0 +1,159 @@
+"""Two reward models pushed too far on the tiny world, and held at thresholds: by every method, over several seeds.
+
+    python benchmarks/constrained_world.py                      # 5 seeds; about 40 minutes on 2 cores
+    python benchmarks/constrained_world.py seeds=2 plot=runs/constrained.svg stages.constrained.train.max_steps=60
+
+Every seed has its own world, language model and reward models (recipes/tiny-constrained.yaml), which all arms share;
+every arm takes the same number of steps and samples. The first three are unconstrained: coverage alone, politeness
+alone, their sum. Then the sum with a part of the weight (the swept control), each method at the recipe's thresholds,
+and xi with the paper's multiplier settings (learning rate 0.1, no proportional term).
+
+The first table has the true reward over the training of the unconstrained arms: its mean over the first steps, at its
+peak and at the end (means over 5 steps, of 64 completions each), and the proxies at that peak. The second has the last
+policy on 300 held-out prompts: the true reward, the proxies, and their distances from the thresholds. Means over seeds
+with standard errors; differences are paired by seed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines import tracking
+from pipelines.algorithms.statistics import mean_stderr
+from pipelines.recipe import Recipe
+from scripts import train
+
+RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny-constrained.yaml")
+STAGE = "stages.constrained."
+FREE = ("coverage alone", "politeness alone", "sum")
+ARMS = {
+    "coverage alone": ["method=fixed", "rewards.politeness.weight=0"],
+    "politeness alone": ["method=fixed", "rewards.coverage.weight=0"],
+    "sum": ["method=fixed"],
+    "sum x 0.3": ["method=fixed", "rewards.coverage.weight=0.3", "rewards.politeness.weight=0.3"],
+    "sum x 0.1": ["method=fixed", "rewards.coverage.weight=0.1", "rewards.politeness.weight=0.1"],
+    "sat": ["method=sat"],
+    "all": ["method=all"],
+    "mu": ["method=mu"],
+    "xi": ["method=xi"],
+    "xi, the paper's": ["method=xi", "multipliers={learning_rate: 0.1}"],
+}
+PROXIES = ("coverage", "politeness")
+BLOCK = 5  # steps
+
+
+def main(words: list[str]) -> None:
+    options = {"seeds": "5", "plot": "", "recipe": RECIPE}
+    given = dict(word.split("=", 1) for word in words)
+    options |= {key: given.pop(key) for key in options if key in given}
+    overrides = ["wandb=false", f"{STAGE}train.logging_steps=1", *(f"{key}={value}" for key, value in given.items())]
+    values = Recipe.load(options["recipe"], overrides).document.values["stages"]["constrained"]["rewards"]
+    thresholds = {name: values[name]["threshold"] for name in PROXIES}
+    found: dict[str, list[dict]] = {name: [] for name in ARMS}
+    for seed in range(int(options["seeds"])):
+        for name, own in ARMS.items():
+            arm = [f"seed={seed}", *overrides, *(STAGE + word for word in own)]
+            found[name].append(run(options["recipe"], arm))
+        say(found, thresholds)
+    if options["plot"]:
+        plot(found, thresholds, options["plot"])
+
+
+def run(recipe: str, words: list[str]) -> dict:
+    """One arm: `policies` of the evaluation, and `series`, the mean rewards and multipliers of every step."""
+    if train.main([recipe, *words]):
+        sys.exit(1)
+    steps = {step.name: step for step in Recipe.load(recipe, words).steps}
+    policies = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
+    rows = [row for row in tracking.read(steps["constrained"].dir / "metrics.jsonl") if "train/loss" in row]
+    names = [key for key in rows[0] if key.startswith(("train/rewards/", "train/multipliers/"))]
+    series = {key.split("/", 1)[1].removesuffix("/mean"): [row[key] for row in rows] for key in names}
+    return {"policies": policies, "series": series}
+
+
+def blocks(values: list[float]) -> list[float]:
+    """Means over BLOCK steps."""
+    return [sum(values[at : at + BLOCK]) / BLOCK for at in range(0, len(values) - BLOCK + 1, BLOCK)]
+
+
+def say(found: dict[str, list[dict]], thresholds: dict[str, float]) -> None:
+    seeds = len(found["sum"])
+    print(f"\ntrue reward while the proxies are pushed, {seeds} seeds")
+    row("arm", "first", "peak", "last", "last - peak", "step", *(f"{name} there" for name in PROXIES))
+    for name in FREE:
+        runs = [{key: blocks(values) for key, values in each["series"].items()} for each in found[name]]
+        gold = [each["rewards/gold"] for each in runs]
+        peaks = [max(range(len(each)), key=each.__getitem__) for each in gold]
+        row(name, cell([each[0] for each in gold]), cell([each[at] for each, at in zip(gold, peaks, strict=True)]),
+            cell([each[-1] for each in gold]), cell([each[-1] - max(each) for each in gold]),
+            cell([float((at + 1) * BLOCK) for at in peaks], 0),
+            *(cell([each[f"rewards/{proxy}"][at] for each, at in zip(runs, peaks, strict=True)], 2)
+              for proxy in PROXIES))  # fmt: skip
+    print(f"\nthe last policy on held-out prompts, {seeds} seeds; thresholds {thresholds}")
+    row("arm", "gold", *PROXIES, *(f"|{name} off|" for name in PROXIES), "KL", "tokens", "gold - sum")
+    starts = [each["policies"]["sft"] for each in found["sum"]]
+    unconstrained = [each["policies"]["constrained"] for each in found["sum"]]
+    for name, policies in {"the start": starts, **{n: [e["policies"]["constrained"] for e in r]
+                                                   for n, r in found.items()}}.items():  # fmt: skip
+        means = {reward: [policy["rewards"][reward]["mean"] for policy in policies] for reward in ("gold", *PROXIES)}
+        gaps = [p["rewards"]["gold"]["mean"] - u["rewards"]["gold"]["mean"]
+                for p, u in zip(policies, unconstrained, strict=True)]  # fmt: skip
+        row(name, cell(means["gold"]), *(cell(means[proxy], 2) for proxy in PROXIES),
+            *(cell([abs(mean - thresholds[proxy]) for mean in means[proxy]], 2) for proxy in PROXIES),
+            cell([policy["kl"]["mean"] for policy in policies], 1),
+            cell([policy["length"]["mean"] for policy in policies], 1), cell(gaps))  # fmt: skip
+    sys.stdout.flush()
+
+
+def cell(values: list[float], digits: int = 3) -> str:
+    mean, stderr = mean_stderr(values)
+    return f"{mean:.{digits}f} +- {stderr:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
+
+
+def row(first: str, *cells: str) -> None:
+    print(f"{first:17}" + "".join(f"{each:>18}" for each in cells))
+
+
+def plot(found: dict[str, list[dict]], thresholds: dict[str, float], path: str) -> None:
+    """The true reward against each proxy, and rewards and multipliers over the steps, means over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    def mean(name: str, key: str) -> list[float]:
+        return blocks([sum(each) / len(each) for each in zip(*(r["series"][key] for r in found[name]), strict=True)])
+
+    figure, axes = pyplot.subplots(2, 3, figsize=(10, 5.6), layout="constrained")
+    shown = ("sum", "all", "sat", "mu", "xi")
+    for column, proxy in enumerate(PROXIES):
+        for name in shown:
+            axes[0][column].plot(mean(name, f"rewards/{proxy}"), mean(name, "rewards/gold"), label=name, lw=1.1)
+        axes[0][column].axvline(thresholds[proxy], color="0.6", lw=0.8, ls="--")
+        axes[0][column].set(xlabel=proxy, ylabel="true reward")
+        for name in shown:
+            axes[1][column].plot(range(BLOCK, 10**6, BLOCK)[: len(mean(name, f"rewards/{proxy}"))],
+                                 mean(name, f"rewards/{proxy}"), label=name, lw=1.1)  # fmt: skip
+        axes[1][column].axhline(thresholds[proxy], color="0.6", lw=0.8, ls="--")
+        axes[1][column].set(xlabel="step", ylabel=proxy)
+    for name, style in (("mu", "-"), ("xi", "--"), ("xi, the paper's", ":")):
+        for proxy in PROXIES:
+            path_ = mean(name, f"multipliers/{proxy}")
+            axes[1][2].plot(range(BLOCK, 10**6, BLOCK)[: len(path_)], path_, style, label=f"{name}: {proxy}", lw=1.1)
+    for name in shown:
+        path_ = mean(name, "rewards/gold")
+        axes[0][2].plot(range(BLOCK, 10**6, BLOCK)[: len(path_)], path_, label=name, lw=1.1)
+    axes[0][2].set(xlabel="step", ylabel="true reward")
+    axes[1][2].set(xlabel="step", ylabel="multiplier")
+    for axis in (axes[0][0], axes[1][2]):
+        axis.legend(frameon=False, fontsize=7)
+    figure.savefig(path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
