@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 
+from pipelines.algorithms import tabular
 from pipelines.algorithms.lagrange import WINDOW, Constraint, Multipliers, MultiplierSettings
 from pipelines.algorithms.objectives import Fixed, Lagrangian, Saturating
 
@@ -25,34 +26,16 @@ def bandit():
 
 def tilted(bandit, lam):
     """The policy pi_0 exp(lambda . r) / Z, (12,)."""
-    p, rewards = bandit
-    logits = np.log(p) + np.asarray(lam) @ rewards
-    found = np.exp(logits - logits.max())
-    return found / found.sum()
+    return np.exp(tabular.tilted(np.log(bandit[0]), bandit[1], lam))
 
 
 def means(bandit, policy):
     return dict(zip("ab", bandit[1] @ policy, strict=True))
 
 
-def descend(bandit, multipliers, steps, rate=1.0):
-    """Primal-dual descent: the policy by exact gradient ascent on its logits, one multiplier step after each.
-
-    The policy's gradient is pi (A_mix - E A_mix) with A_mix = w_0 (-log pi / pi_0) + sum w_i r_i, by natural gradient
-    (divided by pi), as in soft policy iteration.
-    """
-    p, rewards = bandit
-    logits = np.log(p).copy()
-    for _ in range(steps):
-        policy = np.exp(logits - logits.max())
-        policy /= policy.sum()
-        multipliers.observe(means(bandit, policy))
-        task, weights = multipliers.weights()
-        mixed = task * (np.log(p) - np.log(policy)) + weights["a"] * rewards[0] + weights["b"] * rewards[1]
-        logits = np.log(policy) + rate * mixed / max(1.0, task)
-        multipliers.step()
-    policy = np.exp(logits - logits.max())
-    return policy / policy.sum()
+def descend(bandit, multipliers, steps, rate):
+    rewards = dict(zip("ab", bandit[1], strict=True))
+    return np.exp(tabular.primal_dual(np.log(bandit[0]), rewards, multipliers, steps, rate))
 
 
 def solve(bandit, kinds, lam, **settings):

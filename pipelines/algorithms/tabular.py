@@ -1,7 +1,8 @@
-"""Accelerated preference optimisation on a softmax over n actions, in float64: every iterate in closed form.
+"""Accelerated and constrained preference optimisation on a softmax over n actions, in float64: exact iterates.
 
-He, Yuan and Gu 2024 (https://arxiv.org/abs/2410.06293). A policy is its log-probabilities, an array (..., n); leading
-axes are independent instances. b is the strength of the KL term (DPO's beta; SPPO's 1 / eta), alpha the momentum.
+He, Yuan and Gu 2024 (https://arxiv.org/abs/2410.06293); for constraints Moskovitz et al. 2023 (2310.04373). A policy
+is its log-probabilities, an array (..., n); leading axes are independent instances. b is the strength of the KL term
+(DPO's beta; SPPO's 1 / eta), alpha the momentum.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pipelines.algorithms.lagrange import Multipliers
 from pipelines.algorithms.momentum import coefficients
 
 
@@ -135,3 +137,29 @@ def total_variation_bound(log_reference: np.ndarray, reward: np.ndarray, gamma: 
     mass, best = np.exp(log_reference), reward == first[..., None]
     odds = np.where(best, 0.0, mass).sum(-1) / np.where(best, mass, 0.0).sum(-1)  # exact where 1 - p* is not
     return odds * np.exp(-gamma * (first - second))
+
+
+def tilted(log_reference: np.ndarray, rewards: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
+    """log pi_lambda = log pi_ref + sum_i lambda_i r_i + constant, (n,): the saddle point's policy.
+
+    `rewards` is (N, n), `multipliers` (N,), in units of the KL (arXiv 2310.04373, section 4).
+    """
+    return normalise(log_reference + np.asarray(multipliers) @ rewards)
+
+
+def primal_dual(
+    log_reference: np.ndarray, rewards: dict[str, np.ndarray], multipliers: Multipliers, steps: int, rate: float
+) -> np.ndarray:
+    """log pi, (n,), after `steps` of natural policy gradient on the mixed advantage and of the multipliers, in turns.
+
+    The task is minus the KL to the reference; advantages and means are exact.
+    """
+    log_policy = log_reference
+    for _ in range(steps):
+        policy = np.exp(log_policy)
+        multipliers.observe({name: float(policy @ reward) for name, reward in rewards.items()})
+        task, weights = multipliers.weights()
+        mixed = task * (log_reference - log_policy) + sum(weights[name] * rewards[name] for name in rewards)
+        log_policy = normalise(log_policy + rate * mixed / max(1.0, task))
+        multipliers.step()
+    return log_policy

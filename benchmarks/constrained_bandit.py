@@ -1,0 +1,61 @@
+"""Multipliers on twelve answers and two rewards, where everything is known: the saddle point, slack, and what is out
+of reach.
+
+    python benchmarks/constrained_bandit.py                 # half a minute on one core
+    python benchmarks/constrained_bandit.py instances=100 steps=20000
+
+Random reference policies and rewards. The policy goes up the exact gradient of the mixed advantage and the
+multipliers down theirs, in turns, from the paper's start. Thresholds are those that known multipliers hold; printed
+are the shares of the instances that end within 1e-6 of them, and the largest distance.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from pipelines.algorithms import tabular
+from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
+
+ANSWERS = 12
+# (what, kind of both constraints, the multipliers that hold the thresholds, distance of b below its mean then)
+CASES = (
+    ("inside of lambda_i < (1 + sum lambda) / 2", "at_least", (0.8, 0.6), 0.0),
+    ("inside, equal", "equal", (0.8, 0.6), 0.0),
+    ("outside", "at_least", (0.3, 2.5), 0.0),
+    ("outside, equal, of either sign", "equal", (1.0, -2.0), 0.0),
+    ("slack: b has more than its threshold", "at_least", (0.8, 0.0), 0.2),
+)
+
+
+def main(instances: str = "20", steps: str = "20000") -> None:
+    print(f"{'case':44}{'parametrization':>17}{'reached':>9}{'largest distance':>18}{'of lambda':>12}")
+    for words, kind, lam, below in CASES:
+        for form in ("bounded", "softplus", "projected", *(("log",) if kind == "at_least" else ())):
+            found = [solve(seed, form, kind, np.array(lam), below, int(steps)) for seed in range(int(instances))]
+            reached = sum(distance < 1e-6 for distance, _ in found) / len(found)
+            distance, error = (max(each) for each in zip(*found, strict=True))
+            print(f"{words:44}{form:>17}{reached:>8.0%}{distance:>18.1e}{error:>12.1e}")
+
+
+def solve(seed: int, form: str, kind: str, lam: np.ndarray, below: float, steps: int) -> tuple[float, float]:
+    """How far the means are on the wrong side of their thresholds, and the multipliers off, at most."""
+    rng = np.random.default_rng(seed)
+    log_reference, table = np.log(rng.dirichlet(np.ones(ANSWERS))), rng.standard_normal((2, ANSWERS))
+    target = table @ np.exp(tabular.tilted(log_reference, table, lam))
+    thresholds = dict(zip("ab", target - np.array([0.0, below]), strict=True))
+    settings = MultiplierSettings(parametrization=form, learning_rate=0.5, max_grad_norm=10)
+    multipliers = Multipliers({name: Constraint(theta, kind) for name, theta in thresholds.items()}, settings)
+    rewards = dict(zip("ab", table, strict=True))
+    means = table @ np.exp(tabular.primal_dual(log_reference, rewards, multipliers, steps, 0.3))
+    missing = [multipliers.constraints[name].violation(mean) for name, mean in zip(thresholds, means, strict=True)]
+    distance = max(max(0.0, each) if kind == "at_least" else abs(each) for each in missing)
+    return distance, float(np.abs(np.array(list(multipliers.effective().values())) - lam).max())
+
+
+if __name__ == "__main__":
+    main(**dict(word.split("=", 1) for word in sys.argv[1:]))
