@@ -10,8 +10,8 @@ kept ones and a share of real ones, starting from the last round's:
 
 Prints, with standard errors over the seeds, the expected reward, the rewarded mode's share next to that of the exact
 recursion on the modes, the modes alive, and the entropy; then all shares after the last round. Without real data one
-mode is left after three rounds; a fifth of real data keeps all eight, tilted. Choosing at random shows what the model's
-own errors do. `plot` saves samples of the rounds.
+mode is left after three rounds; a fifth of real data keeps all eight, tilted. Choosing at random shows what the
+model's own errors do. `plot` saves samples of the rounds.
 
 The density is a language model of two tokens: x and then y given x, in cells of 0.25, from one multilayer perceptron,
 fitted by cross-entropy. Like a language model it knows nothing of Gaussians, gives every cell some probability, and

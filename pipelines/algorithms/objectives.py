@@ -1,12 +1,14 @@
 """What constrained training makes of several rewards: the weights by which their advantages are mixed at each step.
 
 Every objective has `weights()`, (weight of the KL penalty, weight of each reward's advantage); `observe(means)`, told
-of every rollout before it is learned from; `step()`, after every optimizer step; and its state. Moskovitz et al. 2023
+of every rollout before it is learned from; `step()`, after every optimizer step; `report()`, what to log of it, and
+`warnings()`; and its state. Moskovitz et al. 2023
 (https://arxiv.org/abs/2310.04373), sections 4 and 5.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -20,6 +22,8 @@ class Objective(Protocol):
     def weights(self) -> tuple[float, dict[str, float]]: ...
     def observe(self, means: Mapping[str, float]) -> None: ...
     def step(self) -> None: ...
+    def report(self) -> dict[str, float]: ...
+    def warnings(self) -> dict[str, str]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any]) -> None: ...
 
@@ -44,6 +48,15 @@ class Lagrangian:
     def step(self):
         self.multipliers.step()
 
+    def report(self):
+        multipliers = self.multipliers
+        found = _distances(multipliers.constraints, multipliers.state.means)
+        found |= {f"multipliers/{name}": value for name, value in multipliers.values().items()}
+        return found | {f"lambda/{name}": value for name, value in multipliers.effective().items()}
+
+    def warnings(self):
+        return self.multipliers.warnings()
+
     def state_dict(self):
         return self.multipliers.state_dict()
 
@@ -66,6 +79,12 @@ class Fixed:
     def step(self):
         pass
 
+    def report(self):
+        return {}
+
+    def warnings(self):
+        return {}
+
     def state_dict(self):
         return {}
 
@@ -82,17 +101,27 @@ class Saturating(Fixed):
 
     def __init__(self, task: Mapping[str, float], constraints: Mapping[str, Constraint]):
         super().__init__(task)
-        self.thresholds = {name: constraint.threshold for name, constraint in constraints.items()}
-        self.means = dict(self.thresholds)
+        self.constraints = dict(constraints)
+        self.means = {name: constraint.threshold for name, constraint in constraints.items()}
 
     def weights(self):
-        return 1.0, {name: 2 * self.task[name] * (theta - self.means[name]) for name, theta in self.thresholds.items()}
+        return 1.0, {name: 2 * self.task[name] * (constraint.threshold - self.means[name])
+                     for name, constraint in self.constraints.items()}  # fmt: skip
 
     def observe(self, means):
-        self.means |= {name: means[name] for name in self.thresholds if means[name] == means[name]}
+        self.means |= {name: means[name] for name in self.constraints if math.isfinite(means[name])}
+
+    def report(self):
+        found = _distances(self.constraints, self.means)
+        return found | {f"weights/{name}": weight for name, weight in self.weights()[1].items()}
 
     def state_dict(self):
         return {"means": self.means}
 
     def load_state_dict(self, saved):
         self.means = dict(saved["means"])
+
+
+def _distances(constraints: Mapping[str, Constraint], means: Mapping[str, float]) -> dict[str, float]:
+    found = {f"thresholds/{name}": constraint.threshold for name, constraint in constraints.items()}
+    return found | {f"violations/{name}": constraints[name].violation(mean) for name, mean in means.items()}

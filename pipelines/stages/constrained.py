@@ -109,11 +109,7 @@ class Constrained(Stage):
         objective = self._objective()
         found = training.fit(ConstrainedGRPOTrainer, self, step, reward_funcs=functions, objective=objective,
                              target_kl=self.target_kl)  # fmt: skip
-        multipliers = getattr(objective, "multipliers", None)
-        if multipliers is not None:
-            found |= {f"multipliers/{name}": value for name, value in multipliers.values().items()}
-            found |= {f"lambda/{name}": value for name, value in multipliers.effective().items()}
-        return found
+        return found | objective.report()
 
     def _objective(self) -> Objective:
         kind = METHODS[self.method]

@@ -58,6 +58,7 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
         super().__init__(**kwargs)
         self.objective, self.target_kl = objective, target_kl
         self.warned: set[str] = set()
+        self._begins = True
 
     def samples(self, count: int = 20) -> list[dict[str, Any]]:
         """The last completions that were trained on, with what each reward has said of them."""
@@ -83,9 +84,9 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
         ours = [
             [(at, each.reason, each.sample) for at, each in reward.failures.items()] for reward in self.reward_funcs
         ]
+        every = gather_object([ours])
         for column, reward in enumerate(self.reward_funcs):
-            every = gather_object([ours[column]])
-            failed = [(rank * count + at, *rest) for rank, part in enumerate(every) for at, *rest in part]
+            failed = [(rank * count + at, *rest) for rank, part in enumerate(every) for at, *rest in part[column]]
             allowed = 0 if reward.on_failure == "stop" else reward.max_failures * len(found)
             if len(failed) > allowed:
                 index, reason, sample = failed[0]
@@ -124,15 +125,15 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
             self.beta = coefficient
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        begins = self._step % self.current_gradient_accumulation_steps == 0
-        before = _random_state() if begins else None
+        before = _random_state() if self._begins else None  # a step of the optimizer begins
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
         except RewardFailure:
-            if begins and self.state.global_step:
+            if self._begins and self.state.global_step:
                 self._save_as_it_was(before)
             raise
-        if self.accelerator.sync_gradients:
+        self._begins = self.accelerator.sync_gradients
+        if self._begins:
             self._report()
             self.objective.step()
             if self.target_kl is not None:
@@ -148,17 +149,9 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
     def _report(self) -> None:
         """The numbers by which this step was taken."""
         logged = self._metrics["train"]
-        logged["kl_coefficient"].append(self.beta * self.objective.weights()[0])
-        multipliers = getattr(self.objective, "multipliers", None)
-        if multipliers is None:
-            return
-        values, effective = multipliers.values(), multipliers.effective()
-        for name, constraint in multipliers.constraints.items():
-            logged[f"thresholds/{name}"].append(constraint.threshold)
-            logged[f"violations/{name}"].append(constraint.violation(multipliers.state.means[name]))
-            logged[f"multipliers/{name}"].append(values[name])
-            logged[f"lambda/{name}"].append(effective[name])
-        for kind, words in multipliers.warnings().items():
+        for name, value in {"kl_coefficient": self.beta * self._weights()[0], **self.objective.report()}.items():
+            logged[name].append(value)
+        for kind, words in self.objective.warnings().items():
             if kind not in self.warned and self.accelerator.is_main_process:
                 print(f"    warning: step {self.state.global_step}: {words}", flush=True)
             self.warned.add(kind)
