@@ -5,8 +5,9 @@
 
 Every seed has its own world, language model and reward models (recipes/tiny-constrained.yaml), which all arms share;
 every arm takes the same number of steps and samples. The first three are unconstrained: coverage alone, politeness
-alone, their sum. Then the sum with a part of the weight (the swept control), each method at the recipe's thresholds,
-and xi with the paper's multiplier settings (learning rate 0.1, no proportional term).
+alone, their sum. Then the sum stopped at its best validation step by the true reward, the sum with a part of the
+weight (the swept control), each method at the recipe's thresholds, and xi with the paper's multiplier settings
+(learning rate 0.1, no proportional term).
 
 The first table has the true reward over the training of the unconstrained arms: its mean over the first steps, at its
 peak and at the end (means over 5 steps, of 64 completions each), and the proxies at that peak. The second has the last
@@ -34,6 +35,19 @@ ARMS = {
     "coverage alone": ["method=fixed", "rewards.politeness.weight=0"],
     "politeness alone": ["method=fixed", "rewards.coverage.weight=0"],
     "sum": ["method=fixed"],
+    # stopped where the true reward is best on 40 of the training prompts, held out: what an oracle would do
+    "sum, stopped": [
+        "method=fixed",
+        'data={path: $world/prompts, split: "train[:460]"}',
+        'eval_data={path: $world/prompts, split: "train[460:]"}',
+        "train.eval_strategy=steps",
+        "train.eval_steps=5",
+        "train.save_steps=5",
+        "train.per_device_eval_batch_size=80",
+        "train.load_best_model_at_end=true",
+        "train.metric_for_best_model=rewards/gold/mean",
+        "train.greater_is_better=true",
+    ],
     "sum x 0.3": ["method=fixed", "rewards.coverage.weight=0.3", "rewards.politeness.weight=0.3"],
     "sum x 0.1": ["method=fixed", "rewards.coverage.weight=0.1", "rewards.politeness.weight=0.1"],
     "sat": ["method=sat"],

@@ -46,7 +46,10 @@ def build(step: Step, *, dry: bool = False) -> Any:
         from pipelines.training import arguments
 
         checked = plugins.check(cls, options, step.path)
-        return plugins.instance(cls, {**checked, "train": arguments(checked.get("train", {}), step)})
+        try:
+            return plugins.instance(cls, {**checked, "train": arguments(checked.get("train", {}), step)})
+        except ValueError as error:  # trl's own check of settings that have to fit each other
+            raise RecipeError(str(error), (*step.path, "train")) from error
     return plugins.build(cls, options, step.path, dry=dry)
 
 
