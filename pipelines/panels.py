@@ -49,10 +49,10 @@ KINDS = {
     "pair": Kind(results=("rows", "mean_gap")),
     "constrained": Kind(
         {
-            "Rewards and their thresholds": ("train/rewards/*/mean", "train/thresholds/*"),
-            "Violations": ("train/violations/*",),
+            "* and its threshold": ("train/rewards/*/mean", "train/thresholds/*"),
             "Multipliers": ("train/multipliers/*",),
             "lambda (multiplier in units of the task)": ("train/lambda/*",),
+            "Rewards": ("train/rewards/*/mean",),
             "KL (nats per token)": ("train/kl",),
             "Tokens": ("train/completions/mean_length",),
             "Entropy (nats per token)": ("train/entropy",),

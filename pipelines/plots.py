@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -59,7 +59,9 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]
     """(title, SVG) of each panel that has something to show.
 
     `rows` are those of a metrics.jsonl; `panels` maps a title to metric names or patterns (`train/multiplier/*`),
-    each match a curve over the trainer's step. Metrics from an evaluation are marked as points.
+    each match a curve over the trainer's step. Metrics from an evaluation are marked as points, and what never
+    changes, such as a threshold, is a dashed line. A title with `*` stands for a panel each of what `*` is in its
+    last pattern.
     """
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -68,11 +70,22 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]
                 if key not in ("step", "time") and finite(value):
                     series.setdefault(key, []).append((row["step"], value))
     drawn = []
-    for title, patterns in panels.items() or _generic(series).items():
+    for title, patterns in _each(panels, series) if panels else _generic(series).items():
         chosen = {key: sorted(series[key]) for key in matching(series, patterns)}
         if chosen:
             drawn.append((title, _panel(title, chosen)))
     return drawn
+
+
+def _each(panels: Mapping[str, Sequence[str]], series: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
+    for title, patterns in panels.items():
+        if "*" not in title:
+            yield title, patterns
+            continue
+        before, _, after = patterns[-1].partition("*")
+        for key in matching(series, patterns[-1:]):
+            name = key.removeprefix(before).removesuffix(after)
+            yield title.replace("*", name), [pattern.replace("*", name) for pattern in patterns]
 
 
 def _generic(series: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -99,11 +112,12 @@ def _panel(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
         for n, (key, label) in enumerate(zip(series, _labels(list(series)), strict=True)):
             points = _thinned(series[key])
             single = len(points) == 1 or key.startswith("eval")
+            constant = len(points) > 1 and len({round(value, 9) for _, value in points}) == 1
             axes.plot(
                 *zip(*points, strict=True),
-                color=PALETTE[n % SERIES],
-                linestyle="-" if n < SERIES else "--",
-                linewidth=1.4,
+                color=MUTED if constant else PALETTE[n % SERIES],
+                linestyle="--" if constant or n >= SERIES else "-",
+                linewidth=1 if constant else 1.4,
                 marker="o" if single else None,
                 markersize=4,
                 label=label,

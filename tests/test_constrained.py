@@ -165,7 +165,7 @@ def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
         s = {n: rows[-1][f"train/multipliers/{n}"] for n in ("brief", "as")}
         assert rows[-1][f"train/lambda/{name}"] == pytest.approx(s[name] / (2 - sum(s.values())))
     page = (ran["report"].output / "report.html").read_text()
-    for title in ("Rewards and their thresholds", "Multipliers"):
+    for title in ("brief and its threshold", "as and its threshold", "Multipliers"):
         assert title in page
 
 

@@ -285,6 +285,14 @@ def test_curves_of_an_unknown_kind_and_of_patterns():
     assert plots.curves([{"time": 1.0, "rows": 3}, {"step": 1, "train/x": "text"}], {}) == []
 
 
+def test_a_title_with_a_star_is_a_panel_for_each_name():
+    rows = [{"step": n, "r/a/mean": float(n), "r/b/mean": 1.0 - n, "r/c/mean": 0.5, "t/a": 0.1 + 0.2, "t/b": 3.0}
+            for n in range(9)]  # fmt: skip
+    drawn = dict(plots.curves(rows, {"* and its threshold": ["r/*/mean", "t/*"]}))
+    assert list(drawn) == ["a and its threshold", "b and its threshold"]  # c has none
+    assert all("stroke-dasharray" in svg for svg in drawn.values())
+
+
 def test_the_chain_holds_a_lane_while_a_step_is_still_read():
     drawings = plots.chain([[], [0], [0, 1], [2], [9]])
     assert len(drawings) == 5
