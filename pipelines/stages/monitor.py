@@ -126,6 +126,7 @@ class Monitor(Stage):
         from pipelines import generation, training
 
         policy, tokenizer = generation.load(self.policy)
+        context = getattr(policy.config, "max_position_embeddings", None)
         prompts, completions = [], []
         rows = data.load(self.real, (*step.path, "real"))
         for row in rows.select(range(min(REAL_ROWS, len(rows)))):
@@ -136,8 +137,9 @@ class Monitor(Stage):
                 whole = tokenizer(prompt + completion + (tokenizer.eos_token or ""))["input_ids"]
             else:
                 whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=True)["input_ids"]
-            prompts.append(begin)
-            completions.append(whole[len(begin) :])
+            if learned := whole[len(begin) : context]:  # what the model can see of it
+                prompts.append(begin)
+                completions.append(learned)
         found = generation.logprobs(policy, prompts, completions)
         del policy
         training.release()
