@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,9 @@ class Document:
             target[path[-1]] = value
         self._mark(path, value, origin, line)
 
-    def merge(self, path: tuple[str, ...], source: tuple[str, ...], skip: Container[str] = ()) -> None:
+    def merge(self, path: tuple[str, ...], source: tuple[str, ...]) -> None:
         """Copies what `source` has and `path` has not, keeping the lines and calling the origin "defaults"."""
         for key, value in self.at(source).items():
-            if key in skip:
-                continue
             here, there = (*path, key), (*source, key)
             mine = self.at(path)
             if key in mine and isinstance(mine[key], dict) and isinstance(value, dict):

@@ -209,12 +209,6 @@ def hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
-def settings(cls: type, key: str) -> set[str]:
-    """The keys of a dataclass's field whose type is another dataclass; none for other fields."""
-    hint = bare(hints(cls).get(key))
-    return set(hint.__dataclass_fields__) if dataclasses.is_dataclass(hint) else set()
-
-
 def bare(hint: Any) -> Any:
     """The type of an annotation without `Annotated` and without `| None`."""
     if typing.get_origin(hint) is typing.Annotated:

@@ -166,7 +166,7 @@ class _Planner:
         for key in defaults:
             if key in keys:
                 if isinstance(defaults[key], dict) and isinstance(block.setdefault(key, {}), dict):
-                    self.document.merge((*path, key), ("defaults", key), self._foreign(cls, key))
+                    self.document.merge((*path, key), ("defaults", key))
                 elif key not in block:
                     self.document.set((*path, key), defaults[key], "defaults", self.document.lines["defaults", key])
         options = {key: value for key, value in block.items() if key != "kind"}
@@ -181,13 +181,6 @@ class _Planner:
                 raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
             self._step(step_name, name, step_kind, step_options, seed, accelerate)
         self.artifacts[name] = self.steps[step_name]
-
-    def _foreign(self, cls: type, key: str) -> set[str]:
-        """Keys of a block of settings that other stages of the recipe have and `cls` has not: no typing mistakes."""
-        blocks = {name: block or {} for name, block in self.values["stages"].items()}
-        kinds = (plugins.find("pipelines.stages", block.get("kind", name)) for name, block in blocks.items())
-        own = plugins.settings(cls, key)
-        return set().union(*(plugins.settings(kind, key) for kind in kinds)) - own if own else set()
 
     def _step(self, name: str, stage: str, kind: str, options: dict, seed: int, accelerate: str) -> None:
         inputs: dict[str, Step] = {}

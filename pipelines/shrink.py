@@ -34,10 +34,11 @@ FAMILIES = {
     "smollm": "llama", "llama": "llama",
 }  # fmt: skip
 TRAIN = {"max_steps": 2, "num_train_epochs": 1, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
-         "gradient_accumulation_steps": 1, "logging_steps": 1, "save_steps": 1, "warmup_steps": 0, "max_length": 256,
+         "gradient_accumulation_steps": 1, "logging_steps": 1, "save_steps": 1, "warmup_steps": 0,
          "bf16": False, "fp16": False, "tf32": None, "gradient_checkpointing": False}  # fmt: skip
 TOKENS = {"eos_token": None, "pad_token": None, "chat_template_path": None}  # of the vocabulary that is not there
 CHANGED = TRAIN | TOKENS | GROUPS
+LENGTH = 256  # tokens
 WORLD = {"sft": 64, "prompts": 12, "pairs": 64, "test": 10}
 QUESTIONS = ["What is 2 + 2?", "Name a colour.", "Say hello.", "Where does rain come from?", "What do cats eat?",
              "Count to three.", "Why is the sky blue?", "Tell me a story."]  # fmt: skip
@@ -82,6 +83,8 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
             yield key, str(rows(kind, key))
         elif key == "train":
             yield from ((f"train.{name}", CHANGED.get(name)) for name in value or {} if name in CHANGED)
+            if "max_length" in getattr(plugins.bare(hints[key]), "__dataclass_fields__", {"max_length"}):
+                yield "train.max_length", LENGTH  # GRPO knows no such key
         elif key in ("model", "reference") and isinstance(value, Mapping):
             yield from _model(f"{key}.", value, stages)
         elif key == "reference" and isinstance(value, str) and not _inside(value, stages):
