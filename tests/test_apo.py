@@ -103,6 +103,8 @@ def test_win_rates_against_the_first_round():
     first = {"prompt": ["p", "p", "q", "q"], "scores": [{"r": 0}, {"r": 2}, {"r": 10}, {"r": None}]}
     rows = {"prompt": ["p", "q", "q"], "scores": [{"r": 2}, {"r": 5}, {"r": None}]}
     assert _wins(rows, first, "r") == [0.75, 0.0, None]
+    unscored = {**first, "scores": [{"r": 0}, {"r": 2}, {"r": None}, {"r": None}]}  # of q there is nothing to beat
+    assert _wins(rows, unscored, "r") == [0.75, None, None]
     assert _wins({**rows, "prompt": ["p", "q", "new"]}, first, "r") == [0.5, pytest.approx(2 / 3), None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -37,6 +37,12 @@ def distinct(texts: Sequence[str], n: int) -> float:
     """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different word n-grams over all n-grams."""
     grams = [tuple(words[i : i + n]) for words in map(str.split, texts) for i in range(len(words) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def weighted(scores: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    """The weighted sum of a completion's scores by name, None where one of them is."""
+    parts = [scores[name] for name in weights]
+    return None if None in parts else sum(w * part for w, part in zip(weights.values(), parts, strict=True))
 
 
 def similarity(texts: Sequence[str]) -> float | None:

@@ -117,6 +117,8 @@ class Curate(Stage):
 
     def _groups(self, step) -> dict[int, Group]:
         """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
+        from pipelines.algorithms import statistics
+
         rows = data.load(self.completions, (*step.path, "completions"))
         weights = {self.reward: 1.0} if isinstance(self.reward, str) else self.reward or {}
         known = sorted(rows.features["scores"]) if weights else []
@@ -126,9 +128,7 @@ class Curate(Stage):
         groups: dict[int, Group] = defaultdict(list)
         for row in rows.select_columns([*CHOOSABLE, *(["scores"] if weights else [])]):
             scores = row.pop("scores", {})
-            parts = [scores[name] for name in weights]
-            scored = weights and None not in parts
-            row["score"] = sum(w * p for w, p in zip(weights.values(), parts, strict=True)) if scored else None
+            row["score"] = statistics.weighted(scores, weights) if weights else None
             groups[row["prompt_index"]].append(row)
         for index, group in groups.items():
             group.sort(key=lambda row: row["sample_index"])  # so that a choice does not depend on the rows' order

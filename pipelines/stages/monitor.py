@@ -160,8 +160,9 @@ def _wins(rows: Any, first: Any, name: str) -> list[float | None]:
     """For each row, the share of the first round's completions that it beats (a tie is half), None without a score."""
     before: dict[str, list[float]] = {}
     for prompt, scores in zip(first["prompt"], first["scores"], strict=True):
+        known = before.setdefault(text(prompt), [])
         if scores.get(name) is not None:
-            before.setdefault(text(prompt), []).append(scores[name])
+            known.append(scores[name])
     prompts = [text(prompt) for prompt in rows["prompt"]]
     if not before.keys() >= set(prompts):  # a fold of its own
         prompts, before = [""] * len(prompts), {"": [score for scores in before.values() for score in scores]}
@@ -169,8 +170,8 @@ def _wins(rows: Any, first: Any, name: str) -> list[float | None]:
     wins: list[float | None] = []
     for prompt, scores in zip(prompts, rows["scores"], strict=True):
         score, others = scores[name], ordered[prompt]
-        beaten = (bisect_left(others, score) + bisect_right(others, score)) / 2 if score is not None else 0
-        wins.append(beaten / len(others) if score is not None and others else None)
+        known = score is not None and others
+        wins.append((bisect_left(others, score) + bisect_right(others, score)) / (2 * len(others)) if known else None)
     return wins
 
 
@@ -217,9 +218,8 @@ def _totals(rows: Any, weights: dict[str, float]) -> list[list[float]]:
     """Each prompt's weighted scores, without completions that a reward has abstained from."""
     groups: dict[int, list[float]] = {}
     for prompt, scores in zip(rows["prompt_index"], rows["scores"], strict=True):
-        parts = [scores[name] for name in weights]
-        if None not in parts:
-            total = sum(weight * part for weight, part in zip(weights.values(), parts, strict=True))
+        total = statistics.weighted(scores, weights)
+        if total is not None:
             groups.setdefault(prompt, []).append(total)
     return list(groups.values())
 

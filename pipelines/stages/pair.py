@@ -74,18 +74,17 @@ class Pair(Stage):
     def _select(
         self, group: list[dict], weights: dict[str, float], counts: dict[str, int], seed: int
     ) -> list[dict[str, Any]]:
+        from pipelines.algorithms import preference, statistics
+
         unique: dict[str, tuple[dict, float]] = {}
         for row in group:
-            parts = [row["scores"][name] for name in weights]
-            if None in parts:
+            score = statistics.weighted(row["scores"], weights)
+            if score is None:
                 counts["unscored_dropped"] += 1
                 continue
             answer = text(row["completion"])
             counts["duplicates_dropped"] += answer in unique
-            score = sum(weight * part for weight, part in zip(weights.values(), parts, strict=True))
             unique.setdefault(answer, (row, score))
-        from pipelines.algorithms import preference
-
         rows, scores = [row for row, _ in unique.values()], [score for _, score in unique.values()]
         if self.select == "ranked":
             order = preference.ranking(scores)

@@ -203,7 +203,7 @@ def _trimmed(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _random_state() -> tuple:
-    device = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    device = torch.cuda.get_rng_state() if torch.cuda.is_available() else None  # of this rank's device alone
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), device
 
 
@@ -212,4 +212,4 @@ def _set_random_state(state: tuple) -> None:
     np.random.set_state(state[1])
     torch.set_rng_state(state[2])
     if state[3] is not None:
-        torch.cuda.set_rng_state_all(state[3])
+        torch.cuda.set_rng_state(state[3])
