@@ -8,18 +8,30 @@ with its name, before it fails in a run.
 from __future__ import annotations
 
 import json
+import functools
+import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
+from trl.trainer.utils import FusedCausalLMOutput, disable_dropout_in_model
 
-__all__ = ["MEMBERS", "ExactRollouts", "lean_head_on_cpu", "rewrite_logs", "token_logps"]
+__all__ = [
+    "MEMBERS",
+    "ExactRollouts",
+    "attach_critic",
+    "disable_dropout_in_model",
+    "lean_head_on_cpu",
+    "rewrite_logs",
+    "token_logps",
+]
 
 # class -> member -> the file that uses it
 MEMBERS = {
@@ -41,6 +53,10 @@ MEMBERS = {
         "_get_output_dir": "seams.py",
         "compute_loss": "trainers/constrained_grpo.py",
         "training_step": "trainers/constrained_grpo.py",
+        "_get_per_token_logps_and_entropies": "trainers/constrained_ppo.py",
+        "create_optimizer": "trainers/constrained_ppo.py",
+        "_save": "trainers/constrained_ppo.py",
+        "_load_from_checkpoint": "trainers/constrained_ppo.py",
     },
 }
 
@@ -70,6 +86,42 @@ def lean_head_on_cpu() -> None:
 
     utils._use_triton = lambda device: device.type == "cpu" or chunked_logprob._use_triton(device)
     chunked_logprob.TOKEN_CHUNK_SIZE = 256
+
+
+@dataclass
+class ActorCriticOutput(FusedCausalLMOutput):
+    values: Tensor | None = None
+
+
+def attach_critic(model: Any, critic: nn.Module) -> list[Tensor]:
+    """Makes `critic` a part of `model`, which has trl's fused LM head: whoever scores tokens also gets their values.
+
+    They are computed inside the model's forward, where DDP, FSDP and ZeRO have its parameters at hand, and are part
+    of its output, so that DDP sees what they were computed from. trl keeps only log-probabilities of that output, so
+    values (N, L, heads) are also appended to the list that is returned, one entry a call.
+    """
+    inner, found, hidden = model.forward, [], []
+    model.critic = critic
+    model.base_model.register_forward_hook(
+        lambda module, args, output: hidden.append(output.last_hidden_state) if hidden == ["next"] else None
+    )
+
+    @functools.wraps(type(model).forward)  # `generate` looks at the signature
+    def forward(self, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        if not fused_lm_head:
+            return inner(*args, **kwargs)
+        hidden[:] = ["next"]
+        try:
+            out = inner(*args, fused_lm_head=True, **kwargs)
+            inputs = {key: kwargs[key] for key in ("input_ids", "attention_mask") if key in kwargs}
+            values = self.critic(hidden[1], inputs)
+        finally:
+            hidden.clear()
+        found.append(values)
+        return ActorCriticOutput(**out, values=values)
+
+    model.forward = types.MethodType(forward, model)
+    return found
 
 
 class ExactRollouts:

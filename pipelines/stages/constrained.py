@@ -26,6 +26,9 @@ its gradient that of the KL of the policy to the start. `train.scale_rewards` di
 they are mixed: `none` mixes rewards as they are, `batch` in units of their standard deviations as in the paper,
 `group` (trl's default) of those among a prompt's completions.
 
+`trainer: ppo` learns a critic for each reward and one for the KL (`critics`) in the place of GRPO's mean over a
+prompt's completions; the KL is then a reward of every token, -beta (log pi - log pi_0), as in the paper.
+
 A checkpoint holds the multipliers and the rollouts at hand: a run that was killed ends with the weights of one that
 was not. A reward that fails (NaN, infinity, too few scores, an exception) stops the run with the completion named, at
 a checkpoint of the last whole step; `on_failure: abstain | skip_group` goes on without, up to `max_failures` of a
@@ -40,6 +43,7 @@ from typing import Any, Literal
 import trl
 
 from pipelines import data, plugins, training
+from pipelines.algorithms.advantages import CriticSettings
 from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 from pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
 from pipelines.data import Data
@@ -64,6 +68,8 @@ class Constrained(Stage):
     eval_data: Data | None = None
     rewards: dict[str, ConstrainedReward]
     method: Literal["mu", "xi", "all", "sat", "fixed"] = "mu"
+    trainer: Literal["grpo", "ppo"] = "grpo"
+    critics: CriticSettings = field(default_factory=CriticSettings)
     multipliers: MultiplierSettings = field(default_factory=MultiplierSettings)
     target_kl: float | None = None
     train: trl.GRPOConfig
@@ -88,6 +94,13 @@ class Constrained(Stage):
                 f"is {self.train.beta:g}, trl's default, and the KL to the start is what is to be kept small: try 0.1",
                 (*step.path, "train", "beta"),
             )
+        if self.trainer == "ppo" and self.model.use_peft and self.critics.trunk == "separate":
+            raise RecipeError("LoRA would train a whole second model: set `shared`", (*step.path, "critics", "trunk"))
+        if self.trainer == "ppo" and self.train.use_vllm:
+            raise RecipeError(
+                "vLLM is not told of the critics yet: `trainer: ppo` samples with transformers",
+                (*step.path, "train", "use_vllm"),
+            )
         if self.target_kl is not None and not self.target_kl > 0:
             raise RecipeError(f"must be above 0, got {self.target_kl}", (*step.path, "target_kl"))
         try:
@@ -98,6 +111,7 @@ class Constrained(Stage):
 
     def run(self, step):
         from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+        from pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
 
         functions = []
         for name, block in self.rewards.items():
@@ -107,8 +121,11 @@ class Constrained(Stage):
                 RewardFunction(name, plugins.load("rewards", own, (*step.path, "rewards", name)), **policy)
             )
         objective = self._objective()
-        found = training.fit(ConstrainedGRPOTrainer, self, step, reward_funcs=functions, objective=objective,
-                             target_kl=self.target_kl)  # fmt: skip
+        extra = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
+        if self.trainer == "ppo":
+            found = training.fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
+        else:
+            found = training.fit(ConstrainedGRPOTrainer, self, step, **extra)
         return found | objective.report()
 
     def _objective(self) -> Objective:

@@ -102,6 +102,11 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
+        return output | self._advantages(output)
+
+    def _advantages(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        """What the rollout carries of its rewards: `advantages_by_reward` (N, K) of this rank's completions."""
+        size = len(output["completion_mask"])
         group = self.num_generations if self.model.training else self.num_generations_eval
         grouped = self._rewards.view(-1, group, self._rewards.shape[-1])
         advantages = grouped - grouped.nanmean(dim=1, keepdim=True)
@@ -109,15 +114,20 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
             advantages = advantages / (_nanstd(grouped, 1) + 1e-4)
         elif self.scale_rewards == "batch":
             advantages = advantages / (_nanstd(self._rewards, 0) + 1e-4)
-        start = self.accelerator.process_index * len(inputs)
-        flat = advantages.nan_to_num(0.0).flatten(0, 1)
-        output["advantages_by_reward"] = flat[start : start + len(inputs)]
-        return output
+        start = self.accelerator.process_index * size
+        return {"advantages_by_reward": advantages.nan_to_num(0.0).flatten(0, 1)[start : start + size]}
+
+    def _mixed(self, inputs: Mapping[str, Any]) -> tuple[Tensor, float]:
+        """The advantages that are learned from now, and the coefficient of the KL in the loss."""
+        task, weights = self._weights()
+        return inputs["advantages_by_reward"] @ weights, self.beta * task
+
+    def _policy_learns(self) -> bool:
+        return True
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        task, weights = self._weights()
-        mixed = inputs["advantages_by_reward"] @ weights
-        coefficient, self.beta = self.beta, self.beta * task
+        mixed, now = self._mixed(inputs)
+        coefficient, self.beta = self.beta, now
         try:
             batch = _trimmed({**inputs, "advantages": mixed})
             return super().compute_loss(model, batch, return_outputs, num_items_in_batch)
@@ -135,8 +145,9 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
         self._begins = self.accelerator.sync_gradients
         if self._begins:
             self._report()
-            self.objective.step()
-            if self.target_kl is not None:
+            if self._policy_learns():
+                self.objective.step()
+            if self._policy_learns() and self.target_kl is not None:
                 excess = (self._metrics["train"]["kl"][-1] - self.target_kl) / self.target_kl
                 self.beta *= 1 + KL_RATE * max(-KL_CLIP, min(KL_CLIP, excess))
         return loss
@@ -197,8 +208,8 @@ def _trimmed(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch without the columns on the right that are padding in all of its completions."""
     mask = batch["completion_mask"]
     width, used = mask.shape[1], max(1, int(mask.any(0).sum()))
-    return {key: value[:, :used] if isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] == width
-            and key not in ("prompt_ids", "prompt_mask", "advantages_by_reward") else value
+    return {key: value[:, :used] if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == width
+            and key not in ("prompt_ids", "prompt_mask") and (key, value.dim()) != ("advantages_by_reward", 2) else value
             for key, value in batch.items()}  # fmt: skip
 
 
