@@ -13,6 +13,8 @@ import enum
 import functools
 import importlib
 import inspect
+import json
+import math
 import os
 import pkgutil
 import sys
@@ -103,8 +105,29 @@ def _reward(block: Any, path: Sequence[str], keys: Mapping[str, Any] | None = No
 # that may fail before the step stops anyway.
 POLICY = {"on_failure": typing.Literal["stop", "abstain", "skip_group"], "max_failures": float}
 MAX_FAILURES = 0.05
+
+
+def _threshold(value: Any, path: Sequence[str]) -> Any:
+    """The number that `$stage.name` stands for, in the stage's thresholds.json; NaN while it has still to be found."""
+    file, mark, name = value.rpartition("#") if isinstance(value, str) else ("", "", "")
+    if not mark:
+        return value
+    if not Path(file).parent.exists():
+        return math.nan
+    if not Path(file).exists():
+        raise RecipeError("that stage finds no thresholds", path)
+    known = json.loads(Path(file).read_text())
+    if name not in known:
+        raise RecipeError(f"no threshold {name!r} there{suggest(name, known)} (known: {', '.join(known)})", path)
+    return known[name]
+
+
 # those of a reward that is trained on: its threshold, what that means, and its weight in the task
-CONSTRAINT = {"threshold": float | None, "constraint": typing.Literal["at_least", "at_most", "equal"], "weight": float}
+CONSTRAINT = {
+    "threshold": typing.Annotated[float | None, _threshold],
+    "constraint": typing.Literal["at_least", "at_most", "equal"],
+    "weight": float,
+}
 # the types of a stage's field that holds a `{kind: ..., **options}` reward
 RewardBlock = typing.Annotated[dict, _reward]
 ConstrainedReward = typing.Annotated[dict, functools.partial(_reward, keys=POLICY | CONSTRAINT)]
@@ -268,6 +291,9 @@ def _one_of(value: Any, arguments: tuple, hint: Any, path: Sequence[str]) -> Any
     for exact in arguments:  # `int | str` must leave "1" alone, `float | None` must read "1e-6"
         if inspect.isclass(exact) and type(value) is exact:
             return coerce(value, exact, path)
+    blocks = [argument for argument in arguments if dataclasses.is_dataclass(argument)]
+    if len(blocks) == 1 and isinstance(value, Mapping):
+        return coerce(value, blocks[0], path)  # whose own complaint is the one to hear
     problem = None
     for argument in sorted(arguments, key=lambda a: a is str):
         try:

@@ -10,7 +10,8 @@
       sft: {model: {...}, data: ..., train: {...}}
       helpful: {kind: reward, model: {model_name_or_path: $sft}, ...}
 
-A value `$name` or `$name/folder` stands for the artifact of a stage above, or for an input. A step's fingerprint
+A value `$name` or `$name/folder` stands for the artifact of a stage above, or for an input, and `$name.word` for a
+number in its thresholds.json. A step's fingerprint
 covers its kind, seed, options (our defaults included), the content of the local files it names and the fingerprints of
 the steps it refers to.
 This module imports no torch.
@@ -30,7 +31,7 @@ from pipelines.document import Document
 from pipelines.errors import RENAMED, RecipeError, suggest
 
 KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages")
-REFERENCE = re.compile(r"^\$([A-Za-z][\w-]*)((?:/[\w.-]+)*)$")
+REFERENCE = re.compile(r"^\$([A-Za-z][\w-]*)((?:/[\w.-]+)*|\.[A-Za-z][\w-]*)$")
 NAME = re.compile(r"^[A-Za-z][\w-]*$")
 
 
@@ -213,9 +214,11 @@ class _Planner:
         match = REFERENCE.match(text)
         if not match:
             raise RecipeError(
-                f"{text!r} is not a reference: write $stage or $stage/folder (and $$ for a dollar)", path
+                f"{text!r} is not a reference: write $stage, $stage/folder or $stage.number (and $$ for a dollar)",
+                path,
             )
         name, folder = match.groups()
+        folder = f"/thresholds.json#{folder[1:]}" if folder.startswith(".") else folder
         if name in self.artifacts:
             return self.artifacts[name], folder
         if name in self.inputs:
@@ -264,8 +267,9 @@ class _Planner:
             if isinstance(target, Step):
                 return {"step": target.fingerprint, "folder": folder}
             value = target + folder
-        if isinstance(value, str) and artifacts.is_local(value):
-            return {"sha256": artifacts.content_hash(value)}
+        if isinstance(value, str) and artifacts.is_local(value.partition("#")[0]):
+            file, _, word = value.partition("#")
+            return {"sha256": artifacts.content_hash(file), **({"word": word} if word else {})}
         return value
 
     def _function(self, path: str) -> Any:

@@ -7,8 +7,8 @@ with its name, before it fails in a run.
 
 from __future__ import annotations
 
-import json
 import functools
+import json
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -9,7 +9,6 @@ from test_constrained import REWARDS, SETTINGS, logged, resumed, sha256, stages
 
 from pipelines import artifacts
 from pipelines.algorithms.advantages import gae, value_errors
-from pipelines.recipe import Recipe
 from scripts import train
 
 CRITICS = {"learning_rate": 1e-2}

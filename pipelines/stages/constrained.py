@@ -26,6 +26,10 @@ its gradient that of the KL of the policy to the start. `train.scale_rewards` di
 they are mixed: `none` mixes rewards as they are, `batch` in units of their standard deviations as in the paper,
 `group` (trl's default) of those among a prompt's completions.
 
+`thresholds: {search: nelder_mead, metric: gold}` searches for thresholds while it trains, from where the policy starts
+to those in the rewards' blocks and beyond, for the largest `gold` (a reward with `weight: 0`) on `eval_data`. What it
+found is in the artifact, and `$constrained.helpful` is the threshold it found for `helpful`.
+
 `trainer: ppo` learns a critic for each reward and one for the KL (`critics`) in the place of GRPO's mean over a
 prompt's completions; the KL is then a reward of every token, -beta (log pi - log pi_0), as in the paper.
 
@@ -37,6 +41,7 @@ rollout.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,8 +51,9 @@ from pipelines import data, plugins, training
 from pipelines.algorithms.advantages import CriticSettings
 from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 from pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
+from pipelines.algorithms.searching import Searching, ThresholdSearch
 from pipelines.data import Data
-from pipelines.errors import RecipeError
+from pipelines.errors import RecipeError, suggest
 from pipelines.plugins import ConstrainedReward
 from pipelines.stages import Stage
 
@@ -71,6 +77,7 @@ class Constrained(Stage):
     trainer: Literal["grpo", "ppo"] = "grpo"
     critics: CriticSettings = field(default_factory=CriticSettings)
     multipliers: MultiplierSettings = field(default_factory=MultiplierSettings)
+    thresholds: ThresholdSearch | None = None
     target_kl: float | None = None
     train: trl.GRPOConfig
 
@@ -101,15 +108,19 @@ class Constrained(Stage):
                 "vLLM is not told of the critics yet: `trainer: ppo` samples with transformers",
                 (*step.path, "train", "use_vllm"),
             )
+        if self.thresholds is not None:
+            self._check_search(step)
         if self.target_kl is not None and not self.target_kl > 0:
             raise RecipeError(f"must be above 0, got {self.target_kl}", (*step.path, "target_kl"))
         try:
-            self._objective()
+            self._objective(step)
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "multipliers")) from error
         training.check(self, step, data.PROMPTS)
 
     def run(self, step):
+        from accelerate import PartialState
+
         from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
         from pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
 
@@ -120,15 +131,31 @@ class Constrained(Stage):
             functions.append(
                 RewardFunction(name, plugins.load("rewards", own, (*step.path, "rewards", name)), **policy)
             )
-        objective = self._objective()
+        objective = self._objective(step)
         extra = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
         if self.trainer == "ppo":
             found = training.fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
         else:
             found = training.fit(ConstrainedGRPOTrainer, self, step, **extra)
+        if isinstance(objective, Searching) and PartialState().is_main_process:
+            searched = objective.found()
+            (step.output / "search.json").write_text(json.dumps(searched, indent=1))
+            (step.output / "thresholds.json").write_text(json.dumps(searched["thresholds"], indent=1))
         return found | objective.report()
 
-    def _objective(self) -> Objective:
+    def _check_search(self, step: Any) -> None:
+        metric, place = self.thresholds.metric, (*step.path, "thresholds")
+        if self.method not in ("mu", "xi"):
+            raise RecipeError("mu and xi hold rewards at thresholds that can be searched for", (*step.path, "method"))
+        if metric not in self.rewards:
+            hint = suggest(metric, self.rewards)
+            raise RecipeError(f"{metric!r} is not one of the rewards{hint}", (*place, "metric"))
+        if self.rewards[metric].get("weight", 1.0) != 0 or self.rewards[metric].get("threshold") is not None:
+            raise RecipeError(f"{metric} is trained on: give it `weight: 0` and no threshold", (*place, "metric"))
+        if self.eval_data is None:
+            raise RecipeError("the metric is taken on `eval_data`: name prompts that are not trained on", place)
+
+    def _objective(self, step: Any) -> Objective:
         kind = METHODS[self.method]
         weights = {name: block.get("weight", 1.0) for name, block in self.rewards.items()}
         constraints = {name: Constraint(block["threshold"], block.get("constraint", kind or "equal"))
@@ -139,4 +166,7 @@ class Constrained(Stage):
             return Saturating(weights, constraints)
         task: dict[str, Any] = weights if self.method == "all" else {
             name: weight for name, weight in weights.items() if name not in constraints}  # fmt: skip
-        return Lagrangian(task, Multipliers(constraints, self.multipliers))
+        multipliers = Multipliers(constraints, self.multipliers)
+        if self.thresholds is not None:
+            return Searching(task, multipliers, self.thresholds, step.seed)
+        return Lagrangian(task, multipliers)

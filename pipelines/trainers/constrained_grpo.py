@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 import rewards
 from pipelines.algorithms.objectives import Objective
+from pipelines.algorithms.searching import Searching
 from pipelines.seams import ExactRollouts
 from rewards import RewardFailure
 
@@ -59,6 +61,8 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
         self.objective, self.target_kl = objective, target_kl
         self.warned: set[str] = set()
         self._begins = True
+        if isinstance(objective, Searching):
+            self.add_callback(_Search(objective))
 
     def samples(self, count: int = 20) -> list[dict[str, Any]]:
         """The last completions that were trained on, with what each reward has said of them."""
@@ -197,6 +201,31 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
         self.beta = saved["beta"]
 
 
+class _Search(TrainerCallback):
+    """Evaluates when the policy has come to the thresholds that are tried, and says what was found and decided."""
+
+    def __init__(self, objective: Searching):
+        self.objective = objective
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.objective.begin(state.max_steps)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_evaluate = control.should_evaluate or self.objective.asks
+        self._say(state)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if self.objective.asks and state.global_step:
+            self.objective.tell(metrics[f"eval_rewards/{self.objective.settings.metric}/mean"])
+        self._say(state)
+
+    def _say(self, state: Any) -> None:
+        for words in self.objective.decisions:
+            if state.is_world_process_zero:
+                print(f"    thresholds, step {state.global_step}: {words}", flush=True)
+        self.objective.decisions.clear()
+
+
 def _nanstd(values: Tensor, dim: int) -> Tensor:
     """Standard deviation without bias over what is not NaN, 0 for fewer than two numbers; `dim` stays."""
     count = (~values.isnan()).sum(dim, keepdim=True)
@@ -208,9 +237,10 @@ def _trimmed(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch without the columns on the right that are padding in all of its completions."""
     mask = batch["completion_mask"]
     width, used = mask.shape[1], max(1, int(mask.any(0).sum()))
+    whole = {"advantages_by_reward"} if batch["advantages_by_reward"].dim() == 2 else set()  # one for a completion
+    other = {"prompt_ids", "prompt_mask"} | whole
     return {key: value[:, :used] if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == width
-            and key not in ("prompt_ids", "prompt_mask") and (key, value.dim()) != ("advantages_by_reward", 2) else value
-            for key, value in batch.items()}  # fmt: skip
+            and key not in other else value for key, value in batch.items()}  # fmt: skip
 
 
 def _random_state() -> tuple:

@@ -82,10 +82,7 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
     def _advantages(self, output: dict[str, Any]) -> dict[str, Any]:
         mask, size = output["completion_mask"], len(output["completion_mask"])
         old = output.get("old_per_token_logps")
-        if old is None:
-            old = self._old_logprobs(output)  # and the critics' values
-        else:
-            old = old.detach()
+        old = self._old_logprobs(output) if old is None else old.detach()  # either has left the critics' values
         values = torch.cat(self._values)[:size, -mask.shape[1] - 1 : -1]
         self._values.clear()
         start = self.accelerator.process_index * size
