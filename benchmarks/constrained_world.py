@@ -38,8 +38,8 @@ ARMS = {
     # stopped where the true reward is best on 40 of the training prompts, held out: what an oracle would do
     "sum, stopped": [
         "method=fixed",
-        'data={path: $world/prompts, split: "train[:460]"}',
-        'eval_data={path: $world/prompts, split: "train[460:]"}',
+        'data={path: $world/prompts, split: "train[:960]"}',
+        'eval_data={path: $world/prompts, split: "train[960:]"}',
         "train.eval_strategy=steps",
         "train.eval_steps=5",
         "train.save_steps=5",

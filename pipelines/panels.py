@@ -59,6 +59,7 @@ KINDS = {
         },
         ("lambda/*",),
     ),
+    "surface": Kind(results=("thresholds/*", "metric/best")),
     "extrapolate": Kind(results=("relative_step", "step_norm")),
     "monitor": MONITOR,
     "curate": Kind(

@@ -180,7 +180,8 @@ class _Planner:
         for step_name, step_kind, step_options in cls.expand(name, kind, options, tuple(self.artifacts)):
             if step_name in self.artifacts:
                 raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
-            self._step(step_name, name, step_kind, step_options, seed, accelerate)
+            offset = step_options.pop("seed_offset", 0)
+            self._step(step_name, name, step_kind, step_options, seed + offset, accelerate)
         self.artifacts[name] = self.steps[step_name]
 
     def _step(self, name: str, stage: str, kind: str, options: dict, seed: int, accelerate: str) -> None:
@@ -220,6 +221,7 @@ class _Planner:
         name, folder = match.groups()
         folder = f"/thresholds.json#{folder[1:]}" if folder.startswith(".") else folder
         if name in self.artifacts:
+            self._check_number(self.artifacts[name], folder, path)
             return self.artifacts[name], folder
         if name in self.inputs:
             return plugins.coerce(self.inputs[name], str, ("inputs", name)), folder
@@ -233,6 +235,14 @@ class _Planner:
         raise RecipeError(
             f"no stage or input {name!r} above{suggest(name, known)} (there are: {', '.join(known) or 'none'})", path
         )
+
+    def _check_number(self, step: Step, folder: str, path: tuple[str, ...]) -> None:
+        """A step finds thresholds of its `rewards`: others are a mistake that is known before it runs."""
+        known, word = step.options.get("rewards"), folder.partition("#")[2]
+        if word and known is not None and word not in known:
+            raise RecipeError(
+                f"{step.name} has no reward {word!r}{suggest(word, known)} (it has: {', '.join(known)})", path
+            )
 
     def _resolve(self, value: Any, path: tuple[str, ...], inputs: dict[str, Step]) -> Any:
         if isinstance(value, dict):

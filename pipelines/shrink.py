@@ -31,7 +31,7 @@ GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 FAMILIES = {
     "mixtral": "mistral", "mistral": "mistral", "zephyr": "mistral", "qwen3": "qwen3", "qwen": "qwen2",
     "gemma-2": "gemma2", "gemma": "gemma", "phi-3": "phi3", "gpt2": "gpt2", "olmo-2": "olmo2",
-    "smollm": "llama", "llama": "llama",
+    "smollm": "llama", "llama": "llama", "roberta": "roberta",
 }  # fmt: skip
 TRAIN = {"max_steps": 2, "num_train_epochs": 1, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
          "gradient_accumulation_steps": 1, "logging_steps": 1, "save_steps": 1, "warmup_steps": 0,
@@ -93,6 +93,12 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
             yield from ((f"{key}.{n}", model(v)) for n, v in (value or {}).items() if not _inside(v, stages))
         elif key in ("rewards", "labels"):
             yield from ((f"{key}.{n}", found) for n, v in (value or {}).items() if (found := _reward(v, stages)) != v)
+        elif key == "metric" and isinstance(value, Mapping):
+            yield key, _reward(value, stages)
+        elif key == "thresholds" and value:
+            yield f"{key}.patience", 1
+        elif key == "repeats":
+            yield key, 1
         elif key == "generate":
             yield f"{key}.max_new_tokens", 8
         elif key == "monitor" and value:
@@ -164,7 +170,11 @@ def rows(kind: str, key: str) -> Path:
     found = []
     for at, question in enumerate(QUESTIONS):
         prompt, good, bad = said("user", question), said("assistant", f"It is {at}."), said("assistant", "No.")
-        if kind in ("scratch", "openings"):
+        if kind == "classifier":
+            found.append({"text": f"{question}\nIt is {at}.\n", "label": at % 2})
+        elif kind == "dialogues":
+            found.append({"dialog": [question, f"It is {at}.", "Thanks."] * 3, "act": [2, 1, 1 + at % 4] * 3})
+        elif kind in ("scratch", "openings"):
             found.append({"text": f"{question} It is {at}."})
         elif kind in ("reward", "dpo", "prefer"):
             found.append({"prompt": prompt, "chosen": good, "rejected": bad})
@@ -172,7 +182,7 @@ def rows(kind: str, key: str) -> Path:
             found.append({"messages": prompt + good})
         else:
             found.append({"prompt": prompt, **extra})
-    form = "pairs" if "chosen" in found[0] else "-".join(list(found[0])[:1])
+    form = "pairs" if "chosen" in found[0] else "-".join(found[0])
     path = FOLDER / "rows" / f"{form}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in found))

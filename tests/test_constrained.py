@@ -353,6 +353,13 @@ def test_the_kl_coefficient_adapts_to_its_target(model, prompts, tmp_path):
     assert found == pytest.approx([0.1 * 0.98**at for at in range(7)])
 
 
+@pytest.mark.parametrize("method", ["mu", "all", "sat", "fixed"])
+def test_a_reward_can_be_watched_by_every_method(method, model, prompts, tmp_path):
+    watched = {"watched": {"kind": "pattern", "regex": "b", "count": True, "weight": 0}}
+    block = stages(model, prompts, method=method, rewards=REWARDS | watched, train={"max_steps": 2})
+    assert "train/rewards/watched/mean" in logged(run_recipe(tmp_path, block)["constrained"])[-1]
+
+
 def test_evaluation_moves_no_multiplier(model, prompts, tmp_path, ran):
     options = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
     steps = run_recipe(tmp_path, stages(model, prompts, eval_data=prompts, train=options))

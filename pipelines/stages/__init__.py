@@ -34,7 +34,8 @@ class Stage:
     def expand(
         cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]
     ) -> Iterable[tuple[str, str, dict[str, Any]]]:
-        """The steps that the stage stands for, as (step name, kind, options); `$name` means the last of them.
+        """The steps that the stage stands for, as (step name, kind, options); `$name` means the last of them. Among
+        the options, `seed_offset` is added to the seed: the repeats of one thing differ in it.
 
         `above` holds the names that may be referred to. A plain stage is one step; a macro gives several.
         """

@@ -88,8 +88,9 @@ class Constrained(Stage):
             if getattr(self.train, key) != plugins.default(trl.GRPOConfig.__dataclass_fields__[key]):
                 raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
         without = [name for name, block in self.rewards.items() if block.get("threshold") is None]
-        if self.method in ("all", "sat") and without:
-            raise RecipeError(f"`method: {self.method}` needs one", (*step.path, "rewards", without[0], "threshold"))
+        trained = [name for name in without if self.rewards[name].get("weight", 1.0) != 0]
+        if self.method in ("all", "sat") and trained:
+            raise RecipeError(f"`method: {self.method}` needs one", (*step.path, "rewards", trained[0], "threshold"))
         if self.method in ("mu", "xi") and len(without) == len(self.rewards):
             raise RecipeError("no reward has a `threshold`: `method: fixed` maximises them", (*step.path, "method"))
         for name, block in self.rewards.items():

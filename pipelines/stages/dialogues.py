@@ -1,0 +1,77 @@
+"""Kind `dialogues`: dialogues as replies to learn, as prompts with references, and as utterances to classify.
+
+    dialogues: {data: {path: li2017dailydialog/daily_dialog, split: train}, turns: dialog, labels: act, context: 5}
+
+Three datasets in the layout of RL4LMs (arXiv 2210.01241), each row an utterance after `context` others:
+
+    $dialogues/replies   prompt (the context, each turn ended by `separator`), completion
+    $dialogues/prompts   prompt, reference (the completion), intent (the utterance's label)
+    $dialogues/labels    text (the utterance before and this one), label, from 0; of all utterances but first ones
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines import data
+from pipelines.data import Data
+from pipelines.errors import RecipeError
+from pipelines.stages import Stage
+
+
+@dataclass(kw_only=True)
+class Dialogues(Stage):
+    """`turns` and `labels` are the columns with the lists of a dialogue's utterances and of their labels.
+
+    A context of more than `max_words` words loses its first turns, and one that is longer in its last turn is left
+    out.
+    """
+
+    data: Data
+    turns: str = "dialog"
+    labels: str = "act"
+    context: int = 5
+    separator: str = "\n"
+    max_words: int | None = None
+
+    def check(self, step):
+        if self.context < 1:
+            raise RecipeError(f"must be at least 1, got {self.context}", (*step.path, "context"))
+        data.check(self.data, step, "data", ((self.turns, self.labels),))
+
+    def run(self, step):
+        from accelerate import PartialState
+
+        rows = data.load(self.data, (*step.path, "data"))
+        values = sorted({label for labels in rows[self.labels] for label in labels})
+        replies, prompts, labels = [], [], []
+        for turns, acts in zip(rows[self.turns], rows[self.labels], strict=True):
+            turns = [" ".join(turn.split()) for turn in turns]
+            for at in range(1, len(turns)):
+                text = self._joined(turns[at - 1 : at + 1])
+                labels.append({"text": text, "label": values.index(acts[at])})
+                prompt = self._prompt(turns[max(0, at - self.context) : at])
+                if at >= self.context and prompt:
+                    replies.append({"prompt": prompt, "completion": turns[at]})
+                    prompts.append({"prompt": prompt, "reference": turns[at], "intent": acts[at]})
+        if not replies:
+            raise RecipeError(f"no dialogue has more than {self.context} turns", (*step.path, "context"))
+        if PartialState().is_main_process:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            for name, table in (("replies", replies), ("prompts", prompts), ("labels", labels)):
+                (step.output / name).mkdir()
+                pq.write_table(pa.Table.from_pylist(table), step.output / name / "train.parquet")
+        return {"dialogues": len(rows), "replies": len(replies), "labels": len(labels), "classes": len(values)}
+
+    def _prompt(self, turns: Sequence[str]) -> str | None:
+        while self.max_words and len(turns) > 1 and sum(len(turn.split()) for turn in turns) > self.max_words:
+            turns = turns[1:]
+        if self.max_words and sum(len(turn.split()) for turn in turns) > self.max_words:
+            return None
+        return self._joined(turns)
+
+    def _joined(self, turns: Sequence[str]) -> str:
+        return "".join(f"{turn}{self.separator}" for turn in turns)

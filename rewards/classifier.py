@@ -1,0 +1,86 @@
+"""Reward kind `classifier`: 1 where a classifier finds in a completion the class that a column asks for, otherwise 0.
+
+    rewards: {intent: {kind: classifier, path: $intent, column: intent}}
+
+The classifier is a sequence-classification checkpoint, such as that of a `classifier` stage. It reads the prompt's
+last `turns` turns and the completion, joined by `separator` and ended with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewards import text
+
+BATCH = 64  # texts
+
+
+@dataclass(kw_only=True)
+class Classifier:
+    """`labels` are the column's values in the order of the classes, 0, 1, ... when left out.
+
+    With `probability: true` the score is the class's probability. Raises ValueError for a checkpoint with another
+    number of classes, or a label that is none of them.
+    """
+
+    path: str
+    column: str = "label"
+    labels: list[int | str] = field(default_factory=list)
+    separator: str = "\n"
+    turns: int = 1
+    max_length: int = 512
+    probability: bool = False
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.turns < 0 or self.max_length < 1 or not self.separator:
+            raise ValueError("classifier: `turns` is at least 0, `max_length` at least 1, `separator` not empty")
+        self._model: Any = None
+
+    def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float]:
+        import torch
+
+        if self.column not in columns:
+            raise ValueError(f"classifier: the data has no column {self.column!r} (it has: {', '.join(columns)})")
+        self.load()
+        labels = self.labels or list(range(self._model.config.num_labels))
+        unknown = set(columns[self.column]) - set(labels)
+        if unknown:
+            raise ValueError(f"classifier: {self.column} {sorted(map(str, unknown))[0]} is none of {labels}")
+        wanted = [labels.index(value) for value in columns[self.column]]
+        texts = [self.render(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        found: list[float] = []
+        for start in range(0, len(texts), BATCH):
+            batch = self._tokenizer(texts[start : start + BATCH], padding=True, truncation=True,
+                                    max_length=self.max_length, return_tensors="pt")  # fmt: skip
+            keys = ("input_ids", "attention_mask")
+            with torch.no_grad():
+                logits = self._model(**{key: batch[key].to(self._model.device) for key in keys}).logits.float()
+            own = torch.tensor(wanted[start : start + BATCH], device=logits.device)
+            if self.probability:
+                found += logits.softmax(-1).gather(1, own[:, None])[:, 0].tolist()
+            else:
+                found += (logits.argmax(-1) == own).float().tolist()
+        return found
+
+    def render(self, prompt: Any, completion: Any) -> str:
+        """What the classifier reads."""
+        before = [turn.strip() for turn in text(prompt).split(self.separator) if turn.strip()]
+        turns = [*before[len(before) - self.turns :], text(completion).replace(self.separator, " ").strip()]
+        return "".join(f"{turn}{self.separator}" for turn in turns)
+
+    def load(self) -> None:
+        """Loads the checkpoint, unless it is loaded. Called by the first call."""
+        if self._model is not None:
+            return
+        from accelerate import PartialState
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        model = AutoModelForSequenceClassification.from_pretrained(self.path)
+        if self.labels and model.config.num_labels != len(self.labels):
+            raise ValueError(
+                f"{self.path} has {model.config.num_labels} classes, and `labels` names {len(self.labels)}"
+            )
+        self._tokenizer = AutoTokenizer.from_pretrained(self.path, truncation_side="left")
+        self._model = model.to(self.device or PartialState().device).eval()
