@@ -1,10 +1,11 @@
-"""What multipliers cost: a step of constrained GRPO against one of trl's GRPOTrainer on the same work, in one run.
+"""What multipliers and critics cost: a step against one of trl's GRPOTrainer on the same completions, in one run.
 
     python benchmarks/constrained_overhead.py                 # two minutes on 2 cores
     python benchmarks/constrained_overhead.py repeats=5 steps=30 completions=32
 
-The same random Llama, prompts, rewards, seeds and lengths; the trainers take turns. Prints seconds per step of wall
-clock and of this process's CPU time, medians over the repeats, and their ratios, ours to trl's.
+The same random Llama, prompts, rewards, seeds and lengths; the trainers take turns: trl's, GRPO with multipliers, and
+PPO with critics on the policy's trunk and on their own. Prints seconds per step of wall clock and of this process's
+CPU time, medians over the repeats, and their ratios to trl's.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
+from pipelines.algorithms.advantages import CriticSettings
 from pipelines.algorithms.lagrange import Constraint, Multipliers
 from pipelines.algorithms.objectives import Lagrangian
 from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+from pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
 from rewards.length import Length
 from rewards.pattern import Pattern
 
@@ -33,17 +36,17 @@ def main(repeats: str = "5", steps: str = "20", completions: str = "32") -> None
     with tempfile.TemporaryDirectory() as folder:
         model = language_model(folder)
         data = Dataset.from_list([{"prompt": f"w{i} w{i + 1} w{i + 2}"} for i in range(200)])
-        found: dict[str, list[tuple[float, float]]] = {"trl": [], "constrained": []}
+        found: dict[str, list[tuple[float, float]]] = {
+            name: [] for name in ("trl", "grpo", "ppo shared", "ppo separate")
+        }
         for _ in range(int(repeats)):
             for name, times in found.items():
                 times.append(run(name, model, data, int(steps), int(completions)))
         wall, cpu = ({name: statistics.median(pair[at] for pair in times) for name, times in found.items()}
                      for at in (0, 1))  # fmt: skip
         for name in found:
-            print(f"{name:12} {wall[name]:.3f} s a step, {cpu[name]:.3f} s of CPU time")
-        print(
-            f"ratio        {wall['constrained'] / wall['trl']:.3f}, {cpu['constrained'] / cpu['trl']:.3f} of CPU time"
-        )
+            ratios = f"ratio {wall[name] / wall['trl']:.3f}, {cpu[name] / cpu['trl']:.3f} of CPU time"
+            print(f"{name:14}{wall[name]:.3f} s a step, {cpu[name]:.3f} s of CPU time, {ratios}")
 
 
 def run(name: str, model: str, data: Dataset, steps: int, completions: int) -> tuple[float, float]:
@@ -62,13 +65,12 @@ def run(name: str, model: str, data: Dataset, steps: int, completions: int) -> t
             trainer = trl.GRPOTrainer(model, reward_funcs=functions, args=args, train_dataset=data)
         else:
             multipliers = Multipliers({"brief": Constraint(-0.5), "words": Constraint(1.0, "equal")})
-            trainer = ConstrainedGRPOTrainer(
-                objective=Lagrangian({}, multipliers),
-                model=model,
-                reward_funcs=functions,
-                args=args,
-                train_dataset=data,
-            )
+            own = {"objective": Lagrangian({}, multipliers), "model": model, "reward_funcs": functions, "args": args,
+                   "train_dataset": data}  # fmt: skip
+            if name == "grpo":
+                trainer = ConstrainedGRPOTrainer(**own)
+            else:
+                trainer = ConstrainedPPOTrainer(critics=CriticSettings(trunk=name.split()[1]), **own)
         wall, cpu = time.perf_counter(), time.process_time()
         trainer.train()
         return (time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps

@@ -90,7 +90,7 @@ def lean_head_on_cpu() -> None:
 
 @dataclass
 class ActorCriticOutput(FusedCausalLMOutput):
-    values: Tensor | None = None
+    state_values: Tensor | None = None  # `values` is what dictionaries have, and this is one
 
 
 def attach_critic(model: Any, critic: nn.Module) -> list[Tensor]:
@@ -118,7 +118,7 @@ def attach_critic(model: Any, critic: nn.Module) -> list[Tensor]:
         finally:
             hidden.clear()
         found.append(values)
-        return ActorCriticOutput(**out, values=values)
+        return ActorCriticOutput(**out, state_values=values)
 
     model.forward = types.MethodType(forward, model)
     return found

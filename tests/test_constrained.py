@@ -213,10 +213,13 @@ def _tensors(tree):
     return [tree] if isinstance(tree, torch.Tensor) else []
 
 
+def two_ranks_command(recipe):
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml",
+            "--num_processes", "2", "scripts/train.py", str(recipe)]  # fmt: skip
+
+
 def two_ranks(recipe):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml",
-               "--num_processes", "2", "scripts/train.py", str(recipe)]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(two_ranks_command(recipe), cwd=ROOT, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
 

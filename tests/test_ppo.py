@@ -5,10 +5,11 @@ import pytest
 import torch
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
-from test_constrained import REWARDS, SETTINGS, logged, resumed, sha256, stages
+from test_constrained import REWARDS, SETTINGS, logged, resumed, sha256, stages, two_ranks
 
 from pipelines import artifacts
 from pipelines.algorithms.advantages import gae, value_errors
+from pipelines.recipe import Recipe
 from scripts import train
 
 CRITICS = {"learning_rate": 1e-2}
@@ -112,6 +113,27 @@ def test_lora_trains_adapters_and_whole_heads_and_resumes_exactly(model, prompts
     assert train.main([str(folder / "recipe.yaml")]) == 0
     assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == 6
     assert sha256(again) == sha256(whole)
+
+
+@pytest.mark.slow
+def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, tmp_path):
+    options = {**SETTINGS["buffered"], "per_device_train_batch_size": 4, "max_steps": 7, "save_total_limit": 20}
+    block = ppo(model, prompts, train=options)
+    recipe = write_recipe(tmp_path, block, wandb=False)
+    code, out = two_ranks(recipe)
+    assert code == 0, out
+    (whole,) = Recipe.load(str(recipe)).steps
+    assert artifacts.read_done(whole.dir)["world_size"] == 2
+    folder = tmp_path / "again"
+    folder.mkdir()
+    path = write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
+    again = resumed(folder, whole, 4)
+    code, out = two_ranks(path)
+    assert code == 0, out
+    for file in ("model.safetensors", "critic/model.safetensors"):
+        assert len({artifacts.read_done(step.dir)["files"][file]["sha256"] for step in (whole, again)}) == 1
+    last = [step.dir / "checkpoints" / "checkpoint-7" / "objective.json" for step in (whole, again)]
+    assert last[0].read_text() == last[1].read_text()
 
 
 def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_path):

@@ -1,11 +1,16 @@
 """The search for thresholds: both searches on problems with a known end, their state, and a training that searches."""
 
 import json
+import os
+import signal
+import subprocess
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from run_steps import run_recipe, write_recipe
-from test_constrained import resumed, sha256, stages
+from test_constrained import resumed, sha256, stages, two_ranks, two_ranks_command
+from test_run import until
 
 from pipelines import artifacts
 from pipelines.algorithms import tabular, thresholds
@@ -157,6 +162,36 @@ def test_a_run_that_searches_resumes_in_the_middle_of_a_point(search, trainer, m
         assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == at
         assert sha256(again) == sha256(whole), f"from step {at}"
         assert (again.output / "search.json").read_text() == (whole.output / "search.json").read_text()
+
+
+@pytest.mark.slow
+def test_killed_on_two_ranks_in_the_middle_of_a_point_it_ends_as_undisturbed(model, prompts, tmp_path):
+    block = searching(model, prompts, trainer="ppo")
+    block["constrained"]["train"] |= {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
+    block["constrained"]["thresholds"]["patience"] = 4
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    steps = []
+    for folder in folders:
+        folder.mkdir()
+        write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
+        steps += Recipe.load(str(folder / "recipe.yaml")).steps
+    code, out = two_ranks(folders[0] / "recipe.yaml")
+    assert code == 0, out
+    mark = steps[1].dir / "checkpoints" / "checkpoint-6" / "complete.json"
+    launched = subprocess.Popen(two_ranks_command(folders[1] / "recipe.yaml"), cwd=ROOT, start_new_session=True,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    until(mark.exists, 240)
+    os.killpg(launched.pid, signal.SIGKILL)
+    launched.wait()
+    assert not steps[1].done
+    spent = [json.loads((path.parent / "objective.json").read_text())["objective"]["spent"]
+             for path in (steps[1].dir / "checkpoints").glob("*/complete.json")]  # fmt: skip
+    assert any(0 < each < 4 for each in spent)
+    code, out = two_ranks(folders[1] / "recipe.yaml")
+    assert code == 0, out
+    assert artifacts.read_done(steps[1].dir)["metrics"]["train/resumed_from"] >= 6
+    assert sha256(steps[0]) == sha256(steps[1])
+    assert (steps[0].output / "search.json").read_text() == (steps[1].output / "search.json").read_text()
 
 
 def test_a_threshold_can_be_what_a_stage_above_has_found(model, prompts, tmp_path):
