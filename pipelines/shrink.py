@@ -97,8 +97,6 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
             yield key, _reward(value, stages)
         elif key == "thresholds" and value:
             yield f"{key}.patience", 1
-        elif key == "repeats":
-            yield key, 1
         elif key == "generate":
             yield f"{key}.max_new_tokens", 8
         elif key == "monitor" and value:
@@ -108,6 +106,8 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
                 yield from _model(f"{key}.reference.", value["reference"], stages)
     if "num_generations" in fields and (block.get("num_generations") or 3) > 3:
         yield "num_generations", 3
+    if kind == "proxy_points":
+        yield "window", 1
     if kind == "openings":
         yield "words", 2
     if kind == "world":

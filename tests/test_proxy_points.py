@@ -105,7 +105,7 @@ def test_another_fit_makes_only_the_surface_and_what_follows_pending(recipe, tmp
 @pytest.mark.parametrize(("word", "message"), [
     ("stages.constrained.rewards.as.threshold=$proxy_points.brif", "has no reward 'brif', did you mean 'brief'"),
     ("stages.proxy_points.repeats=0", "stages.proxy_points.repeats: must be a whole number of at least 1"),
-    ("stages.proxy_points.window=9", "has fewer than 9 logged steps"),
+    ("stages.proxy_points.window=9", "has fewer than 9 logged rollouts"),
 ])  # fmt: skip
 def test_mistakes(word, message, recipe, tmp_path, capsys):
     assert train.main([str(write_recipe(tmp_path, recipe, wandb=False)), word]) == 2

@@ -3,7 +3,7 @@
     surface: {runs: [$first, $second], rewards: [helpful, brief], metric: gold}
 
 `runs` are steps of kind `constrained` that have logged all `rewards` and the `metric` (with `weight: 0` to be watched
-only). A point of the fit is the mean over `window` logged rows. `$surface.helpful` is then a number that a threshold
+only). A point of the fit is the mean over `window` logged rollouts. `$surface.helpful` is then a number that a threshold
 can be. `fit: polynomial` with `degree: 10` is the paper's (arXiv 2310.04373, section 3); the default, a Gaussian
 process, also says how sure it is. Where the points' density is below `density` times its largest value, the surface
 does not count.
@@ -82,7 +82,7 @@ class Surface(Stage):
     def _points(self, run: str, place: tuple[str, ...]) -> np.ndarray:
         """(n, N + 1): the rewards and the metric of a run, means over windows of logged rows."""
         path = Path(run).parent / "metrics.jsonl"
-        rows = [row for row in tracking.read(path) if "train/loss" in row]
+        rows = [row for row in tracking.read(path) if "train/reward" in row]  # those of steps that have sampled
         names = [*self.rewards, self.metric]
         for name in names:
             if rows and f"train/rewards/{name}/mean" not in rows[0]:
@@ -94,7 +94,7 @@ class Surface(Stage):
         whole = [found[at : at + self.window].mean(0) for at in range(0, len(found) - self.window + 1, self.window)]
         whole = [point for point in whole if np.isfinite(point).all()]
         if not whole:
-            raise RecipeError(f"{path} has fewer than {self.window} logged steps", place)
+            raise RecipeError(f"{path} has fewer than {self.window} logged rollouts", place)
         return np.array(whole)
 
     def _summary(self, runs: list[np.ndarray], found: Any) -> str:
