@@ -121,7 +121,7 @@ def overrides(policy: str, options: dict[str, str], given: list[str]) -> Callabl
             *(f"stages.sft.train.{key}={json.dumps(value)}" for key, value in
               {**TRAINING, "learning_rate": 3e-4, "num_train_epochs": 0.2}.items()),
             *(f"stages.intent.train.{key}={json.dumps(value)}" for key, value in
-              {**TRAINING, "learning_rate": 1e-3, "num_train_epochs": 1}.items()),
+              {**TRAINING, "learning_rate": 1e-3, "num_train_epochs": 0.5, "max_length": 64}.items()),
             f"{path}critics.learning_rate=1e-3", f"{path}critics.scale_kl=false",
             f"{path}{metric}.ranges={json.dumps(RANGES)}",
             *(f"{path}train.{key}={value}" for key, value in training.items()),

@@ -13,8 +13,6 @@ import enum
 import functools
 import importlib
 import inspect
-import json
-import math
 import os
 import pkgutil
 import sys
@@ -24,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines import found
 from pipelines.errors import OWNED, RENAMED, RecipeError, suggest
 from rewards import Reward
 
@@ -105,26 +104,9 @@ def _reward(block: Any, path: Sequence[str], keys: Mapping[str, Any] | None = No
 # that may fail before the step stops anyway.
 POLICY = {"on_failure": typing.Literal["stop", "abstain", "skip_group"], "max_failures": float}
 MAX_FAILURES = 0.05
-
-
-def _threshold(value: Any, path: Sequence[str]) -> Any:
-    """The number that `$stage.name` stands for, in the stage's thresholds.json; NaN while it has still to be found."""
-    file, mark, name = value.rpartition("#") if isinstance(value, str) else ("", "", "")
-    if not mark:
-        return value
-    if not Path(file).parent.exists():
-        return math.nan
-    if not Path(file).exists():
-        raise RecipeError("that stage finds no thresholds", path)
-    known = json.loads(Path(file).read_text())
-    if name not in known:
-        raise RecipeError(f"no threshold {name!r} there{suggest(name, known)} (known: {', '.join(known)})", path)
-    return known[name]
-
-
 # those of a reward that is trained on: its threshold, what that means, and its weight in the task
 CONSTRAINT = {
-    "threshold": typing.Annotated[float | None, _threshold],
+    "threshold": typing.Annotated[float | None, found.threshold],
     "constraint": typing.Literal["at_least", "at_most", "equal"],
     "weight": float,
 }

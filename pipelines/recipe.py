@@ -196,19 +196,8 @@ class _Planner:
         }
         mark = artifacts.fingerprint(identity)
         folder = self.run / f"{name}-{mark}"
-        step = Step(
-            name,
-            stage,
-            kind,
-            resolved,
-            seed,
-            accelerate,
-            mark,
-            folder,
-            folder / "output",
-            tuple(inputs.values()),
-            identity,
-        )
+        step = Step(name, stage, kind, resolved, seed, accelerate, mark, folder, folder / "output",
+                    tuple(inputs.values()), identity)  # fmt: skip
         self.steps[name] = self.artifacts[name] = step
 
     def _refer(self, text: str, path: tuple[str, ...]) -> tuple[Step | str, str]:

@@ -101,7 +101,7 @@ def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
-        **(getattr(train, "model_init_kwargs", None) or {}),
+        **(train.model_init_kwargs or {}),
     }
     return {
         "model": model.model_name_or_path,

@@ -41,6 +41,8 @@ class Classifier:
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float]:
         import torch
 
+        if not completions:
+            return []
         if self.column not in columns:
             raise ValueError(f"classifier: the data has no column {self.column!r} (it has: {', '.join(columns)})")
         self.load()

@@ -39,6 +39,8 @@ class DialogueMetric:
                 raise ValueError(f"dialogue_metric: the range of {name} is [smallest, largest], got {pair}")
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float]:
+        if not completions:
+            return []
         if self.column not in columns:
             raise ValueError(f"dialogue_metric: the data has no column {self.column!r} (it has: {', '.join(columns)})")
         found = parts([text(completion) for completion in completions], columns[self.column])

@@ -33,6 +33,8 @@ class Meteor:
         from nltk.stem.porter import PorterStemmer
         from nltk.translate.meteor_score import single_meteor_score
 
+        if not completions:
+            return []
         if self.column not in columns:
             raise ValueError(f"meteor: the data has no column {self.column!r} (it has: {', '.join(columns)})")
         self._stemmer = self._stemmer or PorterStemmer()

@@ -3,10 +3,10 @@
     surface: {runs: [$first, $second], rewards: [helpful, brief], metric: gold}
 
 `runs` are steps of kind `constrained` that have logged all `rewards` and the `metric` (with `weight: 0` to be watched
-only). A point of the fit is the mean over `window` logged rollouts. `$surface.helpful` is then a number that a threshold
-can be. `fit: polynomial` with `degree: 10` is the paper's (arXiv 2310.04373, section 3); the default, a Gaussian
-process, also says how sure it is. Where the points' density is below `density` times its largest value, the surface
-does not count.
+only). A point of the fit is the mean over `window` logged rollouts. `$surface.helpful` is then a number that a
+threshold can be. `fit: polynomial` with `degree: 10` is the paper's (arXiv 2310.04373, section 3); the default, a
+Gaussian process, also says how sure it is. Where the points' density is below `density` times its largest value, the
+surface does not count.
 """
 
 from __future__ import annotations

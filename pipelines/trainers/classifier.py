@@ -8,6 +8,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
 
+from pipelines.seams import disable_dropout_in_model
+
 
 class ClassifierTrainer(Trainer):
     """`train_dataset` has the columns `text` and `label` (0, 1, ...). Logs the accuracy on `eval_dataset`."""
@@ -19,7 +21,6 @@ class ClassifierTrainer(Trainer):
         args: Any,
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
-        max_length: int,
         peft_config: Any = None,
         quantization_config: Any = None,
     ):
@@ -32,6 +33,8 @@ class ClassifierTrainer(Trainer):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        if args.disable_dropout:
+            disable_dropout_in_model(network)
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -40,7 +43,7 @@ class ClassifierTrainer(Trainer):
         def encoded(rows: Dataset | None) -> Dataset | None:
             if rows is None:
                 return None
-            tokenize = partial(tokenizer, truncation=True, max_length=max_length)
+            tokenize = partial(tokenizer, truncation=True, max_length=args.max_length)
             others = [column for column in rows.column_names if column != "label"]
             return rows.map(tokenize, input_columns="text", batched=True, remove_columns=others)
 
