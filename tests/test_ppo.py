@@ -5,7 +5,7 @@ import pytest
 import torch
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
-from test_constrained import REWARDS, SETTINGS, logged, resumed, sha256, stages, two_ranks
+from test_constrained import REWARDS, SETTINGS, TRAIN, logged, resumed, sha256, stages, two_ranks
 
 from pipelines import artifacts
 from pipelines.algorithms.advantages import gae, value_errors
@@ -89,6 +89,47 @@ def test_the_artifact_is_a_plain_model_with_its_critics_beside_it(model, prompts
     assert {"train/critics/brief/explained", "train/critics/kl/explained", "train/kl", "train/multipliers/as"} <= set(
         rows[-1]
     )
+
+
+@pytest.mark.parametrize("scale_kl", [False, True])
+def test_advantages_have_one_scale_before_they_are_mixed(scale_kl, model, prompts, tmp_path):
+    import trl
+    from datasets import load_dataset
+
+    from pipelines.algorithms.advantages import CriticSettings
+    from pipelines.algorithms.lagrange import Constraint, Multipliers
+    from pipelines.algorithms.objectives import Lagrangian
+    from pipelines.trainers.constrained_grpo import RewardFunction
+    from pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+    from rewards.length import Length
+    from rewards.pattern import Pattern
+
+    functions = [RewardFunction("brief", Length(target=5, unit="characters")),
+                 RewardFunction("as", Pattern(regex="a", count=True))]  # fmt: skip
+    args = trl.GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", **{
+        **TRAIN, "scale_rewards": "batch", "per_device_train_batch_size": 20, "max_completion_length": 6})  # fmt: skip
+    subject = ConstrainedPPOTrainer(
+        critics=CriticSettings(scale_kl=scale_kl),
+        objective=Lagrangian({}, Multipliers({"brief": Constraint(0.5, "equal"), "as": Constraint(0.4, "equal")})),
+        model=model, reward_funcs=functions, args=args,
+        train_dataset=load_dataset("json", data_files=prompts, split="train"),
+    )  # fmt: skip
+    with torch.no_grad():
+        subject.model.lm_head.weight.mul_(1.5)  # so that there is a KL to the start
+    subject.model.train()
+    subject.current_gradient_accumulation_steps = 1
+    batch = subject._prepare_inputs([{"prompt": row["prompt"]} for row in subject.train_dataset.select([0] * 20)])
+    tokens = batch["completion_mask"].bool()
+    for at in range(2):
+        found = batch["advantages_by_reward"][..., at][tokens]
+        assert found.mean() == pytest.approx(0, abs=1e-5)
+        assert found.std(correction=0) == pytest.approx(1, abs=1e-4)
+    kl = batch["kl_advantages"][tokens]
+    assert (abs(float(kl.std(correction=0)) - 1) < 1e-4) == scale_kl
+    mixed, coefficient = subject._mixed(batch)
+    assert coefficient == 0  # the KL is no term of the loss
+    expected = 2 * (1.0 if scale_kl else 0.1) * batch["kl_advantages"]  # xi begins with multipliers of 0, N = 2
+    torch.testing.assert_close(mixed, expected)
 
 
 @pytest.mark.parametrize("trunk", ["separate", "shared"])

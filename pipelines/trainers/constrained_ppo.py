@@ -96,7 +96,7 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         advantages = advantages * known
         returns = advantages + values
         scale = self._moments(advantages, mask.unsqueeze(-1) * known) if self.scale_rewards != "none" else None
-        self._log_rollout(drift, values, returns, mask)
+        self._log_rollout(None if reference is None else drift, values, returns, mask)
         if scale is not None:
             mean, deviation = scale
             if not self.critics.scale_kl:
@@ -132,12 +132,12 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         squares = self.accelerator.reduce(((values - mean).square() * mask).sum((0, 1)), reduction="sum")
         return mean.float(), (squares / count).sqrt().float()
 
-    def _log_rollout(self, drift: Tensor, values: Tensor, returns: Tensor, mask: Tensor) -> None:
+    def _log_rollout(self, drift: Tensor | None, values: Tensor, returns: Tensor, mask: Tensor) -> None:
         """The KL per token, and how much of the returns' variance each critic explains (1 is all of it)."""
         logged = self._metrics["train" if self.model.training else "eval"]
         every = mask.unsqueeze(-1).expand_as(returns)
-        kl, _ = self._moments(drift.unsqueeze(-1), mask.unsqueeze(-1))
-        logged["kl"].append(kl.item())
+        if drift is not None:
+            logged["kl"].append(self._moments(drift.unsqueeze(-1), mask.unsqueeze(-1))[0].item())
         _, spread = self._moments(returns, every)
         _, left = self._moments(returns - values, every)
         for at, name in enumerate([*self.reward_func_names, "kl"]):
@@ -146,7 +146,9 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
 
     def _mixed(self, inputs: dict[str, Any]) -> tuple[Tensor, float]:
         task, weights = self._weights()
-        return inputs["advantages_by_reward"] @ weights + self.beta * task * inputs["kl_advantages"], 0.0
+        scaled = self.critics.scale_kl and self.scale_rewards != "none"
+        coefficient = float(self.beta > 0) if scaled else self.beta
+        return inputs["advantages_by_reward"] @ weights + coefficient * task * inputs["kl_advantages"], 0.0
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = _trimmed(inputs)
