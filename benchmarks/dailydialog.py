@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "dailydialog"
 REWARDS = ("meteor", "intent")
 BLOCK = 10  # steps
+FAR = {"meteor": 0.15, "intent": 0.65}  # how far the searches begin to look: above the start, and a guess
 MODEL = {"model_type": "llama", "hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 3,
          "num_attention_heads": 5, "tie_word_embeddings": True}  # fmt: skip
 TRAINING = {"gradient_checkpointing": False, "lr_scheduler_type": "cosine", "warmup_steps": 50,
@@ -46,7 +47,6 @@ ARMS = {
     "all": ("all", []),
     "mu": ("mu", []),
     "xi": ("xi", []),
-    "xi, scaled KL": ("xi", ["critics.scale_kl=true"]),
 }
 
 
@@ -67,13 +67,13 @@ def main(words: list[str]) -> None:
             found[name].append(read(run(recipe, seed, [*small("constrained"), *own])))
         for search in ("nelder_mead", "bayes"):
             steps = 2 * int(options["steps"])
-            own = [
+            settings = [
                 f"thresholds.search={search}",
                 f"thresholds.patience={steps // 10}",
                 f"train.max_steps={steps}",
-                *held,
             ]
-            own = [f"stages.constrained.{word}" for word in own]
+            far = [f"rewards.{name}.threshold={value}" for name, value in FAR.items()]
+            own = [f"stages.constrained.{word}" for word in [*settings, *far]]
             found[search].append(read(run("nm", seed, [*small("constrained"), *own])))
         say(found, thresholds, proxies, int(options["steps"]))
     if options["plot"]:
@@ -118,11 +118,12 @@ def overrides(policy: str, options: dict[str, str], given: list[str]) -> Callabl
             f"inputs.policy={policy}", f"inputs.encoder={policy}",
             f"stages.dialogues.data={options['train']}", "stages.dialogues.turns=turns",
             f"stages.held_out.data={options['test']}", "stages.held_out.turns=turns",
+            "stages.dialogues.max_words=40", "stages.held_out.max_words=40",
             *(f"stages.sft.train.{key}={json.dumps(value)}" for key, value in
               {**TRAINING, "learning_rate": 3e-4, "num_train_epochs": 0.2}.items()),
             *(f"stages.intent.train.{key}={json.dumps(value)}" for key, value in
               {**TRAINING, "learning_rate": 1e-3, "num_train_epochs": 0.5, "max_length": 64}.items()),
-            f"{path}critics.learning_rate=1e-3", f"{path}critics.scale_kl=false",
+            f"{path}critics.learning_rate=3e-4", f"{path}critics.scale_kl=false",
             f"{path}{metric}.ranges={json.dumps(RANGES)}",
             *(f"{path}train.{key}={value}" for key, value in training.items()),
             *(calmer if stage == "constrained" else []),
