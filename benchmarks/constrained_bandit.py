@@ -7,6 +7,9 @@ of reach.
 Random reference policies and rewards. The policy goes up the exact gradient of the mixed advantage and the
 multipliers down theirs, in turns, from the paper's start. Thresholds are those that known multipliers hold; printed
 are the shares of the instances that end within 1e-6 of them, and the largest distance.
+
+Then over-optimisation, exactly: a true reward that is best at moderate values of both rewards, pushed by the first one
+alone. Where it is best moves with the rewards' correlation, and so do thresholds that are chosen one by one.
 """
 
 from __future__ import annotations
@@ -40,6 +43,29 @@ def main(instances: str = "20", steps: str = "20000") -> None:
             reached = sum(distance < 1e-6 for distance, _ in found) / len(found)
             distance, error = (max(each) for each in zip(*found, strict=True))
             print(f"{words:44}{form:>17}{reached:>8.0%}{distance:>18.1e}{error:>12.1e}")
+    heads = ("a where gold is best, a pushed alone", "gold there", "at the end")
+    print(f"\n{'correlation of a and b':24}{heads[0]:>38}{heads[1]:>18}{heads[2]:>18}")
+    for correlation in (-0.6, -0.3, 0.0, 0.3, 0.6, 0.9):
+        found = np.array([pushed(seed, correlation) for seed in range(10 * int(instances))])
+        means, errors = found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
+        print(f"{correlation:<24}" + "".join(f"{f'{mean:.3f} +- {error:.3f}':>{width}}" for mean, error, width in
+                                             zip(means, errors, (38, 18, 18), strict=True)))  # fmt: skip
+
+
+def pushed(seed: int, correlation: float) -> tuple[float, float, float]:
+    """The first reward's mean where the true reward is best while only it is pushed, the true reward there, and at
+    the end."""
+    rng = np.random.default_rng(seed)
+    log_reference, table = np.log(rng.dirichlet(np.full(ANSWERS, 5.0))), rng.standard_normal((2, ANSWERS))
+    table -= table.mean(1, keepdims=True)
+    table[1] -= table[0] * (table[1] @ table[0]) / (table[0] @ table[0])  # so that the correlation is what is wanted
+    table /= table.std(1, keepdims=True)
+    table[1] = correlation * table[0] + np.sqrt(1 - correlation**2) * table[1]
+    gold = -np.square(table - 0.6).sum(0)  # of an answer: best at 0.6 of both
+    path = [np.exp(tabular.tilted(log_reference, table, np.array([push, 0.0]))) for push in np.linspace(0, 20, 401)]
+    values = [policy @ gold for policy in path]
+    best = int(np.argmax(values))
+    return float(path[best] @ table[0]), float(values[best]), float(values[-1])
 
 
 def solve(seed: int, form: str, kind: str, lam: np.ndarray, below: float, steps: int) -> tuple[float, float]:
