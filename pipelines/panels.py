@@ -53,6 +53,8 @@ KINDS = {
             "Multipliers": ("train/multipliers/*",),
             "lambda (multiplier in units of the task)": ("train/lambda/*",),
             "Rewards": ("train/rewards/*/mean",),
+            "Best metric of the thresholds tried": ("train/search/best",),
+            "Variance explained by the critics": ("train/critics/*/explained",),
             "KL (nats per token)": ("train/kl",),
             "Tokens": ("train/completions/mean_length",),
             "Entropy (nats per token)": ("train/entropy",),
