@@ -42,3 +42,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """ ", did you mean 'x'?" for the nearest known word, or ""."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+class Interrupted(Exception):
+    """The training was asked to stop, and a checkpoint of its last step is there."""

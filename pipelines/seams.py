@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,6 +123,28 @@ def attach_critic(model: Any, critic: nn.Module) -> list[Tensor]:
 
     model.forward = types.MethodType(forward, model)
     return found
+
+
+def sharded_on_cpu() -> str | None:
+    """FSDP or DEEPSPEED where this process is a rank of such a launch on a machine without accelerators, as in tests.
+
+    accelerate would make plain DDP of FSDP there, and knows no backend for DeepSpeed: both get gloo.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    engines = [e for e in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{e}", "").lower() == "true"]
+    if not engines or torch.accelerator.is_available():
+        return None
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    if engines == ["DEEPSPEED"]:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it compiles one, for minutes
+    return engines[0]
 
 
 class ExactRollouts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trl
 
 from pipelines import data, tracking
-from pipelines.errors import RecipeError
+from pipelines.errors import Interrupted, RecipeError
 
 if TYPE_CHECKING:
     from pipelines.recipe import Step
@@ -34,7 +34,11 @@ def settings(step: Step) -> dict[str, Any]:
         "report_to": "none",
     }
     if not torch.accelerator.is_available():
-        chosen |= {"use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
+        from pipelines.seams import sharded_on_cpu
+
+        sharded = sharded_on_cpu() is not None
+        chosen |= {"use_cpu": not sharded, "bf16": False, "dataloader_pin_memory": False}
+        chosen |= {"ddp_backend": "gloo"} if sharded else {}
     return chosen
 
 
@@ -130,10 +134,12 @@ def fit(
     """Trains (from the newest complete checkpoint, if there is one), evaluates, and saves a complete model.
 
     The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `extra`
-    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number.
+    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, and Interrupted
+    after SIGTERM, with a checkpoint of the last step.
     """
     from pipelines import optimizer_state
     from pipelines.checkpoints import MarkComplete, newest
+    from pipelines.watchdog import Watchdog
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
@@ -146,7 +152,11 @@ def fit(
     trainer.add_callback(_callback())
     if optimizer:
         trainer.add_callback(optimizer_state.Warm(trainer, optimizer))
+    watchdog = Watchdog(trainer.accelerator.process_index)
+    trainer.add_callback(watchdog)
     trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if watchdog.stopped and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(f"{step.name} was asked to stop and has a checkpoint of step {trainer.state.global_step}")
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.metrics.items()}
     metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": at, **lost}
     if trainer.eval_dataset is not None:

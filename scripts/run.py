@@ -6,6 +6,7 @@
     python scripts/run.py recipes/tiny.yaml                           # run what is pending
     python scripts/run.py recipes/tiny.yaml stages.dpo.train.beta=0.2 --from dpo
     python scripts/run.py recipes/tiny.yaml -- --num_processes 2      # after --: for every accelerate launch
+    python scripts/run.py recipes/mine.yaml --launcher slurm --sbatch=--nodes=2 --sbatch=--gpus-per-node=8
 
 A step that is done is never run again; a step that was interrupted continues from its newest complete checkpoint.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines import artifacts, preflight
+from pipelines import artifacts, preflight, slurm
 from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe, Step
 from scripts.train import arguments, command_line, die_with_parent, quiet, show
@@ -40,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check-rewards", action="store_true", help="load and try every reward, and stop")
     parser.add_argument("--shrink", action="store_true", help="tiny random models, a few rows and two steps, on a CPU")
     parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
+    parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="where launches run")
+    parser.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="of sbatch: --sbatch=--nodes=2"
+    )
     parser.add_argument("--from", dest="start", metavar="STAGE", help="this stage or step and those after it")
     options = parser.parse_intermixed_args(words)
     path, overrides = arguments(parser, options)
@@ -54,21 +59,45 @@ def main(argv: list[str] | None = None) -> int:
         preflight.check(recipe, steps)
         if options.plan:
             print(preflight.table(recipe, steps, extra, verbose=options.verbose))
+            if options.launcher == "slurm":
+                print("\n" + slurm.script(recipe, launches(recipe, steps, extra), options.sbatch, Path.cwd()))
             return 0
         if options.check_rewards:
             return check_rewards(steps)
         preflight.require_inputs(steps)
         pending = [step for step in steps if not step.done]
-        commands = {step.name: preflight.command(recipe, step, extra) for step in pending}
+        commands = launches(recipe, steps, extra)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.launcher == "slurm":
+        return queue(recipe, commands, options.sbatch)
     try:
         with artifacts.lock(recipe.run, shlex.join(sys.argv)) if pending else contextlib.nullcontext():
             return launch_all(recipe, steps, commands)
     except artifacts.Locked as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def launches(recipe: Recipe, steps: tuple[Step, ...], extra: list[str]) -> dict[str, list[str]]:
+    """The launch of every pending step, by its name."""
+    return {step.name: preflight.command(recipe, step, extra) for step in steps if not step.done}
+
+
+def queue(recipe: Recipe, commands: dict[str, list[str]], words: list[str]) -> int:
+    """Submits one job for all pending steps; 1 where there is no Slurm, or it refuses."""
+    if not commands:
+        print("every step is done")
+        return 0
+    path = recipe.run / "slurm.sh"
+    try:
+        job = slurm.submit(slurm.script(recipe, commands, words, Path.cwd()), path)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"error: sbatch {path}: {getattr(error, 'stderr', None) or error}", file=sys.stderr)
+        return 1
+    print(f"job {job}: {len(commands)} steps, {path}; its output will be in {recipe.run}/slurm-{job}.log")
+    return 0
 
 
 def check_rewards(steps: tuple[Step, ...]) -> int:

@@ -27,18 +27,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import artifacts, preflight, tracking
-from pipelines.errors import RecipeError
+from pipelines.errors import Interrupted, RecipeError
 from pipelines.recipe import Recipe, Step
 from rewards import RewardFailure
 
 RANK = int(os.environ.get("RANK", "0"))
 MAIN = RANK == 0
 LAUNCHED = "TRIMTAB_LOCK" in os.environ  # by scripts/run.py, which holds the lock and prints the headings
+STOPPED = 128 + signal.SIGTERM
 DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 when every step is done, 1 when a reward failed, 2 for a mistake in the recipe or a run directory in use."""
+    """0 when every step is done, 1 when a reward failed, 2 for a mistake in the recipe or a run directory in use, 143
+
+    after SIGTERM, with a checkpoint to go on from.
+    """
     parser = command_line(__doc__)
     parser.add_argument("--stage", help="only this stage or step")
     options = parser.parse_intermixed_args(argv)
@@ -74,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
                     run(recipe, step, check=step.name in unseen)
         except RecipeError as error:
             return fail(str(recipe.document.locate(error)))
+        except Interrupted as error:
+            say(f"    {error}. The same command continues here")
+            return STOPPED
         except RewardFailure as error:  # on whichever rank
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 1
@@ -118,7 +125,9 @@ def run(recipe: Recipe, step: Step, *, check: bool) -> None:
 
         lean_head_on_cpu()
     # The one state of the process group: without `cpu` the ranks of a machine without GPUs would not know each other.
-    distributed = PartialState(cpu=not torch.accelerator.is_available())
+    from pipelines.seams import sharded_on_cpu
+
+    distributed = PartialState(cpu=not torch.accelerator.is_available() and not sharded_on_cpu())
     started = time.time()
     if distributed.is_main_process:
         step.dir.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,87 @@
+"""Ends a training that stands still or is asked to stop, on all ranks, with words that name the place.
+
+A rank that hangs (a reward that never answers, a lost peer) would hold a whole cluster until somebody looks. Every
+rank has a deadline of its own: when nothing has happened for TRIMTAB_STALL seconds (an hour; 0 for never), it says
+where it stands, prints the stacks of all its threads, and ends the process, on which the launcher ends the others.
+
+SIGTERM, which a scheduler sends before it takes a machine away, ends the training after the step at hand with a
+checkpoint. Ranks get it at different moments, so they agree on it after each step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+STALLED = 86  # the exit code of a rank that stood still
+
+
+class Watchdog(TrainerCallback):
+    """Feels the pulse of a trainer. `stopped` is whether SIGTERM ended the training."""
+
+    def __init__(self, rank: int):
+        self.rank, self.stopped, self._asked = rank, False, False
+        self.seconds = float(os.environ.get("TRIMTAB_STALL", "3600"))
+        self.phase, self.step = "beginning", 0
+        self._beat = threading.Event()
+        self._over = threading.Event()
+        self._before: Any = None
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            if not self._beat.wait(self.seconds) and not self._over.is_set():
+                print(f"error: rank {self.rank} has stood still for {self.seconds:g} s after step {self.step} "
+                      f"({self.phase}); its threads:", file=sys.stderr, flush=True)  # fmt: skip
+                faulthandler.dump_traceback(all_threads=True)
+                os._exit(STALLED)
+            self._beat.clear()
+
+    def _at(self, phase: str, state: Any) -> None:
+        self.phase, self.step = phase, state.global_step
+        self._beat.set()
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self._asked = True
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        with contextlib.suppress(ValueError):  # not the main thread: nobody sends signals there
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        if self.seconds > 0:
+            threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._at("in the next step", state)
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self._at("in the next step", state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._at("between two steps", state)
+        asked = torch.tensor([float(self._asked)], device=args.device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        if asked.item():
+            self.stopped = control.should_training_stop = control.should_save = True
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self._at("evaluating", state)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._at("after an evaluation", state)
+
+    def on_save(self, args, state, control, **kwargs):
+        self._at("after a checkpoint", state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._over.set()
+        self._beat.set()
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)

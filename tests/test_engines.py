@@ -1,0 +1,142 @@
+"""Every stage that trains, on two ranks under DDP, FSDP2, ZeRO-2 and ZeRO-3 (gloo, on a CPU): the same weights come
+out.
+
+The reference is one process with both ranks' batches where nothing is sampled, and two ranks of DDP where each rank
+samples completions of its own.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import PAIR_ROWS, ROOT, SFT_ROWS
+from run_steps import write_recipe
+from safetensors.torch import load_file
+
+from pipelines import artifacts
+from pipelines.recipe import Recipe
+
+pytestmark = pytest.mark.slow
+ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
+STAGES = ("sft", "reward", "dpo", "prefer", "grpo", "ppo")
+SAMPLES = ("grpo", "ppo")
+NAMES = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
+STEPS = {"max_steps": 3, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 1, "save_total_limit": 5,
+         "gradient_checkpointing": False, "lr_scheduler_type": "constant", "adam_epsilon": 1e-4}  # fmt: skip
+TOLERANCE = 2e-5  # of a weight, after steps of up to 3e-3
+
+
+@pytest.fixture(scope="module")
+def inputs(model, lists, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    prompts = [{"prompt": [{"role": "user", "content": f"say a b {i}"}]} for i in range(10)]
+    for name, rows in (("sft", SFT_ROWS), ("pairs", PAIR_ROWS), ("prompts", prompts)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"model": model, "lists": str(lists["ranked"].output),
+            **{name: str(folder / f"{name}.jsonl") for name in ("sft", "pairs", "prompts")}}  # fmt: skip
+
+
+def block(stage, inputs, batch, **train):
+    settings = {**STEPS, "per_device_train_batch_size": batch, **train}
+    model = {"model_name_or_path": inputs["model"]}
+    if stage in SAMPLES:
+        rewards = {"brief": {"kind": "length", "target": 5, "unit": "characters", "threshold": 0.5},
+                   "as": {"kind": "pattern", "regex": "a", "count": True, "threshold": 0.4}}  # fmt: skip
+        settings |= {"beta": 0.1, "num_generations": 2, "max_completion_length": 6, "scale_rewards": "none"}
+        return {"kind": "constrained", "trainer": stage, "model": model, "data": inputs["prompts"], "method": "xi",
+                "rewards": rewards, "train": settings}  # fmt: skip
+    data = {"sft": "sft", "prefer": "lists"}.get(stage, "pairs")
+    return {"kind": stage, "model": model, "data": inputs[data], "train": settings}
+
+
+def launch(folder, stages, engine, ranks=2):
+    """Runs the recipe as a user would, and returns its steps by name."""
+    recipe = write_recipe(folder, stages, wandb=False)
+    config = f"accelerate_configs/{'cpu' if engine == 'ddp' else engine}.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config,
+               "--num_processes", str(ranks), "scripts/train.py", str(recipe)]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return {step.name: step for step in Recipe.load(str(recipe)).steps}
+
+
+@pytest.fixture(scope="module")
+def reference(inputs, tmp_path_factory):
+    """stage -> the step that others are compared with; each is made when it is first asked for."""
+    made = {}
+
+    def get(stage):
+        if stage not in made:
+            ranks = 2 if stage in SAMPLES else 1
+            folder = tmp_path_factory.mktemp(f"reference-{stage}")
+            made[stage] = launch(folder, {stage: block(stage, inputs, 4 // ranks)}, "ddp", ranks)[stage]
+        return made[stage]
+
+    return get
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_weights_are_those_of_the_reference(engine, stage, inputs, reference, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    if engine == "ddp" and stage in SAMPLES:
+        pytest.skip("is the reference")
+    step = launch(tmp_path, {stage: block(stage, inputs, 2)}, engine)[stage]
+    record = artifacts.read_done(step.dir)
+    assert (record["distributed"], record["world_size"]) == (NAMES[engine], 2)
+    shards = list((step.dir / "checkpoints").glob("checkpoint-*/global_step*/zero_pp_rank_1*model_states.pt"))
+    assert bool(shards) == (engine == "zero3")  # only that engine splits parameters in files of their own
+    ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, reference(stage)))
+    start = load_file(f"{inputs['model']}/model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=TOLERANCE, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+    moved = max((ours[name] - start[name]).abs().max().item() for name in ours if name in start)
+    assert moved > 20 * TOLERANCE
+    auto = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
+    logits = [
+        auto.from_pretrained(each.output)(torch.arange(8)[None] + 10).logits for each in (step, reference(stage))
+    ]
+    torch.testing.assert_close(*logits, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_sharded_run_goes_on_from_its_checkpoint(stage, engine, inputs, tmp_path):
+    folders = [tmp_path / "whole", tmp_path / "again"]
+    for folder in folders:
+        folder.mkdir()
+    stages = {stage: block(stage, inputs, 2, max_steps=4)}
+    whole = launch(folders[0], stages, engine)[stage]
+    write_recipe(folders[1], stages, wandb=False)
+    again = {step.name: step for step in Recipe.load(str(folders[1] / "recipe.yaml")).steps}[stage]
+    shutil.copytree(whole.dir / "checkpoints" / "checkpoint-2", again.dir / "checkpoints" / "checkpoint-2")
+    launch(folders[1], stages, engine)
+    assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == 2
+    for file in ("model.safetensors", *(["critic/model.safetensors"] if stage == "ppo" else [])):
+        ours, theirs = (load_file(step.output / file) for step in (again, whole))
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
+
+
+def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path):
+    """Through scripts/run.py, with a configuration for each stage."""
+    stages = {
+        "sft": {**block("sft", inputs, 2), "accelerate": "fsdp2"},
+        "dpo": {**block("dpo", {**inputs, "model": "$sft"}, 2), "accelerate": "zero3"},
+        "sample": {"model": {"model_name_or_path": "$dpo"}, "prompts": inputs["prompts"], "num_generations": 2,
+                   "generate": {"max_new_tokens": 4}, "accelerate": "fsdp2"},
+        "score": {"completions": "$sample", "rewards": {"brief": {"kind": "length", "target": 3}},
+                  "accelerate": "zero2"},
+        "ppo": {**block("ppo", {**inputs, "model": "$dpo"}, 2), "accelerate": "zero2"},
+    }  # fmt: skip
+    recipe = write_recipe(tmp_path, stages, wandb=False)
+    command = [sys.executable, "scripts/run.py", str(recipe), "--", "--num_processes", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    engines = [artifacts.read_done(step.dir)["distributed"] for step in Recipe.load(str(recipe)).steps]
+    assert engines == ["FSDP", "DEEPSPEED", "FSDP", "DEEPSPEED", "DEEPSPEED"]

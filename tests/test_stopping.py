@@ -1,0 +1,78 @@
+"""How launches of several ranks end early: asked to by SIGTERM, or because a rank stands still."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from run_steps import write_recipe
+from test_constrained import REWARDS, TRAIN
+from test_run import finished, launch, until
+
+from pipelines import artifacts
+from pipelines.checkpoints import newest
+from pipelines.recipe import Recipe
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def prompts(write):
+    return write("prompts.jsonl", [{"prompt": [{"role": "user", "content": f"say a b {i}"}]} for i in range(10)])
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_on(ranks, model, write, tmp_path):
+    rows = [{"prompt": [{"role": "user", "content": "say a"}],
+             "completion": [{"role": "assistant", "content": f"a {i} b"}]} for i in range(12)]  # fmt: skip
+    stage = {"model": {"model_name_or_path": model}, "data": write("sft.jsonl", rows),
+             "train": {"max_steps": 2000, "per_device_train_batch_size": 2, "save_steps": 100_000, "logging_steps": 1,
+                       "gradient_checkpointing": False}}  # fmt: skip
+    recipe = str(write_recipe(tmp_path, {"sft": stage}, wandb=False))
+    (step,) = Recipe.load(recipe).steps
+    metrics = step.dir / "metrics.jsonl"
+    process = launch("run.py", recipe, "--", "--num_processes", ranks)
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") > 5)
+    process.send_signal(signal.SIGTERM)
+    code, out = finished(process, timeout=60)
+    assert code == 143, out
+    assert "asked to stop and has a checkpoint of step" in out
+    checkpoint = newest(step.dir / "checkpoints")
+    at = int(checkpoint.name.rpartition("-")[2])
+    assert 5 <= at < 2000
+    assert not step.done
+    words = [recipe, "--", "--num_processes", ranks]
+    code, out = finished(launch("run.py", *words))
+    assert code == 0, out
+    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == at
+
+
+def test_a_rank_that_stands_still_ends_both_with_its_name(model, prompts, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import os, time\n"
+        "def slow(completions, trainer_state=None, **columns):\n"
+        "    if trainer_state.global_step >= 2 and os.environ['RANK'] == '1':\n"
+        "        time.sleep(600)\n"
+        "    return [1.0] * len(completions)\n"
+    )
+    rewards = {**REWARDS, "slow": {"kind": "trl_function", "path": f"{tmp_path / 'slow.py'}:slow", "weight": 0}}
+    block = {"model": {"model_name_or_path": model}, "data": prompts, "method": "fixed", "train": {
+        **TRAIN, "per_device_train_batch_size": 4}, "rewards": {
+        name: {k: v for k, v in reward.items() if k != "threshold"} for name, reward in rewards.items()}}  # fmt: skip
+    recipe = write_recipe(tmp_path, {"constrained": block}, wandb=False)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml",
+               "--num_processes", "2", "scripts/train.py", str(recipe)]  # fmt: skip
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200,
+                          env=os.environ | {"TRIMTAB_STALL": "10"})  # fmt: skip
+    assert done.returncode != 0
+    assert "has stood still for 10 s after step 2 (in the next step)" in done.stderr
+    assert 'slow.py", line 4 in slow' in done.stderr  # the stack says what hangs
+    (step,) = Recipe.load(str(recipe)).steps
+    begun = json.loads((step.dir / "metrics.jsonl").read_text().splitlines()[0])["time"] if step.dir.exists() else 0
+    assert time.monotonic() - started < 120
+    assert begun

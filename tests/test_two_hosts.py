@@ -1,0 +1,112 @@
+"""Two machines with a network between them: two network namespaces, joined by a virtual cable, and a shared folder."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import ROOT, SFT_ROWS
+from run_steps import write_recipe
+from test_run import until
+
+from pipelines import artifacts
+from pipelines.recipe import Recipe
+
+PORT = "29871"
+HOSTS = {0: ("trimtab-a", "10.77.13.1"), 1: ("trimtab-b", "10.77.13.2")}
+
+
+def ip(*words):
+    return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("needs root and iproute2 for network namespaces")
+    for name, _ in HOSTS.values():
+        ip("netns", "del", name)
+        if ip("netns", "add", name).returncode:
+            pytest.skip("this machine allows no network namespaces")
+    ip("link", "add", "trimtab0", "type", "veth", "peer", "name", "trimtab1")
+    for rank, (name, address) in HOSTS.items():
+        ip("link", "set", f"trimtab{rank}", "netns", name)
+        for words in (f"addr add {address}/24 dev trimtab{rank}", f"link set trimtab{rank} up", "link set lo up"):
+            assert ip("-n", name, *words.split()).returncode == 0
+    yield
+    for name, _ in HOSTS.values():
+        ip("netns", "del", name)
+
+
+def launch(recipe, rank, config="multi_node_ddp"):
+    name, _ = HOSTS[rank]
+    command = ["ip", "netns", "exec", name, sys.executable, "-m", "accelerate.commands.launch", "--config_file",
+               f"accelerate_configs/{config}.yaml", "--num_machines", "2", "--num_processes", "2", "--machine_rank",
+               str(rank), "--main_process_ip", HOSTS[0][1], "--main_process_port", PORT,
+               "scripts/train.py", str(recipe)]  # fmt: skip
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": f"trimtab{rank}", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+
+def ended(processes, timeout):
+    try:
+        return [(process.returncode, out) for process in processes
+                if (out := process.communicate(timeout=timeout)[0]) is not None]  # fmt: skip
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def stage(model, folder, **train):
+    (folder / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in SFT_ROWS))
+    settings = {"max_steps": 4, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "logging_steps": 1,
+                "save_steps": 2, "gradient_checkpointing": False}  # fmt: skip
+    return {"sft": {"model": {"model_name_or_path": model}, "data": str(folder / "sft.jsonl"),
+                    "train": settings | train}}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_recipe_runs_on_two_hosts_and_gives_one_hosts_weights(hosts, model, tmp_path):
+    recipe = write_recipe(tmp_path, stage(model, tmp_path), wandb=False)
+    for code, out in ended([launch(recipe, rank) for rank in HOSTS], 240):
+        assert code == 0, out[-4000:]
+    (step,) = Recipe.load(str(recipe)).steps
+    assert artifacts.read_done(step.dir)["world_size"] == 2
+    other = tmp_path / "one"
+    other.mkdir()
+    single = write_recipe(other, stage(model, tmp_path), wandb=False, output_dir=str(other / "runs"))
+    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--config_file",
+                           "accelerate_configs/cpu.yaml", "--num_processes", "2", "scripts/train.py", str(single)],
+                          cwd=ROOT, capture_output=True, text=True, timeout=240)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    (alone,) = Recipe.load(str(single)).steps
+    assert len({artifacts.read_done(each.dir)["files"]["model.safetensors"]["sha256"] for each in (step, alone)}) == 1
+
+
+@pytest.mark.slow
+def test_a_worker_killed_on_one_host_ends_both_and_the_rerun_resumes(hosts, model, tmp_path):
+    recipe = write_recipe(tmp_path, stage(model, tmp_path, max_steps=3000, save_steps=20), wandb=False)
+    (step,) = Recipe.load(str(recipe)).steps
+    processes = [launch(recipe, rank) for rank in HOSTS]
+    until(lambda: list(step.dir.glob("checkpoints/checkpoint-*/complete.json")), 200)
+    children = psutil.Process(processes[1].pid).children(recursive=True)
+    (worker,) = [child for child in children if {"scripts/train.py", "accelerate.commands.launch"} & set(
+        child.cmdline()) == {"scripts/train.py"}]  # fmt: skip
+    worker.kill()
+    killed = time.monotonic()
+    results = ended(processes, 30)
+    assert time.monotonic() - killed < 30
+    assert all(code != 0 for code, _ in results)
+    assert "exitcode  : -9" in results[1][1]  # which rank, and how, where it died
+    assert "rank      : 1" in results[1][1]
+    assert not step.done
+    for code, out in ended([launch(recipe, rank) for rank in HOSTS], 300):
+        assert code == 0, out[-4000:]
+    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] >= 20
