@@ -72,7 +72,7 @@ def parts(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]
         longest = [max(longest[0], len(plain)), max(longest[1], sum(word.isalnum() for word in words(reference)))]
     tokens = [words(reply) for reply in replies]
     return {
-        "sacrebleu": sacrebleu.corpus_bleu(list(replies), [list(references)], smooth_method="exp").score / 100,
+        "sacrebleu": sacrebleu.corpus_bleu(list(replies), [list(references)], smooth_method="exp", force=True).score / 100,
         "rouge_2": sum(rouge.score(b, a)["rouge2"].fmeasure for a, b in zip(replies, references, strict=True))
         / len(replies),
         "bleu": float(

@@ -88,6 +88,7 @@ def test_thresholds_are_found_and_held(recipe, tmp_path):
     assert {len(run) for run in found["runs"]} == {3}
     assert found["columns"] == ["brief", "as", "metric"]
     assert (output / "surface.png").stat().st_size > 10_000
+    assert found["thresholds"] == json.loads((output / "thresholds.json").read_text())
     assert "metric is largest" in (output / "summary.txt").read_text()
     thresholds = json.loads((output / "thresholds.json").read_text())
     state = json.loads((steps["constrained"].dir / "checkpoints" / "checkpoint-7" / "objective.json").read_text())

@@ -22,6 +22,8 @@ from pipelines import tracking
 from pipelines.errors import RecipeError, suggest
 from pipelines.stages import Stage
 
+EDGE = 0.05  # of a reward's range
+
 
 @dataclass(kw_only=True)
 class Surface(Stage):
@@ -101,7 +103,15 @@ class Surface(Stage):
         lines = [f"{self.metric} is largest, {found.value:.4g} +- {found.value_stderr:.2g}, at"]
         lines += [f"    {name} {value:.4g} +- {error:.2g}" for name, value, error in
                   zip(self.rewards, found.best, found.best_stderr, strict=True)]  # fmt: skip
-        points = sum(map(len, runs))
+        every = np.concatenate(runs)[:, :-1]
+        low, high = every.min(0), every.max(0)
+        edge = [name for name, value, a, b in zip(self.rewards, found.best, low, high, strict=True)
+                if min(value - a, b - value) < EDGE * (b - a)]  # fmt: skip
+        if edge:
+            lines.append(
+                f"that is at the edge of what was seen of {' and '.join(edge)}: the metric may be better beyond"
+            )
+        points = len(every)
         lines.append(f"a {self.fit.replace('_', ' ')} over {points} points of {len(runs)} runs, which explains "
                      f"{found.explained:.0%} of their variance")  # fmt: skip
         return "\n".join(lines) + "\n"
