@@ -70,16 +70,14 @@ def parts(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]
         plain = [word for word in words(reply) if word.isalnum()]
         triples.update(zip(plain, plain[1:], plain[2:], strict=False))
         longest = [max(longest[0], len(plain)), max(longest[1], sum(word.isalnum() for word in words(reference)))]
-    tokens = [words(reply) for reply in replies]
+    tokens, wanted = [words(reply) for reply in replies], [[words(each)] for each in references]
+    smooth = SmoothingFunction().method1
+    overlaps = [rouge.score(b, a)["rouge2"].fmeasure for a, b in zip(replies, references, strict=True)]
     return {
-        "sacrebleu": sacrebleu.corpus_bleu(list(replies), [list(references)], smooth_method="exp", force=True).score / 100,
-        "rouge_2": sum(rouge.score(b, a)["rouge2"].fmeasure for a, b in zip(replies, references, strict=True))
-        / len(replies),
-        "bleu": float(
-            corpus_bleu([[words(each)] for each in references], tokens,
-                        smoothing_function=SmoothingFunction().method1)
-        ),
+        "sacrebleu": sacrebleu.corpus_bleu(list(replies), [list(references)], force=True).score / 100,
+        "rouge_2": sum(overlaps) / len(overlaps),
+        "bleu": float(corpus_bleu(wanted, tokens, smoothing_function=smooth)),
         "unique_3": sum(count == 1 for count in triples.values()) / len(replies),
         "vocab_3": len(triples) / len(replies),
         "longest": longest[0] / longest[1],
-    }  # fmt: skip
+    }
