@@ -92,6 +92,15 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def prompts(tmp_path_factory):
+    """A file of ten prompts of three lengths."""
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3) + str(i)}]} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def lists(model, tmp_path_factory):
     """Steps sample -> score -> pair, in the selections that `prefer` takes and, of the same scores, in the others."""
     from run_steps import run_recipe

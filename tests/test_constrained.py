@@ -23,15 +23,6 @@ REWARDS = {"brief": {"kind": "length", "target": 5, "unit": "characters", "thres
            "as": {"kind": "pattern", "regex": "a", "count": True, "threshold": 0.4}}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory):
-    """Ten prompts: an epoch of five steps of two, so that seven steps reach into the second."""
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3) + str(i)}]} for i in range(10)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 def stages(model, prompts, **options):
     train_ = {**TRAIN, **options.pop("train", {})}
     block = {"model": {"model_name_or_path": model}, "data": prompts, "method": "xi", "rewards": REWARDS}

@@ -43,16 +43,6 @@ def test_a_clipped_value_no_longer_learns_towards_its_return():
     assert values.grad.tolist() == pytest.approx([-0.9, 0.0, 1.0])
 
 
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory):
-    import json
-
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3) + str(i)}]} for i in range(10)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_from_every_step_a_run_ends_with_equal_weights_critics_and_multipliers(setting, model, prompts, tmp_path):
     options = {**SETTINGS[setting], "max_steps": 7, "save_total_limit": 20}

@@ -20,11 +20,6 @@ from pipelines.recipe import Recipe
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def prompts(write):
-    return write("prompts.jsonl", [{"prompt": [{"role": "user", "content": f"say a b {i}"}]} for i in range(10)])
-
-
 @pytest.mark.parametrize("ranks", ["1", "2"])
 def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_on(ranks, model, write, tmp_path):
     rows = [{"prompt": [{"role": "user", "content": "say a"}],

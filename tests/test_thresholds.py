@@ -123,14 +123,6 @@ def test_near_points_are_not_asked_twice_unless_their_value_is_stale():
     assert search.best["point"] == [2.0]
 
 
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3) + str(i)}]} for i in range(10)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 def searching(model, prompts, search="nelder_mead", **options):
     watched = {"metric": {"kind": "pattern", "regex": "b", "count": True, "weight": 0}}
     block = stages(model, prompts, eval_data=prompts, train={"per_device_eval_batch_size": 8, "max_steps": 12,
