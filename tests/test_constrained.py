@@ -160,6 +160,17 @@ def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
         assert title in page
 
 
+def run_again(tmp_path, block, whole, at):
+    """The step of a run of its own that went on from the checkpoint of step `at` of the step `whole`."""
+    folder = tmp_path / str(at)
+    folder.mkdir()
+    write_recipe(folder, block, output_dir=str(folder / "runs"))
+    again = resumed(folder, whole, at)
+    assert train.main([str(folder / "recipe.yaml")]) == 0
+    assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == at
+    return again
+
+
 def resumed(folder, source, at):
     """A run in `folder` that has only the checkpoint of step `at` of the step `source`, before it is started."""
     steps = {step.name: step for step in Recipe.load(str(folder / "recipe.yaml")).steps}
@@ -185,12 +196,7 @@ def test_from_every_step_a_run_ends_with_equal_weights_and_multipliers(setting, 
     whole = run_recipe(first, block)["constrained"]
     assert logged(whole)[-1]["train/epoch"] > 1 or setting == "buffered"
     for at in range(1, 9):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        write_recipe(folder, block, output_dir=str(folder / "runs"))
-        again = resumed(folder, whole, at)
-        assert train.main([str(folder / "recipe.yaml")]) == 0
-        assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == at
+        again = run_again(tmp_path, block, whole, at)
         assert sha256(again) == sha256(whole), f"from step {at}"
         last = [step.dir / "checkpoints" / "checkpoint-9" for step in (whole, again)]
         assert (last[0] / "objective.json").read_text() == (last[1] / "objective.json").read_text()

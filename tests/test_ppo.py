@@ -5,7 +5,7 @@ import pytest
 import torch
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
-from test_constrained import REWARDS, SETTINGS, TRAIN, logged, resumed, sha256, stages, two_ranks
+from test_constrained import REWARDS, SETTINGS, TRAIN, logged, resumed, run_again, sha256, stages, two_ranks
 
 from pipelines import artifacts
 from pipelines.algorithms.advantages import gae, value_errors
@@ -51,12 +51,7 @@ def test_from_every_step_a_run_ends_with_equal_weights_critics_and_multipliers(s
     first.mkdir()
     whole = run_recipe(first, block)["constrained"]
     for at in (1, 3, 4, 6):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        write_recipe(folder, block, output_dir=str(folder / "runs"))
-        again = resumed(folder, whole, at)
-        assert train.main([str(folder / "recipe.yaml")]) == 0
-        assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == at
+        again = run_again(tmp_path, block, whole, at)
         for file in ("model.safetensors", "critic/model.safetensors"):
             hashes = [artifacts.read_done(step.dir)["files"][file]["sha256"] for step in (whole, again)]
             assert hashes[0] == hashes[1], f"{file} from step {at}"
@@ -137,12 +132,7 @@ def test_lora_trains_adapters_and_whole_heads_and_resumes_exactly(model, prompts
     block["constrained"]["model"] |= {"use_peft": True, "lora_target_modules": "all-linear"}
     whole = run_recipe(tmp_path, block)["constrained"]
     assert (whole.dir / "adapter" / "critic" / "model.safetensors").exists()
-    folder = tmp_path / "again"
-    folder.mkdir()
-    write_recipe(folder, block, output_dir=str(folder / "runs"))
-    again = resumed(folder, whole, 6)
-    assert train.main([str(folder / "recipe.yaml")]) == 0
-    assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == 6
+    again = run_again(tmp_path, block, whole, 6)
     assert sha256(again) == sha256(whole)
 
 

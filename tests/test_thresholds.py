@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from run_steps import run_recipe, write_recipe
-from test_constrained import resumed, sha256, stages, two_ranks, two_ranks_command
+from test_constrained import run_again, sha256, stages, two_ranks, two_ranks_command
 from test_run import until
 
 from pipelines import artifacts
@@ -146,12 +146,7 @@ def test_a_run_that_searches_resumes_in_the_middle_of_a_point(search, trainer, m
     assert found["thresholds"] == max(found["history"], key=lambda row: row["value"])["point"]
     assert json.loads((whole.output / "thresholds.json").read_text()) == found["thresholds"]
     for at in (1, 5, 6):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        write_recipe(folder, block, output_dir=str(folder / "runs"))
-        again = resumed(folder, whole, at)
-        assert train.main([str(folder / "recipe.yaml")]) == 0
-        assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == at
+        again = run_again(tmp_path, block, whole, at)
         assert sha256(again) == sha256(whole), f"from step {at}"
         assert (again.output / "search.json").read_text() == (whole.output / "search.json").read_text()
 
