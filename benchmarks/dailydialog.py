@@ -51,7 +51,8 @@ ARMS = {
 
 
 def main(words: list[str]) -> None:
-    options = {"train": "", "test": "", "seeds": "3", "steps": "100", "plot": "", "output_dir": "runs", "policy": ""}
+    options = {"train": "", "test": "", "seeds": "3", "steps": "80", "plot": "", "output_dir": "runs", "policy": "",
+               "searches": "nelder_mead,bayes"}  # fmt: skip
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     policy = options["policy"] or pretrain(options)
@@ -60,12 +61,12 @@ def main(words: list[str]) -> None:
     thresholds = json.loads((proxies["proxy_points"].output / "thresholds.json").read_text())
     print((proxies["proxy_points"].output / "summary.txt").read_text())
     held = [f"rewards.{name}.threshold={value}" for name, value in thresholds.items()]
-    found: dict[str, list[dict]] = {name: [] for name in [*ARMS, "nelder_mead", "bayes"]}
+    found: dict[str, list[dict]] = {name: [] for name in [*ARMS, *options["searches"].split(",")]}
     for seed in range(int(options["seeds"])):
         for name, (recipe, own) in ARMS.items():
             own = [f"stages.constrained.{word}" for word in [*held, *own]]
             found[name].append(read(run(recipe, seed, [*small("constrained"), *own])))
-        for search in ("nelder_mead", "bayes"):
+        for search in options["searches"].split(","):
             steps = 2 * int(options["steps"])
             settings = [
                 f"thresholds.search={search}",
@@ -179,7 +180,7 @@ def say(found: dict[str, list[dict]], thresholds: dict[str, float], proxies, ste
             cell([p["kl"]["mean"] for p in last], 1), cell([p["length"]["mean"] for p in last], 1))  # fmt: skip
     swept = sum(1 for name in proxies if name.startswith("proxy_points-")) * steps
     print(f"steps: proxy points {swept} and then {steps} at them; a search {2 * steps} in all, policy included")
-    for search in ("nelder_mead", "bayes"):
+    for search in found.keys() - ARMS.keys():
         points = [sum(not each["reused"] for each in r["search"]["history"]) for r in found[search]]
         best = [r["search"]["thresholds"] for r in found[search]]
         print(f"{search}: {cell([float(p) for p in points], 1)} points;", *(
@@ -207,10 +208,11 @@ def plot(found: dict[str, list[dict]], thresholds: dict[str, float], path: str) 
         values = [blocks(each["series"][key]) for each in found[name] if key in each["series"]]
         pairs = [mean_stderr(list(at)) for at in zip(*values, strict=True)]
         steps = [BLOCK * (at + 1) for at in range(len(pairs))]
-        (line,) = axis.plot(steps, [mean for mean, _ in pairs], label=name, lw=1.1, **style)
+        colour = f"C{list(found).index(name)}"
+        axis.plot(steps, [mean for mean, _ in pairs], label=name, lw=1.1, color=colour, **style)
         if len(values) > 1:
             axis.fill_between(steps, [m - e for m, e in pairs], [m + e for m, e in pairs], alpha=0.15,
-                              color=line.get_color(), lw=0)  # fmt: skip
+                              color=colour, lw=0)  # fmt: skip
 
     figure, axes = pyplot.subplots(2, 3, figsize=(11, 5.8), layout="constrained")
     for axis, key in zip(axes[0], ("metric", *REWARDS), strict=True):
@@ -223,10 +225,10 @@ def plot(found: dict[str, list[dict]], thresholds: dict[str, float], path: str) 
         for name in ("all", "mu", "xi"):
             curve(axis, name, f"multipliers/{key}")
         axis.set(xlabel="step", ylabel=f"multiplier of {key}")
-    for name in ("nelder_mead", "bayes"):
+    for name in found.keys() - ARMS.keys():
         curve(axes[1][2], name, "rewards/metric")
     axes[1][2].set(xlabel="step", ylabel="metric while thresholds are searched for")
-    for axis in (axes[0][0], axes[1][2]):
+    for axis in (axes[0][0], axes[1][0], axes[1][2]):
         axis.legend(frameon=False, fontsize=7)
     figure.savefig(path, dpi=110)
     print(path)
