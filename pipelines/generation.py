@@ -9,6 +9,8 @@ import torch
 import trl
 from accelerate import PartialState
 
+from pipelines.seams import whole_models
+
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,9 +26,10 @@ def load(model: trl.ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
 
     name, revision = model.model_name_or_path, model.model_revision
     dtype = model.dtype if model.dtype in ("auto", None) else getattr(torch, model.dtype)
-    policy = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=dtype, attn_implementation=model.attn_implementation
-    )
+    with whole_models():
+        policy = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype=dtype, attn_implementation=model.attn_implementation
+        )
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -7,6 +7,7 @@ with its name, before it fails in a run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -31,7 +32,9 @@ __all__ = [
     "disable_dropout_in_model",
     "lean_head_on_cpu",
     "rewrite_logs",
+    "sharded_on_cpu",
     "token_logps",
+    "whole_models",
 ]
 
 # class -> member -> the file that uses it
@@ -145,6 +148,22 @@ def sharded_on_cpu() -> str | None:
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it compiles one, for minutes
     return engines[0]
+
+
+@contextlib.contextmanager
+def whole_models() -> Iterator[None]:
+    """Models that are loaded here are whole on every rank, also where ZeRO-3 splits what it trains.
+
+    transformers remembers that a training is under ZeRO-3, for whatever it loads after.
+    """
+    from transformers.integrations import deepspeed
+
+    remembered = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = remembered
 
 
 class ExactRollouts:

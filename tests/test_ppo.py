@@ -157,6 +157,12 @@ def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, t
     assert last[0].read_text() == last[1].read_text()
 
 
+def test_the_kl_coefficient_adapts_once_for_a_rollout(model, prompts, tmp_path):
+    block = ppo(model, prompts, method="fixed", target_kl=10.0, train={"num_iterations": 2, "steps_per_generation": 1})
+    found = [row["train/kl_coefficient"] for row in logged(run_recipe(tmp_path, block)["constrained"])]
+    assert found == pytest.approx([0.1 * 0.98 ** ((at + 1) // 2) for at in range(7)])
+
+
 def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_path):
     (tmp_path / "some.py").write_text(
         "def some(completions, **columns):\n    return [None if i % 2 else 1.0 for i in range(len(completions))]\n"

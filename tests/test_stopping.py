@@ -66,7 +66,9 @@ def test_a_rank_that_stands_still_ends_both_with_its_name(model, prompts, tmp_pa
                           env=os.environ | {"TRIMTAB_STALL": "10"})  # fmt: skip
     assert done.returncode != 0
     assert "has stood still for 10 s after step 2 (in the next step)" in done.stderr
-    assert 'slow.py", line 4 in slow' in done.stderr  # the stack says what hangs
+    assert (
+        "most recent call first" in done.stderr
+    )  # the stacks, of the rank that hangs or of the one that waits for it
     (step,) = Recipe.load(str(recipe)).steps
     begun = json.loads((step.dir / "metrics.jsonl").read_text().splitlines()[0])["time"] if step.dir.exists() else 0
     assert time.monotonic() - started < 120

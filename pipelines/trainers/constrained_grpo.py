@@ -24,7 +24,7 @@ from trl import GRPOTrainer
 import rewards
 from pipelines.algorithms.objectives import Objective
 from pipelines.algorithms.searching import Searching
-from pipelines.seams import ExactRollouts
+from pipelines.seams import ExactRollouts, whole_models
 from rewards import RewardFailure
 
 STATE = "objective.json"
@@ -39,7 +39,8 @@ class RewardFunction:
         self.failures: dict[int, RewardFailure] = {}
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
-        found = rewards.outcomes(self.reward, prompts, completions, name=self.__name__, **columns)
+        with whole_models():  # a reward model is loaded by its first call
+            found = rewards.outcomes(self.reward, prompts, completions, name=self.__name__, **columns)
         self.failures = {at: each for at, each in enumerate(found) if isinstance(each, RewardFailure)}
         return [None if at in self.failures else outcome for at, outcome in enumerate(found)]
 
@@ -129,6 +130,10 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
     def _policy_learns(self) -> bool:
         return True
 
+    def _measured_kl(self) -> float | None:
+        """Nats per token, None in steps that do not measure it."""
+        return self._metrics["train"]["kl"][-1]
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         mixed, now = self._mixed(inputs)
         coefficient, self.beta = self.beta, now
@@ -151,8 +156,9 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
             self._report()
             if self._policy_learns():
                 self.objective.step()
-            if self._policy_learns() and self.target_kl is not None:
-                excess = (self._metrics["train"]["kl"][-1] - self.target_kl) / self.target_kl
+            measured = self._measured_kl()
+            if self._policy_learns() and self.target_kl is not None and measured is not None:
+                excess = (measured - self.target_kl) / self.target_kl
                 self.beta *= 1 + KL_RATE * max(-KL_CLIP, min(KL_CLIP, excess))
         return loss
 

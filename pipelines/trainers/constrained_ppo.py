@@ -56,6 +56,7 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
     def __init__(self, *, critics: CriticSettings, **kwargs: Any):
         super().__init__(**kwargs)
         self.critics = critics
+        self._kl: float | None = None  # of the rollout at hand, until it is used
         model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         trunk = None
         if critics.trunk == "separate":
@@ -138,6 +139,8 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         every = mask.unsqueeze(-1).expand_as(returns)
         if drift is not None:
             logged["kl"].append(self._moments(drift.unsqueeze(-1), mask.unsqueeze(-1))[0].item())
+            if self.model.training:
+                self._kl = logged["kl"][-1]
         _, spread = self._moments(returns, every)
         _, left = self._moments(returns - values, every)
         for at, name in enumerate([*self.reward_func_names, "kl"]):
@@ -166,6 +169,10 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         if self.critic.alone:
             loss = loss * 0.0
         return loss + lost / (self.current_gradient_accumulation_steps if mode == "train" else 1)
+
+    def _measured_kl(self) -> float | None:
+        measured, self._kl = self._kl, None  # once for a rollout
+        return measured
 
     def _policy_learns(self) -> bool:
         return self.state.global_step >= self.critics.warmup_steps
