@@ -132,7 +132,8 @@ class ConstrainedGRPOTrainer(ExactRollouts, GRPOTrainer):
 
     def _measured_kl(self) -> float | None:
         """Nats per token, None in steps that do not measure it."""
-        return self._metrics["train"]["kl"][-1]
+        logged = self._metrics["train"]["kl"]
+        return logged[-1] if logged else None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         mixed, now = self._mixed(inputs)
