@@ -154,7 +154,10 @@ def fit(
         trainer.add_callback(optimizer_state.Warm(trainer, optimizer))
     watchdog = Watchdog(trainer.accelerator.process_index)
     trainer.add_callback(watchdog)
-    trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:  # a failed training in a notebook must not be found dead an hour later
+        watchdog.end()
     if watchdog.stopped and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"{step.name} was asked to stop and has a checkpoint of step {trainer.state.global_step}")
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.metrics.items()}

@@ -34,6 +34,7 @@ class Watchdog(TrainerCallback):
         self._beat = threading.Event()
         self._over = threading.Event()
         self._before: Any = None
+        self._thread: threading.Thread | None = None
 
     def _watch(self) -> None:
         while not self._over.is_set():
@@ -55,7 +56,8 @@ class Watchdog(TrainerCallback):
         with contextlib.suppress(ValueError):  # not the main thread: nobody sends signals there
             self._before = signal.signal(signal.SIGTERM, self._ask)
         if self.seconds > 0:
-            threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+            self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+            self._thread.start()
 
     def on_step_begin(self, args, state, control, **kwargs):
         self._at("in the next step", state)
@@ -80,8 +82,11 @@ class Watchdog(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         self._at("after a checkpoint", state)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def end(self) -> None:
+        """The training is over, well or badly: nobody watches it any more, and SIGTERM means what it did."""
         self._over.set()
         self._beat.set()
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+        if self._thread is not None:
+            self._thread.join()

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 
 import pytest
@@ -300,6 +301,7 @@ def test_a_reward_that_fails_stops_at_a_checkpoint_and_the_same_command_goes_on(
     assert "reward 'words' failed on completion " in error
     assert reason in error
     assert "rollout after step 3" in error
+    assert "watchdog" not in [thread.name for thread in threading.enumerate()]
     step = Recipe.load(path).steps[0]
     assert (step.dir / "checkpoints" / "checkpoint-3" / "complete.json").exists()
     (tmp_path / "mended").touch()
