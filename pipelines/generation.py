@@ -20,27 +20,42 @@ DEFAULTS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "ma
 LOGITS = 1 << 27  # numbers in one block of logits: 512 MiB in float32
 
 
-def load(model: trl.ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The policy in evaluation mode on this rank's device, and its tokenizer padding on the left."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_tokenizer(model: trl.ModelConfig) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer, padding on the left."""
+    from transformers import AutoTokenizer
 
     name, revision = model.model_name_or_path, model.model_revision
-    dtype = model.dtype if model.dtype in ("auto", None) else getattr(torch, model.dtype)
-    with whole_models():
-        policy = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=dtype, attn_implementation=model.attn_implementation
-        )
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return policy.to(PartialState().device).eval(), tokenizer
+    return tokenizer
 
 
-def settings(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> GenerationConfig:
+def load(model: trl.ModelConfig) -> PreTrainedModel:
+    """The policy in evaluation mode on this rank's device."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = model.dtype if model.dtype in ("auto", None) else getattr(torch, model.dtype)
+    with whole_models():
+        policy = AutoModelForCausalLM.from_pretrained(
+            model.model_name_or_path,
+            revision=model.model_revision,
+            dtype=dtype,
+            attn_implementation=model.attn_implementation,
+        )
+    return policy.to(PartialState().device).eval()
+
+
+def settings(model: trl.ModelConfig, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> GenerationConfig:
     """The generation config: the model's stop tokens, our defaults, then the recipe's `generate` block."""
-    from transformers import GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
-    stops = policy.generation_config.eos_token_id
+    name, revision = model.model_name_or_path, model.model_revision
+    try:
+        own = GenerationConfig.from_pretrained(name, revision=revision)
+    except OSError:  # it has no file of them
+        own = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, revision=revision))
+    stops = own.eos_token_id
     stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
     return GenerationConfig(
         **DEFAULTS | options,

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from pipelines.recipe import Step
 
 
-def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[str, Any]]]) -> None:
-    """Calls `make(part)` for every part below `count` that is not on disk; rank r takes parts r, r + ranks, ..."""
+def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[str, Any]]], *, group: int = 1) -> None:
+    """Calls `make(part)` for every part below `count` that is not on disk; rank r takes parts r, r + ranks, ...
+
+    Where a part keeps `group` ranks busy, the first of each group does it and the others wait.
+    """
     distributed = PartialState()
-    mine = range(distributed.process_index, count, distributed.num_processes)
+    first, rest = divmod(distributed.process_index, group)
+    mine = range(first, count if rest == 0 else 0, distributed.num_processes // group)
     missing = [part for part in mine if not _path(step, name, part).exists()]
     label = f"{step.name} {name}"
     for part in tqdm(missing, desc=label, disable=not distributed.is_main_process, leave=False, mininterval=1):

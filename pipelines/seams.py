@@ -33,6 +33,7 @@ __all__ = [
     "lean_head_on_cpu",
     "rewrite_logs",
     "sharded_on_cpu",
+    "stop_vllm",
     "token_logps",
     "whole_models",
 ]
@@ -164,6 +165,11 @@ def whole_models() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = remembered
+
+
+def stop_vllm(llm: Any) -> None:
+    """Ends the processes of a vllm.LLM, and with them its hold on the GPUs."""
+    llm.llm_engine.engine_core.shutdown()
 
 
 class ExactRollouts:

@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
                 if step.done:
                     say(f"    done: {step.output}")
                 else:
-                    run(recipe, step, check=step.name in unseen)
+                    run(recipe, step, check=step.name in unseen, timeout=max(map(patience, pending)))
         except RecipeError as error:
             return fail(str(recipe.document.locate(error)))
         except Interrupted as error:
@@ -110,7 +111,17 @@ def arguments(parser: argparse.ArgumentParser, options: argparse.Namespace) -> t
     return recipe, words
 
 
-def run(recipe: Recipe, step: Step, *, check: bool) -> None:
+def patience(step: Step) -> timedelta:
+    """How long ranks wait for each other: as `train.ddp_timeout` says, or a day where they sample or score.
+
+    There, one rank may have much more to do than another, and a collective that waits for it is no error.
+    """
+    if "train" not in step.options:
+        return timedelta(days=1)
+    return timedelta(seconds=step.options["train"].get("ddp_timeout", 1800))
+
+
+def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
     """One step: artifact folder, tracking, the stage itself, publication. Called by every rank.
 
     `check` looks at the inputs first: those that the steps before have made since the preflight.
@@ -127,7 +138,8 @@ def run(recipe: Recipe, step: Step, *, check: bool) -> None:
     # The one state of the process group: without `cpu` the ranks of a machine without GPUs would not know each other.
     from pipelines.seams import sharded_on_cpu
 
-    distributed = PartialState(cpu=not torch.accelerator.is_available() and not sharded_on_cpu())
+    cpu = not torch.accelerator.is_available() and not sharded_on_cpu()
+    distributed = PartialState(cpu=cpu, timeout=timeout)
     started = time.time()
     if distributed.is_main_process:
         step.dir.mkdir(parents=True, exist_ok=True)
@@ -205,6 +217,7 @@ def quiet() -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "WANDB_SILENT": "true",
+        "VLLM_LOGGING_LEVEL": "WARNING",
         "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of two processes on the same cores slow each other 10-fold
     }
     for name, value in defaults.items():

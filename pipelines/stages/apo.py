@@ -70,6 +70,8 @@ class Apo(Stage):
     optimizer: Literal["fresh", "warm"] = "fresh"
     generate: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+    engine: Literal["transformers", "vllm", "auto"] = "transformers"
+    vllm: dict[str, Any] = field(default_factory=dict)
     monitor: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
 
@@ -115,7 +117,7 @@ class Apo(Stage):
         watched = {"reference": {**_loading(own["model"]), "model_name_or_path": start}} | own["monitor"]
         for at in range(rounds):
             here = f"{name}-{at + 1}"
-            sampling = {key: options[key] for key in ("generate", "batch_size") if key in options}
+            sampling = {key: options[key] for key in ("generate", "batch_size", "engine", "vllm") if key in options}
             if own["split_prompts"] and rounds > 1:
                 sampling["fold"] = [at + 1, rounds]
             yield f"{here}-sample", "sample", {

@@ -80,7 +80,7 @@ class Compare(Stage):
             return {}
         from pipelines import generation
 
-        policy, _ = generation.load(self.reference)
+        policy = generation.load(self.reference)
         return {name: generation.log_ratios(policy, table) for name, table in rows.items()}
 
     def _policy(self, name: str, rows: Any, means: dict[str, Any], ratios: dict[str, list[float]]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import trl
@@ -109,6 +110,8 @@ class Constrained(Stage):
                 "vLLM is not told of the critics yet: `trainer: ppo` samples with transformers",
                 (*step.path, "train", "use_vllm"),
             )
+        if self.train.use_vllm and find_spec("vllm") is None:
+            raise RecipeError("vLLM is not installed: pip install trimtab[vllm]", (*step.path, "train", "use_vllm"))
         if self.thresholds is not None:
             self._check_search(step)
         if self.target_kl is not None and not self.target_kl > 0:

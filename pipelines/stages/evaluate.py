@@ -15,7 +15,7 @@ A new reward scores the stored completions again; a new policy samples only its 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.data import Data
 from pipelines.errors import RecipeError, suggest
@@ -35,6 +35,8 @@ class Evaluate(Stage):
     num_generations: int = 1
     generate: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+    engine: Literal["transformers", "vllm", "auto"] = "transformers"
+    vllm: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -53,7 +55,9 @@ class Evaluate(Stage):
             )
         model = options.get("model", {})
         sampling = {
-            key: options[key] for key in ("prompts", "num_generations", "generate", "batch_size") if key in options
+            key: options[key]
+            for key in ("prompts", "num_generations", "generate", "batch_size", "engine", "vllm")
+            if key in options
         }
         sampling.setdefault("num_generations", cls.num_generations)
         for policy, weights in policies.items():

@@ -91,7 +91,7 @@ class Monitor(Stage):
         series["length"] = [len(ids) for ids in rows["completion_ids"]]
         for name, model in (("kl", self.reference), ("kl_trained", self.trained)):
             if model is not None:
-                policy, _ = generation.load(model)
+                policy = generation.load(model)
                 series[name] = generation.log_ratios(policy, rows)
                 del policy
                 training.release()
@@ -125,7 +125,7 @@ class Monitor(Stage):
         """Mean negative log-likelihood of the real completions, in nats per token. Every rank computes all of it."""
         from pipelines import generation, training
 
-        policy, tokenizer = generation.load(self.policy)
+        policy, tokenizer = generation.load(self.policy), generation.load_tokenizer(self.policy)
         context = getattr(policy.config, "max_position_embeddings", None)
         prompts, completions = [], []
         rows = data.load(self.real, (*step.path, "real"))

@@ -122,7 +122,7 @@ class Prefer(Stage):
         """
         from pipelines import generation
 
-        policy, _ = generation.load(replace(self.model, dtype="float32"))
+        policy = generation.load(replace(self.model, dtype="float32"))
         model, words = self.model.model_name_or_path, policy.get_input_embeddings().num_embeddings
         largest = 0.0
         for key in ("data", "eval_data") if self.eval_data else ("data",):

@@ -8,13 +8,21 @@ messages, as the prompt is), `prompt_ids`, `completion_ids`, `logprobs` (nats pe
 `truncated` (no stop token within max_new_tokens). Batches are cut from all prompts sorted by length and each has a
 seed of its own, so the completions do not depend on the number of ranks. `fold: [2, 3]` takes the second of three
 parts of the prompts, every third one.
+
+`engine: vllm` (`pip install trimtab[vllm]`) samples with vLLM, into the same columns:
+
+    sample: {engine: vllm, vllm: {tensor_parallel_size: 2, gpu_memory_utilization: 0.85}, ...}
+
+Log-probabilities are still computed by transformers, as the trainings that follow compute theirs. `engine: auto` is
+vllm where that is installed: the samples then depend on the machine.
 """
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import trl
 
@@ -27,13 +35,18 @@ from rewards import text
 
 @dataclass(kw_only=True)
 class Sample(Stage):
-    """`generate` takes transformers' GenerationConfig keys; `batch_size` is completions per forward pass and rank."""
+    """`generate` takes transformers' GenerationConfig keys; `batch_size` is completions per forward pass and rank.
+
+    `vllm` takes vLLM's EngineArgs keys.
+    """
 
     model: trl.ModelConfig
     prompts: Data
     num_generations: int = 4
     generate: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+    engine: Literal["transformers", "vllm", "auto"] = "transformers"
+    vllm: dict[str, Any] = field(default_factory=dict)
     fold: list[int] | None = None
 
     def check(self, step):
@@ -46,6 +59,10 @@ class Sample(Stage):
             if key not in known:
                 place = (*step.path, "generate", key)
                 raise RecipeError(f"unknown key for GenerationConfig{suggest(key, known)}", place)
+        if self._with_vllm():
+            from pipelines import vllm_generation
+
+            vllm_generation.check(self.generate, self.vllm, step)
         training.tokenizer(self.model, None, step)
         data.check(self.prompts, step, "prompts", data.PROMPTS)
 
@@ -58,18 +75,29 @@ class Sample(Stage):
         if self.fold:
             part, count = self.fold
             rows = rows.select(range(part - 1, len(rows), count))
-        policy, tokenizer = generation.load(self.model)
-        config = generation.settings(policy, tokenizer, self.generate)
+        tokenizer = generation.load_tokenizer(self.model)
+        config = generation.settings(self.model, tokenizer, self.generate)
         ids = [generation.encode(tokenizer, prompt) for prompt in rows["prompt"]]
-        order = [i for i in sorted(range(len(ids)), key=lambda i: len(ids[i])) for _ in range(self.num_generations)]
+        by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        order = [i for i in by_length for _ in range(self.num_generations)]
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         nth = [at % self.num_generations for at in range(len(order))]
+        drawn = None
+        if self._with_vllm():
+            from pipelines import vllm_generation
+
+            prompts = [ids[i] for i in by_length]
+            drawn = vllm_generation.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
+        policy = generation.load(self.model)
 
         def make(batch: int) -> list[dict[str, Any]]:
             set_seed(step.seed + 7919 * batch)
             chosen = batches[batch]
             prompts = [ids[i] for i in chosen]
-            completions = generation.generate(policy, prompts, config)
+            if drawn is None:
+                completions = generation.generate(policy, prompts, config)
+            else:
+                completions = drawn[batch * self.batch_size :][: len(chosen)]
             logprobs = generation.logprobs(policy, prompts, completions)
             texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
             found = []
@@ -103,3 +131,6 @@ class Sample(Stage):
             "length": sum(lengths) / len(lengths),
             "truncated": sum(table["truncated"].to_pylist()) / len(lengths),
         }
+
+    def _with_vllm(self) -> bool:
+        return self.engine == "vllm" or (self.engine == "auto" and find_spec("vllm") is not None)

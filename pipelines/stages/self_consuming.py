@@ -61,6 +61,8 @@ class SelfConsuming(Stage):
     split_prompts: bool = False
     generate: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+    engine: Literal["transformers", "vllm", "auto"] = "transformers"
+    vllm: dict[str, Any] = field(default_factory=dict)
     curate: dict[str, Any] = field(default_factory=dict)
     monitor: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class SelfConsuming(Stage):
         policy, models, curated, monitors = start, [start], [], []
         for at in range(1, rounds + 1 + bool(own["monitor"].get("stop_if"))):
             here = f"{name}-{at}"
-            sampling = {key: options[key] for key in ("generate", "batch_size") if key in options}
+            sampling = {key: options[key] for key in ("generate", "batch_size", "engine", "vllm") if key in options}
             if own["split_prompts"] and rounds > 1:
                 sampling["fold"] = [min(at, rounds), rounds]
             model = {**loading, "model_name_or_path": policy}
