@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ __all__ = [
     "disable_dropout_in_model",
     "lean_head_on_cpu",
     "rewrite_logs",
+    "save_model",
     "sharded_on_cpu",
     "stop_vllm",
     "token_logps",
@@ -63,6 +65,7 @@ MEMBERS = {
         "_save": "trainers/constrained_ppo.py",
         "_load_from_checkpoint": "trainers/constrained_ppo.py",
     },
+    "transformers.Trainer": {"_save": "seams.py"},
 }
 
 
@@ -132,9 +135,10 @@ def attach_critic(model: Any, critic: nn.Module) -> list[Tensor]:
 def sharded_on_cpu() -> str | None:
     """FSDP or DEEPSPEED where this process is a rank of such a launch on a machine without accelerators, as in tests.
 
-    accelerate would make plain DDP of FSDP there, and knows no backend for DeepSpeed: both get gloo.
+    accelerate would make plain DDP of FSDP there, and knows no backend for DeepSpeed: both get gloo. transformers
+    would refuse bf16.
     """
-    import torch
+    import transformers.training_args
     from accelerate import PartialState
     from accelerate.utils import DistributedType
 
@@ -143,6 +147,7 @@ def sharded_on_cpu() -> str | None:
         return None
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    transformers.training_args.is_torch_bf16_gpu_available = lambda: True
     if engines == ["DEEPSPEED"]:
         os.environ["DS_ACCELERATOR"] = "cpu"
         import deepspeed.ops
@@ -165,6 +170,34 @@ def whole_models() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = remembered
+
+
+def save_model(trainer: Any, folder: Path) -> None:
+    """`trainer.save_model` in float32, whatever the engine; called by every rank.
+
+    DeepSpeed with bf16 or fp16 trains float32 weights that its optimizer keeps, and would save the rounded copies.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapters = hasattr(model, "peft_config")
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad or not adapters}
+    if not trainer.is_deepspeed_enabled or all(value.dtype == torch.float32 for value in parameters.values()):
+        trainer.save_model(str(folder))
+        return
+    from deepspeed.utils import safe_get_full_fp32_param
+    from deepspeed.runtime.zero import GatheredParameters
+
+    every = dict(model.named_parameters(remove_duplicate=False))  # tied ones by both names
+    weights = {} if adapters else {name: value for name, value in model.state_dict().items() if name not in every}
+    for name, value in parameters.items():  # one at a time: each is gathered on every rank
+        with GatheredParameters([value]):
+            whole = safe_get_full_fp32_param(value)
+            whole = value if whole is None else whole  # that was not trained
+            if trainer.args.should_save:
+                weights[name] = whole.detach().float().cpu().clone()
+    trainer._save(str(folder), state_dict=weights)
+    config = folder / "config.json"
+    if trainer.args.should_save and not adapters:
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def stop_vllm(llm: Any) -> None:

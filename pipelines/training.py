@@ -192,14 +192,17 @@ def save(trainer: Any, output: Path) -> None:
 
     The base is loaded anew, so the merge is the same whatever the training was sharded or quantised by.
     """
+    from pipelines.seams import save_model, whole_models
+
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not hasattr(model, "peft_config"):
-        trainer.save_model(str(output))
+        save_model(trainer, output)
     else:
         adapter = output.parent / "adapter"
-        trainer.save_model(str(adapter))
+        save_model(trainer, adapter)
         if trainer.accelerator.is_main_process:
-            _merge(model, adapter, output)
+            with whole_models():  # the other ranks load nothing
+                _merge(model, adapter, output)
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         (output / "training_args.bin").unlink(missing_ok=True)  # a pickle

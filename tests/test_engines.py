@@ -106,6 +106,24 @@ def test_the_weights_are_those_of_the_reference(engine, stage, inputs, reference
     torch.testing.assert_close(*logits, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize(("engine", "lora"), [("zero2", False), ("zero3", False), ("zero3", True)])
+def test_deepspeed_saves_in_float32_what_it_trains_in_bf16(engine, lora, inputs, reference, tmp_path):
+    stage = block("sft", inputs, 2, bf16=True)
+    if lora:
+        stage["model"] |= {"use_peft": True, "lora_r": 4}
+    step = launch(tmp_path, {"sft": stage}, engine)["sft"]
+    assert json.loads((step.output / "config.json").read_text())["dtype"] == "float32"
+    ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, reference("sft")))
+    start = load_file(f"{inputs['model']}/model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert {value.dtype for value in ours.values()} == {torch.float32}
+    trained = [name for name in ours if "q_proj" in name]
+    assert all((ours[name] != ours[name].bfloat16()).float().mean() > 0.5 for name in trained)
+    if not lora:  # as in float32, but for a start that is rounded
+        for name in ours:
+            torch.testing.assert_close(ours[name] - start[name], theirs[name] - start[name], atol=4e-3, rtol=0)
+
+
 def test_a_reward_model_is_whole_where_the_policy_is_split(inputs, tmp_path):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
