@@ -172,3 +172,26 @@ def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path):
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     engines = [artifacts.read_done(step.dir)["distributed"] for step in Recipe.load(str(recipe)).steps]
     assert engines == ["FSDP", "DEEPSPEED", "MULTI_GPU", "DEEPSPEED", "DEEPSPEED"]  # sampling shards nothing
+
+
+@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
+def test_macros_run_as_wholes_under_an_engine(engine, inputs, tmp_path):
+    """Every launch of two rounds of apo (whose second one starts from extrapolated weights) and of a curated round."""
+    train = {**STEPS, "max_steps": 2, "per_device_train_batch_size": 2}
+    common = {"model": {"model_name_or_path": inputs["model"]}, "prompts": inputs["prompts"], "num_generations": 3,
+              "rewards": {"brief": {"kind": "length", "target": 5, "unit": "characters"}},
+              "generate": {"max_new_tokens": 6}, "train": train, "accelerate": engine}  # fmt: skip
+    stages = {"apo": {**common, "rounds": 2, "momentum": 0.3, "split_prompts": False}} if engine == "zero3" else {
+        "self_consuming": {**common, "rounds": 1, "real": inputs["sft"], "real_fraction": 0.5}}  # fmt: skip
+    recipe = write_recipe(tmp_path, stages, wandb=False)
+    command = [sys.executable, "scripts/run.py", str(recipe), "--", "--num_processes", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    steps = Recipe.load(str(recipe)).steps
+    kinds = [step.kind for step in steps]
+    assert kinds.count("prefer" if engine == "zero3" else "sft") == (2 if engine == "zero3" else 1)
+    for step in steps:
+        record = artifacts.read_done(step.dir)
+        assert record["world_size"] == 2
+        assert (record["distributed"] == NAMES[engine]) == (engine == "zero3" or step.kind == "sft")
+    load_file(steps[-1].output / "model.safetensors")
