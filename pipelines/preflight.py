@@ -53,11 +53,14 @@ def build(step: Step, *, dry: bool = False) -> Any:
     return plugins.build(cls, options, step.path, dry=dry)
 
 
-def accelerate_config(step: Step) -> Path:
-    """The accelerate config file that a step is launched with: by name from accelerate_configs, or any path."""
+def accelerate_config(step: Step, auto: str | None = None) -> Path:
+    """The accelerate config file that a step is launched with: by name from accelerate_configs, or any path.
+
+    `auto` is the name for a step that names none; by default what this machine has.
+    """
     name = step.accelerate
     if name == "auto":
-        name = _devices()
+        name = auto or _devices()
     for path in (CONFIGS / f"{name}.yaml", Path(name).expanduser()):
         if path.is_file():
             return path
@@ -68,9 +71,9 @@ def accelerate_config(step: Step) -> Path:
     )
 
 
-def command(recipe: Recipe, step: Step, extra: Sequence[str] = ()) -> list[str]:
-    """The words that a person would type to run one step."""
-    config = accelerate_config(step)
+def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | None = None) -> list[str]:
+    """The words that a person would type to run one step; `auto` is as in accelerate_config."""
+    config = accelerate_config(step, auto)
     config = config.relative_to(Path.cwd()) if config.is_relative_to(Path.cwd()) else config
     script = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
     script = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
@@ -78,14 +81,16 @@ def command(recipe: Recipe, step: Step, extra: Sequence[str] = ()) -> list[str]:
     return [*launch, str(script), recipe.path, *recipe.overrides, "--stage", step.name]
 
 
-def table(recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), *, verbose: bool = False) -> str:
+def table(
+    recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), auto: str | None = None, *, verbose: bool = False
+) -> str:
     """The plan: step, kind, fingerprint, done or pending, and the command; with `verbose` every key and its origin."""
     rows = [(s.name, s.kind, s.fingerprint, "done" if s.done else "pending") for s in steps]
     widths = [max(len(row[i]) for row in (*rows, ("step", "kind", "fingerprint", "state"))) for i in range(4)]
     line = "  ".join(f"{{:{width}}}" for width in widths)
     lines = [line.format("step", "kind", "fingerprint", "state") + "  command"]
     for step, row in zip(steps, rows, strict=True):
-        lines.append(line.format(*row) + "  " + ("" if step.done else shlex.join(command(recipe, step, extra))))
+        lines.append(line.format(*row) + "  " + ("" if step.done else shlex.join(command(recipe, step, extra, auto))))
         if verbose:
             lines += [f"    {key} = {value!r}  ({origin})" for key, value, origin in resolved(recipe, step)]
     done = sum(step.done for step in steps)

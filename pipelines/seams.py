@@ -183,8 +183,8 @@ def save_model(trainer: Any, folder: Path) -> None:
     if not trainer.is_deepspeed_enabled or all(value.dtype == torch.float32 for value in parameters.values()):
         trainer.save_model(str(folder))
         return
-    from deepspeed.utils import safe_get_full_fp32_param
     from deepspeed.runtime.zero import GatheredParameters
+    from deepspeed.utils import safe_get_full_fp32_param
 
     every = dict(model.named_parameters(remove_duplicate=False))  # tied ones by both names
     weights = {} if adapters else {name: value for name, value in model.state_dict().items() if name not in every}

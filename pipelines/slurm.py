@@ -24,8 +24,10 @@ cd {here}
 export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export PORT=$((20000 + SLURM_JOB_ID % 20000))
 """
-# of every node, where the ranks are started: `accelerate` there takes all GPUs unless --num_processes says otherwise
-NODE = '{launch} --num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" --main_process_ip "$HEAD" --main_process_port "$PORT" {script}'  # noqa: E501
+# of every node, where the ranks are started
+NODE = '{launch} {ranks}--num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" --main_process_ip "$HEAD" --main_process_port "$PORT" {script}'  # noqa: E501
+RANKS = '--num_processes "$((SLURM_NNODES * ${SLURM_GPUS_ON_NODE:-1}))" '
+CONFIG = "multi_node_ddp"  # of steps that leave it to the machine: this one may have no GPU, unlike the job's
 
 
 def script(recipe: Recipe, commands: Mapping[str, Sequence[str]], words: Sequence[str], here: Path) -> str:
@@ -36,7 +38,8 @@ def script(recipe: Recipe, commands: Mapping[str, Sequence[str]], words: Sequenc
     )]  # fmt: skip
     for step, command in commands.items():
         at = next(i for i, word in enumerate(command) if word.endswith("train.py"))
-        node = NODE.format(launch=shlex.join(command[:at]), script=shlex.join(command[at:]))
+        ranks = "" if "--num_processes" in command[:at] else RANKS
+        node = NODE.format(launch=shlex.join(command[:at]), ranks=ranks, script=shlex.join(command[at:]))
         lines.append(f"echo {shlex.quote(f'[{step}]')}\nsrun --kill-on-bad-exit=1 bash -c {shlex.quote(node)}\n")
     return "\n".join(lines)
 

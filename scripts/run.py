@@ -57,16 +57,18 @@ def main(argv: list[str] | None = None) -> int:
         recipe = Recipe.load(path, overrides)
         steps = recipe.select(options.only, options.start)
         preflight.check(recipe, steps)
+        auto = slurm.CONFIG if options.launcher == "slurm" else None
         if options.plan:
-            print(preflight.table(recipe, steps, extra, verbose=options.verbose))
+            print(preflight.table(recipe, steps, extra, auto, verbose=options.verbose))
             if options.launcher == "slurm":
-                print("\n" + slurm.script(recipe, launches(recipe, steps, extra), options.sbatch, Path.cwd()))
+                commands = launches(recipe, steps, extra, auto)
+                print("\n" + slurm.script(recipe, commands, options.sbatch, Path.cwd()))
             return 0
         if options.check_rewards:
             return check_rewards(steps)
         preflight.require_inputs(steps)
         pending = [step for step in steps if not step.done]
-        commands = launches(recipe, steps, extra)
+        commands = launches(recipe, steps, extra, auto)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -80,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def launches(recipe: Recipe, steps: tuple[Step, ...], extra: list[str]) -> dict[str, list[str]]:
-    """The launch of every pending step, by its name."""
-    return {step.name: preflight.command(recipe, step, extra) for step in steps if not step.done}
+def launches(recipe: Recipe, steps: tuple[Step, ...], extra: list[str], auto: str | None) -> dict[str, list[str]]:
+    """The launch of every pending step, by its name; `auto` is the configuration of those that name none."""
+    return {step.name: preflight.command(recipe, step, extra, auto) for step in steps if not step.done}
 
 
 def queue(recipe: Recipe, commands: dict[str, list[str]], words: list[str]) -> int:

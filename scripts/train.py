@@ -224,6 +224,7 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
     # of the library's own use of its own older names, which no user can change
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 

@@ -192,14 +192,14 @@ def test_a_run_killed_in_its_second_round_resumes_there_and_ends_with_equal_weig
                                                     "num_train_epochs": 1, "logging_steps": 4})  # fmt: skip
     recipe = str(write_recipe(tmp_path, block, wandb=False))
     last = Recipe.load(recipe).steps[-1]
-    process = launch("run.py", recipe, start_new_session=True)
+    process = launch("train.py", recipe, start_new_session=True)
     until(lambda: list(last.dir.glob("checkpoints/checkpoint-*/complete.json")), 240)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not last.done
     earlier = [step.dir / "done.json" for step in Recipe.load(recipe).steps[:-1]]
     before = [path.stat().st_mtime_ns for path in earlier]
-    code, out = finished(launch("run.py", recipe))
+    code, out = finished(launch("train.py", recipe))
     assert code == 0, out
     assert before == [path.stat().st_mtime_ns for path in earlier]
     assert artifacts.read_done(last.dir)["metrics"]["train/resumed_from"] > 0

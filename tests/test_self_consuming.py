@@ -167,12 +167,12 @@ def test_a_run_killed_in_each_round_resumes_there_and_ends_with_equal_weights(mo
     recipe = str(write_recipe(tmp_path, block, wandb=False))
     steps = {step.name: step for step in Recipe.load(recipe).steps}
     for name in ("loop-1", "loop-2"):
-        process = launch("run.py", recipe, start_new_session=True)
+        process = launch("train.py", recipe, start_new_session=True)
         until(lambda folder=steps[name].dir: list(folder.glob("checkpoints/checkpoint-*/complete.json")), 240)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert not steps[name].done
-    code, out = finished(launch("run.py", recipe))
+    code, out = finished(launch("train.py", recipe))
     assert code == 0, out
     undisturbed = run_recipe(tmp_path, block, output_dir=str(tmp_path / "other"))
     for name in ("loop-1", "loop-2", "loop"):

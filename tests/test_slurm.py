@@ -7,6 +7,7 @@ import sys
 import pytest
 from run_steps import write_recipe
 
+from pipelines import artifacts
 from pipelines.recipe import Recipe
 from scripts import run
 
@@ -28,6 +29,7 @@ def slurm(tmp_path, monkeypatch):
     for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
         (folder / name).write_text(text.replace("FOLDER", str(tmp_path)))
         (folder / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("PATH", f"{folder}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
     return tmp_path
 
@@ -50,6 +52,8 @@ def test_a_job_runs_every_pending_step_and_queued_again_none(recipe, slurm, caps
     calls = (slurm / "srun.log").read_text().splitlines()
     assert len(calls) == 2
     assert "--machine_rank" in calls[0]
+    assert "accelerate_configs/multi_node_ddp.yaml" in calls[0]  # whatever this machine has
+    assert all(artifacts.read_done(step.dir)["world_size"] == 1 for step in loaded.steps)  # a rank for each GPU
     script = (loaded.run / "slurm.sh").read_text()
     assert "#SBATCH --nodes=1\n" in script
     assert "#SBATCH --requeue\n" in script
@@ -67,7 +71,8 @@ def test_the_script_can_be_read_before(recipe, capsys):
     )
     out = capsys.readouterr().out
     assert "#SBATCH --nodes=4" in out
-    assert "--num_processes 32" in out
+    assert out.count("--num_processes") == out.count("--num_processes 32") == 4  # in the plan and in the script
+    assert out.count("accelerate_configs/multi_node_ddp.yaml") == 4
     assert out.count("srun --kill-on-bad-exit=1") == 2
 
 
