@@ -35,7 +35,7 @@ NEUTRAL = (
 NEUTRAL_UNLESS_BEST = "save_strategy save_steps save_total_limit save_on_each_node eval_strategy eval_steps".split()
 # Of a reward's block: how it is asked, not what it says.
 NEUTRAL_REWARD = "timeout connect_timeout tries deadline concurrency max_response_mb token_env device".split()
-PACKAGES = ("trimtab", "torch", "trl", "transformers", "accelerate", "peft", "datasets", "deepspeed")
+PACKAGES = ("trimtab", "torch", "trl", "transformers", "accelerate", "peft", "datasets", "deepspeed", "vllm")
 
 
 class Locked(Exception):

@@ -73,13 +73,16 @@ def complete(
     """`each` completions of every prompt, prompt by prompt, as token ids up to and including the first stop token.
 
     `options` are vLLM's EngineArgs. Every completion has a seed of its own, so on one kind of machine they do not
-    depend on the number of ranks. Raises ValueError where the ranks are no multiple of `tensor_parallel_size`.
+    depend on the number of ranks. Raises RecipeError where the ranks are no multiple of `tensor_parallel_size`.
     """
     distributed = PartialState()
     ranks = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
     if distributed.num_processes > 1 and distributed.num_processes % ranks:
-        raise ValueError(f"an engine takes {ranks} ranks (tensor_parallel_size x pipeline_parallel_size), "
-                         f"and {distributed.num_processes} are no multiple of that")  # fmt: skip
+        raise RecipeError(
+            f"an engine takes {ranks} ranks (tensor_parallel_size x pipeline_parallel_size), and the launch's "
+            f"{distributed.num_processes} are no multiple of that",
+            (*step.path, "vllm"),
+        )
     group = min(ranks, distributed.num_processes)  # one process may drive an engine on several GPUs
     greedy = not config.do_sample
     settings = {ours: value for name, ours in NAMES.items() if (value := getattr(config, name)) is not None}
@@ -115,6 +118,7 @@ def complete(
     count = -(-len(prompts) // size)
     with stack:
         parts.compute(step, "tokens", count, make, group=group)
+    distributed.wait_for_everyone()  # until the engines of others are gone from this rank's GPU
     return parts.collect(step, "tokens", count)["completion_ids"].to_pylist()
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,7 @@ from run_steps import run_recipe, write_recipe
 
 from pipelines import parts, vllm_generation
 from pipelines.recipe import Recipe
-from scripts import run
+from scripts import run, train
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
 STAND_IN = str(ROOT / "tests" / "stand_in")
@@ -178,6 +179,15 @@ def test_mistakes_are_found_before_a_launch(options, message, vllm, policy, prom
     recipe = write_recipe(tmp_path, {"sample": block(policy, prompts, **options)})
     assert run.main([str(recipe), "--plan"]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_ranks_that_make_no_whole_groups_are_an_error(vllm, policy, prompts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(vllm_generation, "PartialState", lambda: SimpleNamespace(num_processes=3, process_index=0))
+    recipe = write_recipe(tmp_path, {"sample": block(policy, prompts, vllm={"tensor_parallel_size": 2})}, wandb=False)
+    assert train.main([str(recipe)]) == 2
+    assert re.search(
+        r"sample\.vllm: an engine takes 2 ranks .* the launch's 3 are no multiple", capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(INSTALLED, reason="vLLM is installed")
