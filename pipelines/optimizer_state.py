@@ -6,7 +6,6 @@ are the next step's own.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from pipelines.errors import RecipeError
+from pipelines.seams import sharding
 
 STATE = Path("optimizer", "state.safetensors")  # in a folder of its own: engines read every weight file beside a model
 
@@ -27,12 +27,9 @@ def check(stage: Any, step: Any) -> None:
     key = "optimizer" if stage.optimizer else "keep_optimizer"
     if stage.model.use_peft:
         raise RecipeError("every step has new adapters, which no earlier optimizer knows", (*step.path, key))
-    sharded = [
-        name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
-    ]
-    if sharded:
+    if engine := sharding():
         raise RecipeError(
-            f"{sharded[0]} splits the optimizer's state over the ranks: a warm one needs one process or DDP",
+            f"{engine} splits the optimizer's state over the ranks: a warm one needs one process or DDP",
             (*step.path, key),
         )
     if stage.optimizer and not step.pending(stage.optimizer) and not _file(stage.optimizer).is_file():

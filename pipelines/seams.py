@@ -35,6 +35,7 @@ __all__ = [
     "rewrite_logs",
     "save_model",
     "sharded_on_cpu",
+    "sharding",
     "stop_vllm",
     "token_logps",
     "whole_models",
@@ -132,8 +133,14 @@ def attach_critic(model: Any, critic: nn.Module) -> list[Tensor]:
     return found
 
 
+def sharding() -> str | None:
+    """FSDP or DEEPSPEED where this process is a rank of such a launch."""
+    engines = ("FSDP", "DEEPSPEED")
+    return next((e for e in engines if os.environ.get(f"ACCELERATE_USE_{e}", "").lower() == "true"), None)
+
+
 def sharded_on_cpu() -> str | None:
-    """FSDP or DEEPSPEED where this process is a rank of such a launch on a machine without accelerators, as in tests.
+    """`sharding()` on a machine without accelerators, as in tests.
 
     accelerate would make plain DDP of FSDP there, and knows no backend for DeepSpeed: both get gloo. transformers
     would refuse bf16.
@@ -142,18 +149,18 @@ def sharded_on_cpu() -> str | None:
     from accelerate import PartialState
     from accelerate.utils import DistributedType
 
-    engines = [e for e in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{e}", "").lower() == "true"]
-    if not engines or torch.accelerator.is_available():
+    engine = sharding()
+    if engine is None or torch.accelerator.is_available():
         return None
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     transformers.training_args.is_torch_bf16_gpu_available = lambda: True
-    if engines == ["DEEPSPEED"]:
+    if engine == "DEEPSPEED":
         os.environ["DS_ACCELERATOR"] = "cpu"
         import deepspeed.ops
 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it compiles one, for minutes
-    return engines[0]
+    return engine
 
 
 @contextlib.contextmanager

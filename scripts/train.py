@@ -40,9 +40,9 @@ DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 when every step is done, 1 when a reward failed, 2 for a mistake in the recipe or a run directory in use, 143
+    """0 when every step is done, 1 when a reward failed, 2 for a mistake in the recipe or a run directory in use.
 
-    after SIGTERM, with a checkpoint to go on from.
+    143 after SIGTERM, with a checkpoint to go on from.
     """
     parser = command_line(__doc__)
     parser.add_argument("--stage", help="only this stage or step")
@@ -58,13 +58,15 @@ def main(argv: list[str] | None = None) -> int:
         unseen = {step.name for step in pending if step.waiting}  # whose inputs could not be looked at yet
     except RecipeError as error:
         return fail(str(error))
+    from pipelines.seams import sharding
+
     with contextlib.ExitStack() as stack:
         if MAIN and pending and not LAUNCHED:
             try:
                 stack.enter_context(artifacts.lock(recipe.run, shlex.join(sys.argv)))
             except artifacts.Locked as error:
                 return fail(str(error))
-        if len(pending) > 1 and {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys():
+        if len(pending) > 1 and sharding():
             say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
         if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
             die_with_parent()
