@@ -214,13 +214,13 @@ def _merge(model: Any, adapter: Path, output: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     config = model.peft_config["default"]
-    scores = config.task_type == "SEQ_CLS"
-    auto = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    labels = {"num_labels": model.config.num_labels} if config.task_type == "SEQ_CLS" else {}
+    auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     base = auto.from_pretrained(
         config.base_model_name_or_path,
         revision=config.revision,
         dtype=torch.float32,
-        **({"num_labels": 1} if scores else {}),
+        **labels,
     )
     tokens = AutoTokenizer.from_pretrained(adapter)
     if len(tokens) > base.get_input_embeddings().num_embeddings:  # the template added tokens

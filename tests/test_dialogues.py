@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 from conftest import ROOT
 from run_steps import run_recipe
+from transformers import AutoModelForSequenceClassification
 
 from pipelines import artifacts, plugins
 from rewards import dialogue_metric
@@ -55,6 +57,19 @@ def test_a_long_context_loses_its_first_turns():
     stage = Dialogues(data=None, max_words=5)
     assert stage._prompt(["one two three", "four five", "six"]) == "four five\nsix\n"
     assert stage._prompt(["one two three four five six"]) is None
+
+
+def test_the_classifiers_adapters_are_merged_into_one_of_as_many_labels(model, write, tmp_path):
+    rows = [{"text": f"{'abc'[i % 3]} {i}", "label": i % 3} for i in range(12)]
+    block = {"model": {"model_name_or_path": model, "use_peft": True, "lora_r": 4}, "data": write("texts.jsonl", rows),
+             "train": {"max_steps": 2, "learning_rate": 1e-2, "gradient_checkpointing": False}}  # fmt: skip
+    made = [
+        run_recipe(tmp_path, {"classifier": block}, output_dir=str(tmp_path / name))["classifier"] for name in "ab"
+    ]
+    merged = [AutoModelForSequenceClassification.from_pretrained(step.output) for step in made]
+    assert [each.num_labels for each in merged] == [3, 3]
+    for one, other in zip(*(each.parameters() for each in merged), strict=True):  # also the new head and adapters
+        assert torch.equal(one, other)
 
 
 def test_the_classifier_learns_and_is_a_reward(steps):

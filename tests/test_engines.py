@@ -21,7 +21,7 @@ from pipelines.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
-STAGES = ("sft", "reward", "dpo", "prefer", "grpo", "ppo")
+STAGES = ("sft", "reward", "classifier", "dpo", "prefer", "grpo", "ppo")
 SAMPLES = ("grpo", "ppo")
 NAMES = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
 STEPS = {"max_steps": 3, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 1, "save_total_limit": 5,
@@ -33,10 +33,11 @@ TOLERANCE = 2e-5  # of a weight, after steps of up to 3e-3
 def inputs(model, lists, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     prompts = [{"prompt": [{"role": "user", "content": f"say a b {i}"}]} for i in range(10)]
-    for name, rows in (("sft", SFT_ROWS), ("pairs", PAIR_ROWS), ("prompts", prompts)):
+    texts = [{"text": f"{'abc'[i % 3]} {i}", "label": i % 3} for i in range(12)]
+    for name, rows in (("sft", SFT_ROWS), ("pairs", PAIR_ROWS), ("prompts", prompts), ("texts", texts)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"model": model, "lists": str(lists["ranked"].output),
-            **{name: str(folder / f"{name}.jsonl") for name in ("sft", "pairs", "prompts")}}  # fmt: skip
+            **{name: str(folder / f"{name}.jsonl") for name in ("sft", "pairs", "prompts", "texts")}}  # fmt: skip
 
 
 def block(stage, inputs, batch, **train):
@@ -48,7 +49,7 @@ def block(stage, inputs, batch, **train):
         settings |= {"beta": 0.1, "num_generations": 2, "max_completion_length": 6, "scale_rewards": "none"}
         return {"kind": "constrained", "trainer": stage, "model": model, "data": inputs["prompts"], "method": "xi",
                 "rewards": rewards, "train": settings}  # fmt: skip
-    data = {"sft": "sft", "prefer": "lists"}.get(stage, "pairs")
+    data = {"sft": "sft", "prefer": "lists", "classifier": "texts"}.get(stage, "pairs")
     if stage == "prefer":
         settings["max_steps"] = 1  # so few lists: the ranks would share out a second batch's rest in their own way
     return {"kind": stage, "model": model, "data": inputs[data], "train": settings}
@@ -99,7 +100,7 @@ def test_the_weights_are_those_of_the_reference(engine, stage, inputs, reference
         torch.testing.assert_close(ours[name], theirs[name], atol=TOLERANCE, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
     moved = max((ours[name] - start[name]).abs().max().item() for name in ours if name in start)
     assert moved > 20 * TOLERANCE
-    auto = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
+    auto = AutoModelForSequenceClassification if stage in ("reward", "classifier") else AutoModelForCausalLM
     logits = [
         auto.from_pretrained(each.output)(torch.arange(8)[None] + 10).logits for each in (step, reference(stage))
     ]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, set_seed
 
 from pipelines.seams import disable_dropout_in_model
 
@@ -24,6 +24,7 @@ class ClassifierTrainer(Trainer):
         peft_config: Any = None,
         quantization_config: Any = None,
     ):
+        set_seed(args.seed)  # before the new head and adapters are drawn
         options = {key: value for key, value in args.model_init_kwargs.items() if value is not None}
         tokenizer = AutoTokenizer.from_pretrained(model, truncation_side="left")
         classes = max(train_dataset["label"]) + 1
