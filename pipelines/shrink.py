@@ -99,6 +99,8 @@ def _stage(cls: type, block: Mapping[str, Any], stages: Mapping[str, Any]) -> It
             yield f"{key}.patience", 1
         elif key == "generate":
             yield f"{key}.max_new_tokens", 8
+        elif key == "engine":  # vLLM has no kernels for models this small
+            yield key, "transformers"
         elif key == "monitor" and value:
             if value.get("stop_if"):  # a random model is beyond every limit
                 yield f"{key}.stop_if", {k: -1 if k in ("entropy", "distinct_2") else 1e9 for k in value["stop_if"]}

@@ -11,10 +11,11 @@ parts of the prompts, every third one.
 
 `engine: vllm` (`pip install trimtab[vllm]`) samples with vLLM, into the same columns:
 
-    sample: {engine: vllm, vllm: {tensor_parallel_size: 2, gpu_memory_utilization: 0.85}, ...}
+    sample: {engine: vllm, vllm: {dtype: bfloat16, tensor_parallel_size: 2}, ...}
 
-Log-probabilities are still computed by transformers, as the trainings that follow compute theirs. `engine: auto` is
-vllm where that is installed: the samples then depend on the machine.
+vLLM takes the model's dtype unless told otherwise, and is slow in float32. Log-probabilities are still computed by
+transformers, as the trainings that follow compute theirs. `engine: auto` is vllm where that is installed: the samples
+then depend on the machine.
 """
 
 from __future__ import annotations
