@@ -24,7 +24,7 @@ from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe
 
 FOLDER = Path("runs") / "shrunk"
-GROUPS = {"num_generations": 2, "max_completion_length": 8, "generation_batch_size": None}  # of GRPO
+GROUPS = {"num_generations": 2, "max_completion_length": 8, "generation_batch_size": None, "use_vllm": False}  # GRPO
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 # a word in a model's name -> transformers' model_type, the first that fits
