@@ -58,15 +58,13 @@ def main(argv: list[str] | None = None) -> int:
         unseen = {step.name for step in pending if step.waiting}  # whose inputs could not be looked at yet
     except RecipeError as error:
         return fail(str(error))
-    from pipelines.seams import sharding
-
     with contextlib.ExitStack() as stack:
         if MAIN and pending and not LAUNCHED:
             try:
                 stack.enter_context(artifacts.lock(recipe.run, shlex.join(sys.argv)))
             except artifacts.Locked as error:
                 return fail(str(error))
-        if len(pending) > 1 and sharding():
+        if len(pending) > 1 and sharded():
             say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
         if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
             die_with_parent()
@@ -111,6 +109,12 @@ def arguments(parser: argparse.ArgumentParser, options: argparse.Namespace) -> t
     if recipe is None:
         parser.error("name a recipe, such as recipes/tiny.yaml")
     return recipe, words
+
+
+def sharded() -> bool:
+    from pipelines.seams import sharding  # imports torch and trl, which a recipe that is done does not need
+
+    return sharding() is not None
 
 
 def patience(step: Step) -> timedelta:

@@ -2,16 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
-import threading
 from itertools import pairwise
 
 import pytest
 import torch
-from conftest import ROOT
 from run_steps import run_recipe, write_recipe
-from safetensors.torch import load_file
 
 from pipelines import artifacts, tracking
 from pipelines.recipe import Recipe
@@ -36,6 +31,15 @@ def logged(step):
 
 def sha256(step):
     return artifacts.read_done(step.dir)["files"]["model.safetensors"]["sha256"]
+
+
+def resumed(folder, source, at):
+    """A run in `folder` that has only the checkpoint of step `at` of the step `source`, before it is started."""
+    steps = {step.name: step for step in Recipe.load(str(folder / "recipe.yaml")).steps}
+    target = steps[source.name].dir / "checkpoints"
+    target.mkdir(parents=True)
+    shutil.copytree(source.dir / "checkpoints" / f"checkpoint-{at}", target / f"checkpoint-{at}")
+    return steps[source.name]
 
 
 @pytest.fixture(scope="module")
@@ -161,105 +165,6 @@ def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
         assert title in page
 
 
-def run_again(tmp_path, block, whole, at):
-    """The step of a run of its own that went on from the checkpoint of step `at` of the step `whole`."""
-    folder = tmp_path / str(at)
-    folder.mkdir()
-    write_recipe(folder, block, output_dir=str(folder / "runs"))
-    again = resumed(folder, whole, at)
-    assert train.main([str(folder / "recipe.yaml")]) == 0
-    assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == at
-    return again
-
-
-def resumed(folder, source, at):
-    """A run in `folder` that has only the checkpoint of step `at` of the step `source`, before it is started."""
-    steps = {step.name: step for step in Recipe.load(str(folder / "recipe.yaml")).steps}
-    target = steps[source.name].dir / "checkpoints"
-    target.mkdir(parents=True)
-    shutil.copytree(source.dir / "checkpoints" / f"checkpoint-{at}", target / f"checkpoint-{at}")
-    return steps[source.name]
-
-
-SETTINGS = {
-    "plain": {},
-    "buffered": {"num_iterations": 2, "steps_per_generation": 3},
-    "accumulated": {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "per_device_train_batch_size": 4},
-}
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_from_every_step_a_run_ends_with_equal_weights_and_multipliers(setting, model, prompts, tmp_path):
-    """In the first epoch and the second, and between two rollouts, where trl goes another way."""
-    block = stages(model, prompts, train={**SETTINGS[setting], "max_steps": 9, "save_total_limit": 20})
-    first = tmp_path / "undisturbed"
-    first.mkdir()
-    whole = run_recipe(first, block)["constrained"]
-    assert logged(whole)[-1]["train/epoch"] > 1 or setting == "buffered"
-    for at in range(1, 9):
-        again = run_again(tmp_path, block, whole, at)
-        assert sha256(again) == sha256(whole), f"from step {at}"
-        last = [step.dir / "checkpoints" / "checkpoint-9" for step in (whole, again)]
-        assert (last[0] / "objective.json").read_text() == (last[1] / "objective.json").read_text()
-        for a, b in zip(*(_tensors(torch.load(path / "optimizer.pt")) for path in last), strict=True):
-            assert torch.equal(a, b)
-
-
-def _tensors(tree):
-    if isinstance(tree, dict):
-        return [leaf for value in tree.values() for leaf in _tensors(value)]
-    return [tree] if isinstance(tree, torch.Tensor) else []
-
-
-def two_ranks_command(recipe):
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml",
-            "--num_processes", "2", "scripts/train.py", str(recipe)]  # fmt: skip
-
-
-def two_ranks(recipe):
-    done = subprocess.run(two_ranks_command(recipe), cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, tmp_path):
-    """That they agree is checked at every checkpoint, or there is none."""
-    block = stages(model, prompts, train={**SETTINGS["buffered"], "per_device_train_batch_size": 4, "max_steps": 9,
-                                          "save_total_limit": 20})  # fmt: skip
-    recipe = write_recipe(tmp_path, block, wandb=False)
-    code, out = two_ranks(recipe)
-    assert code == 0, out
-    (whole,) = Recipe.load(str(recipe)).steps
-    assert artifacts.read_done(whole.dir)["world_size"] == 2
-    for at in (2, 7):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        path = write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
-        again = resumed(folder, whole, at)
-        code, out = two_ranks(path)
-        assert code == 0, out
-        assert sha256(again) == sha256(whole)
-        last = [step.dir / "checkpoints" / "checkpoint-9" / "objective.json" for step in (whole, again)]
-        assert last[0].read_text() == last[1].read_text()
-
-
-@pytest.mark.slow
-def test_a_reward_that_fails_on_one_rank_stops_both_with_its_name(model, prompts, tmp_path):
-    fault = "scores[1] = float('nan') if __import__('os').environ['RANK'] == '1' else scores[1]"
-    (tmp_path / "broken.py").write_text(BROKEN.format(fault=fault))
-    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0}}
-    block = stages(model, prompts, rewards=rewards, train={"per_device_train_batch_size": 4, "save_steps": 100})
-    recipe = write_recipe(tmp_path, block, wandb=False)
-    code, out = two_ranks(recipe)
-    assert code != 0
-    assert "reward 'words' failed on completion 5 " in out
-    (step,) = Recipe.load(str(recipe)).steps
-    (tmp_path / "mended").touch()
-    code, out = two_ranks(recipe)
-    assert code == 0, out
-    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == 3
-
-
 def test_a_checkpoint_without_its_multipliers_is_refused(model, prompts, tmp_path, ran):
     write_recipe(tmp_path, stages(model, prompts), output_dir=str(tmp_path / "runs"))
     again = resumed(tmp_path, ran["constrained"], 7)
@@ -270,56 +175,6 @@ def test_a_checkpoint_without_its_multipliers_is_refused(model, prompts, tmp_pat
     (folder / "complete.json").write_text(json.dumps(sizes))
     with pytest.raises(FileNotFoundError, match="without its multipliers"):
         train.main([str(tmp_path / "recipe.yaml")])
-
-
-BROKEN = """
-from pathlib import Path
-
-def words(completions, trainer_state=None, **columns):
-    scores = [float(len(c[0]["content"])) for c in completions]
-    if trainer_state.global_step >= 3 and not Path(__file__).with_name("mended").exists():
-        {fault}
-    return scores
-"""
-
-
-@pytest.mark.parametrize(("fault", "reason"), [
-    ("scores[2] = float('nan')", "the score is nan"),
-    ("scores[2] = float('inf')", "the score is inf"),
-    ("scores = scores[:5]", "5 scores came back for 8 completions"),
-])  # fmt: skip
-def test_a_reward_that_fails_stops_at_a_checkpoint_and_the_same_command_goes_on(
-    fault, reason, model, prompts, tmp_path, capsys
-):
-    (tmp_path / "broken.py").write_text(BROKEN.format(fault=fault))
-    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0},
-               "as": REWARDS["as"]}  # fmt: skip
-    block = stages(model, prompts, rewards=rewards, train={"save_steps": 100})
-    path = str(write_recipe(tmp_path, block, wandb=False))
-    assert train.main([path]) != 0
-    error = capsys.readouterr().err
-    assert "reward 'words' failed on completion " in error
-    assert reason in error
-    assert "rollout after step 3" in error
-    assert "watchdog" not in [thread.name for thread in threading.enumerate()]
-    step = Recipe.load(path).steps[0]
-    assert (step.dir / "checkpoints" / "checkpoint-3" / "complete.json").exists()
-    (tmp_path / "mended").touch()
-    assert train.main([path]) == 0
-    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == 3
-    other = run_recipe(tmp_path, block, output_dir=str(tmp_path / "other"))["constrained"]
-    assert sha256(step) == sha256(other)
-
-
-@pytest.mark.parametrize("policy", ["abstain", "skip_group"])
-def test_failed_completions_can_be_left_out(policy, model, prompts, tmp_path):
-    (tmp_path / "broken.py").write_text(BROKEN.format(fault="scores[2] = float('nan')"))
-    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0,
-                         "on_failure": policy, "max_failures": 0.2}}  # fmt: skip
-    steps = run_recipe(tmp_path, stages(model, prompts, rewards=rewards))
-    assert all(row["train/loss"] == row["train/loss"] for row in logged(steps["constrained"]))
-    weights = load_file(steps["constrained"].output / "model.safetensors")
-    assert all(torch.isfinite(value).all() for value in weights.values())
 
 
 def test_another_threshold_makes_only_what_follows_pending(model, prompts, tmp_path):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
-from test_constrained import REWARDS, SETTINGS, TRAIN, logged, resumed, run_again, sha256, stages, two_ranks
+from test_constrained import REWARDS, TRAIN, logged, resumed, sha256, stages
+from test_constrained_resume import SETTINGS, run_again, two_ranks
 
 from pipelines import artifacts
 from pipelines.algorithms.advantages import gae, value_errors

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from run_steps import run_recipe, write_recipe
-from test_constrained import run_again, sha256, stages, two_ranks, two_ranks_command
+from test_constrained import sha256, stages
+from test_constrained_resume import run_again, two_ranks, two_ranks_command
 from test_run import until
 
 from pipelines import artifacts

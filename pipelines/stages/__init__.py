@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from pipelines.recipe import Step
 
+SAMPLING = ("generate", "batch_size", "engine", "vllm")  # the keys of `sample` that a stage made of stages hands on
+
 
 @dataclass(kw_only=True)
 class Stage:

@@ -38,7 +38,7 @@ from pipelines.algorithms import momentum as theory
 from pipelines.data import Data
 from pipelines.errors import RecipeError
 from pipelines.plugins import RewardBlock
-from pipelines.stages import Stage
+from pipelines.stages import SAMPLING, Stage
 
 LISTS = ("dpo", "ipo", "sppo", "orpo", "rrhf", "exo", "plackett_luce")
 
@@ -117,7 +117,7 @@ class Apo(Stage):
         watched = {"reference": {**_loading(own["model"]), "model_name_or_path": start}} | own["monitor"]
         for at in range(rounds):
             here = f"{name}-{at + 1}"
-            sampling = {key: options[key] for key in ("generate", "batch_size", "engine", "vllm") if key in options}
+            sampling = {key: options[key] for key in SAMPLING if key in options}
             if own["split_prompts"] and rounds > 1:
                 sampling["fold"] = [at + 1, rounds]
             yield f"{here}-sample", "sample", {

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pipelines.data import Data
 from pipelines.errors import RecipeError, suggest
 from pipelines.plugins import RewardBlock
-from pipelines.stages import Stage
+from pipelines.stages import SAMPLING, Stage
 
 
 @dataclass(kw_only=True)
@@ -54,11 +54,7 @@ class Evaluate(Stage):
                 f"{baseline!r} is not one of the policies{suggest(baseline, policies)}", (*path, "baseline")
             )
         model = options.get("model", {})
-        sampling = {
-            key: options[key]
-            for key in ("prompts", "num_generations", "generate", "batch_size", "engine", "vllm")
-            if key in options
-        }
+        sampling = {key: options[key] for key in ("prompts", "num_generations", *SAMPLING) if key in options}
         sampling.setdefault("num_generations", cls.num_generations)
         for policy, weights in policies.items():
             sample, score = f"{name}-{policy}-sample", f"{name}-{policy}-score"

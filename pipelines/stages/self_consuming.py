@@ -32,7 +32,7 @@ from pipelines import plugins
 from pipelines.data import Data
 from pipelines.errors import RecipeError
 from pipelines.plugins import RewardBlock
-from pipelines.stages import Stage
+from pipelines.stages import SAMPLING, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class SelfConsuming(Stage):
         policy, models, curated, monitors = start, [start], [], []
         for at in range(1, rounds + 1 + bool(own["monitor"].get("stop_if"))):
             here = f"{name}-{at}"
-            sampling = {key: options[key] for key in ("generate", "batch_size", "engine", "vllm") if key in options}
+            sampling = {key: options[key] for key in SAMPLING if key in options}
             if own["split_prompts"] and rounds > 1:
                 sampling["fold"] = [min(at, rounds), rounds]
             model = {**loading, "model_name_or_path": policy}
