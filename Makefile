@@ -1,4 +1,4 @@
-.PHONY: demo test test-fast check format docs clean
+.PHONY: demo test test-fast check types format docs clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -15,7 +15,12 @@ test-fast: $(VENV)/ready
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_seams.py tests/test_docs.py
+	$(MAKE) --no-print-directory types
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/trainers/test_seams.py tests/test_docs.py
+
+types: $(VENV)/ready  ## mypy, which finds this folder under the name of the package
+	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/trimtab
+	$(BIN)/mypy
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

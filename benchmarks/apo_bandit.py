@@ -32,9 +32,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-
-from pipelines.algorithms import momentum, tabular
-from pipelines.algorithms.statistics import mean_stderr
+from trimtab.pipelines.algorithms import momentum, tabular
+from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ALPHAS = (0.3, 0.6)
 RATE = 2.0  # 1/L: the Hessian is a mean over pairs of sigmoid' <= 1/4 times a matrix of norm 2

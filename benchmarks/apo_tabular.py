@@ -20,9 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-
-from pipelines.algorithms import momentum, tabular
-from pipelines.algorithms.statistics import mean_stderr
+from trimtab.pipelines.algorithms import momentum, tabular
+from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ALPHAS = (0.0, 0.3, 0.6, 0.9)
 ACTIONS = (2, 3, 5, 10, 30)

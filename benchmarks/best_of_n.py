@@ -18,10 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pyarrow.parquet as pq
-
-from pipelines.algorithms.statistics import mean_stderr
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.algorithms.statistics import mean_stderr
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.scripts import train
 
 RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny.yaml")
 OVERRIDES = (

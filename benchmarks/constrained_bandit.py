@@ -20,9 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-
-from pipelines.algorithms import tabular
-from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
+from trimtab.pipelines.algorithms import tabular
+from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 
 ANSWERS = 12
 # (what, kind of both constraints, the multipliers that hold the thresholds, distance of b below its mean then)

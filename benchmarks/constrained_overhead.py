@@ -22,14 +22,13 @@ import torch
 import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
-
-from pipelines.algorithms.advantages import CriticSettings
-from pipelines.algorithms.lagrange import Constraint, Multipliers
-from pipelines.algorithms.objectives import Lagrangian
-from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
-from pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
-from rewards.length import Length
-from rewards.pattern import Pattern
+from trimtab.pipelines.algorithms.advantages import CriticSettings
+from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
+from trimtab.pipelines.algorithms.objectives import Lagrangian
+from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+from trimtab.rewards.length import Length
+from trimtab.rewards.pattern import Pattern
 
 
 def main(repeats: str = "5", steps: str = "20", completions: str = "32") -> None:

@@ -23,10 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines import tracking
-from pipelines.algorithms.statistics import mean_stderr
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.algorithms.statistics import mean_stderr
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import tracking
+from trimtab.scripts import train
 
 RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny-constrained.yaml")
 STAGE = "stages.constrained."

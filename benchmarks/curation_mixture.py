@@ -28,9 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-
-from pipelines.algorithms import curation
-from pipelines.algorithms.statistics import mean_stderr
+from trimtab.pipelines.algorithms import curation
+from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 RING, SD, MODES = 4.0, 0.3, 8
 ANGLES = 2 * np.pi * np.arange(MODES) / MODES

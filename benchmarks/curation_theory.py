@@ -23,9 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-
-from pipelines.algorithms import curation, tabular
-from pipelines.algorithms.statistics import mean_stderr
+from trimtab.pipelines.algorithms import curation, tabular
+from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ANSWERS, CHOICES, ROUNDS = (2, 3, 4, 5, 6), (2, 3, 4), 10
 LAMBDAS = 20  # different ones for each n and K

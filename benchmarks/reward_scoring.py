@@ -28,10 +28,9 @@ import torch
 import transformers
 import trl
 import yaml
-
-from pipelines import plugins
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.scripts import train
 
 CONFIG = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
           "num_attention_heads": 4, "max_position_embeddings": 4096}  # fmt: skip
@@ -45,7 +44,7 @@ def main(data: str, completions: str = "2000", repeats: str = "3", model: str = 
         rows = datasets.load_dataset("json", data_files=data, split="train")
         pairs = [(row["prompt"], row[key]) for row in rows for key in ("chosen", "rejected")][: int(completions)]
         prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
-        reward = plugins.load("rewards", {"kind": "reward_model", "path": model})
+        reward = schema.load_reward({"kind": "reward_model", "path": model})
         trainer = grpo(model, folder)
         reward(prompts=prompts[:2], completions=answers[:2])
         sides = {f"trl, {size} a batch": lambda size=size: theirs(trainer, prompts, answers, size) for size in BATCHES}

@@ -21,10 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-
-from pipelines.algorithms import tabular, thresholds
-from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
-from pipelines.algorithms.statistics import mean_stderr
+from trimtab.pipelines.algorithms import tabular, thresholds
+from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
+from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ANSWERS, STEPS, BUDGETS = 12, 1500, (9, 16, 25, 49, 81)
 PEAK = np.array([0.8, 0.4])  # the multipliers at whose policy the gold reward is best

@@ -50,10 +50,9 @@ import torch
 import transformers
 import trl
 import yaml
-
-from pipelines import artifacts, tracking
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.scripts import train
 
 ROOT = Path(__file__).resolve().parents[1]
 GPU = torch.cuda.is_available()

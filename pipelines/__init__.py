@@ -1,27 +1,20 @@
-"""The pipeline, room by room.
+"""The pipeline, room by room; imports run from the bottom of this list to its top, never the other way.
 
-    document.py      a recipe's YAML with line numbers, overrides and where each value came from
-    recipe.py        YAML -> plan: a flat tuple of steps with fingerprints (no torch)
-    plugins.py       a word in the recipe -> a class; strict check of its keys and types
-    errors.py        RecipeError, which names the place, and the words that people get wrong
-    artifacts.py     fingerprints, done.json, atomic publication, the run lock
-    preflight.py     what is checked before anything is launched, and the table of the plan
-    data.py          loading datasets and auditing their rows and tokens
-    parts.py         sampling in parts: data-parallel, resumable
-    generation.py    sampling from a policy, and log-probabilities
-    scoring.py       completions and a reward -> outcomes, kept row by row
-    reward_check.py  every reward tried out before a long run
-    serving.py       a reward behind HTTP; batching.py merges its requests
-    checkpoints.py   which checkpoint is complete, and therefore safe to resume from
-    training.py      what every trainer-backed stage shares
-    tracking.py      metrics.jsonl and wandb (the only file that knows wandb)
-    shrink.py        any recipe on a CPU in a minute
-    plots.py         the report's figures
-    seams.py         every private member of trl, transformers or accelerate that we touch
-    world.py         the tiny world of the embedded recipe
-    algorithms/      pure mathematics, torch at most
-    trainers/        trainers that TRL does not have
-    stages/          one file per kind of stage
+    algorithms/   pure mathematics, torch at most
+    planning/     a recipe's YAML -> a plan: documents, kinds, keys and types, references, identities, the preflight
+    recording/    what a step leaves: its artifact with done.json, its metrics, wandb
+    data/         forms (the columns a stage reads), loading, the audit of rows and tokens, the tiny world
+    trainers/     the trainers that TRL does not have; seams/ is where private members of other packages are touched
+    sampling/     completions and log-probabilities, by transformers or vLLM, in shards that survive a kill
+    training/     what every trainer-backed stage shares: arguments, fit, checkpoints, watchdog, saving
+    scoring/      completions and a reward -> outcomes; rewards tried out, and served over HTTP
+    reporting/    the report's page and figures, and what it shows of a kind
+    stages/       one file for each kind of stage
+    running/      one step, a launch, Slurm, the lock, and recipes shrunk until they run anywhere
 
-A new stage is one new file in stages/, a new reward is one new file in rewards/.
+A new stage is one new file in stages/, a new reward one in rewards/, a new preference loss one in algorithms/losses/.
 """
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # the checkout or the installed package: recipes/, accelerate_configs/, ...

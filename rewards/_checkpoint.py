@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from rewards._forward import Forward
+from trimtab.rewards._forward import Forward
 
 REMEMBERED = 1 << 20  # logits kept for a second reward that asks for another head
 _open: weakref.WeakValueDictionary[tuple, Checkpoint] = weakref.WeakValueDictionary()

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rewards import Outcome, RewardFailure, describe, resolve, score, settled
+from trimtab.rewards import Outcome, RewardFailure, describe, resolve, score, settled
 
 FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?")
 

@@ -21,8 +21,7 @@ from typing import Any, TypeVar
 
 import httpx
 import tenacity
-
-from rewards import RewardFailure, describe, excerpt
+from trimtab.rewards import RewardFailure, describe, excerpt
 
 BACKOFF = 1.0  # seconds before the second try; doubles with every further one, up to 30
 logger = logging.getLogger(__name__)

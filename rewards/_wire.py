@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rewards import text
+from trimtab.rewards import text
 
 Protocol = Literal["openrlhf", "llamafactory", "vllm_classify", "vllm_pooling", "vllm_score"]
 RENDERS_CHATS = ("vllm_classify", "vllm_pooling")  # the server has the template, and takes one conversation at a time

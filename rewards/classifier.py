@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import text
+from trimtab.rewards import text
 
 BATCH = 64  # texts
 

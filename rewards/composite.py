@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rewards import Outcome, Reward, RewardFailure, outcomes, settled
+from trimtab.rewards import Outcome, Reward, RewardFailure, outcomes, settled
 
 
 @dataclass(kw_only=True)

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import text
-from rewards.meteor import words
+from trimtab.rewards import text
+from trimtab.rewards.meteor import words
 
 LIKENESS = ("sacrebleu", "rouge_2", "bleu")
 DIVERSITY = ("unique_3", "vocab_3", "longest")

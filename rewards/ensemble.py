@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any, Literal
 
-from rewards import Outcome, Reward, settled
-from rewards.composite import ask, failed
+from trimtab.rewards import Outcome, Reward, settled
+from trimtab.rewards.composite import ask, failed
 
 
 @dataclass(kw_only=True)

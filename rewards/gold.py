@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import text
+from trimtab.rewards import text
 
 PROMPT = re.compile(r"about ([a-z]+(?:, [a-z]+)*(?: and [a-z]+)?)\. Be (polite|plain)\. Use at most (\d+) words\.")
 VERB = (
@@ -80,6 +80,11 @@ class Gold:
     """Reward kind `gold`: one aspect of `parts`, `overall` being the truth. Abstains on prompts of other worlds."""
 
     aspect: str = field(default="overall", metadata={"choices": ASPECTS})
+
+    @staticmethod
+    def small(block: dict[str, Any], miniature: Any) -> dict[str, Any]:
+        """Of a shrunk run: a random model's answers are all alike to a strict judge."""
+        return {"kind": "length", "target": 5, "unit": "characters"}
 
     def __post_init__(self) -> None:
         if self.aspect not in ASPECTS:

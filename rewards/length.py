@@ -6,7 +6,7 @@ rewards: {brief: {kind: length, target: 40}}
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rewards import text
+from trimtab.rewards import text
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ nltk's, without its synonyms, which need WordNet: numbers are a little below tho
 from dataclasses import dataclass
 from typing import Any
 
-from rewards import text
+from trimtab.rewards import text
 
 
 class _NoSynonyms:

@@ -6,10 +6,10 @@ rewards: {right: {kind: openrlhf_function, path: reward_func.py, tokenizer: $sft
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from rewards import Outcome, RewardFailure, resolve, score, text
-from rewards._function import attempts, column, load, must_take, settle
+from trimtab.rewards import Outcome, RewardFailure, resolve, score, text
+from trimtab.rewards._function import attempts, column, load, must_take, settle
 
 
 @dataclass(kw_only=True)
@@ -31,6 +31,8 @@ class OpenrlhfFunction:
     label: str | None = None
     batch_size: int = 1
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+    names_code: ClassVar[tuple[str, ...]] = ("path",)  # whose source is a part of what it says
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

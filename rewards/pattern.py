@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from rewards import text
+from trimtab.rewards import text
 
 
 @dataclass(kw_only=True)

@@ -19,13 +19,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from rewards import Outcome, RewardFailure, _wire, describe, excerpt, score, settled
+from trimtab.rewards import Outcome, RewardFailure, _wire, describe, excerpt, score, settled
 
 if TYPE_CHECKING:
-    from rewards._http import Post
+    from trimtab.rewards._http import Post
 
 LIMITS = ("connect_timeout", "timeout", "tries", "deadline", "max_response_mb")
 
@@ -61,6 +61,14 @@ class Remote:
     deadline: float = 300
     max_response_mb: float = 16
     token_env: str = "REWARD_TOKEN"
+
+    # how the server is asked, not what it says
+    neutral: ClassVar[tuple[str, ...]] = (*LIMITS, "concurrency", "token_env")
+
+    @staticmethod
+    def small(block: dict[str, Any], miniature: Any) -> dict[str, Any]:
+        """Of a shrunk run, which has no server."""
+        return {"kind": "length", "target": 5, "unit": "characters"}
 
     def __post_init__(self) -> None:
         self._urls = [self.url] if isinstance(self.url, str) else list(self.url)
@@ -180,7 +188,7 @@ class Remote:
         return AutoTokenizer.from_pretrained(self.tokenizer)
 
     def _post(self, **limits: float) -> Post:
-        from rewards._http import Post
+        from trimtab.rewards._http import Post
 
         token = os.environ.get(self.token_env, "").strip()
         if not (token.isascii() and token.isprintable()) or " " in token:  # httpx would say so with the token in it

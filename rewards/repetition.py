@@ -6,7 +6,7 @@ rewards: {varied: {kind: repetition, ngram_size: 3}}
 from dataclasses import dataclass
 from typing import Any
 
-from rewards import text
+from trimtab.rewards import text
 
 
 @dataclass(kw_only=True)

@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from rewards import Outcome, RewardFailure, settled, text
+from trimtab.rewards import Outcome, RewardFailure, settled, text
 
 CALIBRATION = "reward_calibration.json"
 
@@ -40,6 +40,17 @@ class RewardModel:
     normalize: bool | dict[str, float] = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str | None = None
+
+    neutral: ClassVar[tuple[str, ...]] = ("device",)
+
+    @staticmethod
+    def small(block: dict[str, Any], miniature: Any) -> dict[str, Any]:
+        """Of a shrunk run: a tiny model in the place of one from outside."""
+        kept = {key: value for key, value in block.items() if key in ("kind", "path", "normalize", "head")}
+        if not miniature.is_inside(block["path"]):
+            kept["path"] = miniature.model(block["path"], scores=True)
+            kept.pop("normalize", None)
+        return kept
 
     def __post_init__(self) -> None:
         if self.head < 0 or (self.tokens_per_batch or 1) < 1:
@@ -68,7 +79,7 @@ class RewardModel:
         """Loads the checkpoint, unless it is loaded. Called by the first call."""
         if self._checkpoint is not None:
             return
-        from rewards import _checkpoint
+        from trimtab.rewards import _checkpoint
 
         checkpoint = _checkpoint.share(self.path, self.revision, self.dtype, self.device)
         if self.head >= checkpoint.heads:

@@ -5,10 +5,10 @@ rewards: {right: {kind: trl_function, path: my_rewards.py:accuracy, kwargs: {par
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from rewards import resolve
-from rewards._function import column, load, must_take
+from trimtab.rewards import resolve
+from trimtab.rewards._function import column, load, must_take
 
 
 @dataclass(kw_only=True)
@@ -22,6 +22,8 @@ class TrlFunction:
 
     path: str
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+    names_code: ClassVar[tuple[str, ...]] = ("path",)  # whose source is a part of what it says
 
     def __post_init__(self) -> None:
         self._function = load("trl_function", self.path)

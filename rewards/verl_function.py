@@ -8,10 +8,10 @@ import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from rewards import Outcome, RewardFailure, resolve, score, text
-from rewards._function import attempts, column, load, must_take, settle
+from trimtab.rewards import Outcome, RewardFailure, resolve, score, text
+from trimtab.rewards._function import attempts, column, load, must_take, settle
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 NAMES = ("data_source", "solution_str", "ground_truth", "extra_info")
@@ -36,6 +36,8 @@ class VerlFunction:
     ground_truth: str | None = None
     data_source: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+    names_code: ClassVar[tuple[str, ...]] = ("path",)  # whose source is a part of what it says
 
     def __post_init__(self) -> None:
         self._function = load("verl_function", self.path, "compute_score")

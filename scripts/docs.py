@@ -14,12 +14,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines import plugins
-from rewards import Reward
+from trimtab.pipelines.planning import kinds, reward_blocks, schema
+from trimtab.rewards import Reward
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = {
-    "pipelines.stages": (
+    "trimtab.pipelines.stages": (
         "# Stages\n\nEvery stage also takes `kind`, `seed` and `accelerate` (a name from `accelerate_configs/` or a "
         "path).\nA value `$name` is the artifact of the stage `name` above. `data` keys take a hub name, a file "
         "(json, jsonl, csv,\nparquet, txt; also compressed), a folder, `{path: ..., split: ...}`, a list of those, or "
@@ -37,12 +37,12 @@ HEAD = {
 def page(package: str) -> str:
     """The Markdown page of all kinds in a package."""
     parts = [HEAD[package]]
-    for word in plugins.words(package):
+    for word in kinds.words(package):
         module = importlib.import_module(f"{package}.{word}")
-        cls = plugins.find(package, word)
+        cls = kinds.find(package, word)
         parts.append(f"## {word}\n\n{prose(inspect.getdoc(module))}\n")
         parts.append(f"{prose(inspect.getdoc(cls))}\n")
-        rows = [f"| `{field.name}` | {kind(plugins.hints(cls)[field.name])} | {default(field)} |"
+        rows = [f"| `{field.name}` | {kind(schema.hints(cls)[field.name])} | {default(field)} |"
                 for field in dataclasses.fields(cls)]  # fmt: skip
         if rows:
             parts.append("\n".join(["| key | type | default |", "| --- | --- | --- |", *rows]) + "\n")
@@ -68,7 +68,7 @@ def prose(text: str) -> str:
 def kind(hint: typing.Any) -> str:
     """A type as a reader of YAML would say it."""
     if typing.get_origin(hint) is typing.Annotated:
-        return "reward block" if hint in (plugins.RewardBlock, plugins.ConstrainedReward) else "data"
+        return "reward block" if hint in (reward_blocks.RewardBlock, reward_blocks.ConstrainedReward) else "data"
     if hint is Reward:
         return "reward block"
     if isinstance(hint, type) and typing.get_origin(hint) is None:
@@ -92,7 +92,7 @@ def kind(hint: typing.Any) -> str:
 
 def default(field: dataclasses.Field) -> str:
     """The default as YAML would write it."""
-    value = plugins.default(field)
+    value = schema.default(field)
     if field.default is field.default_factory is dataclasses.MISSING:
         return "required"
     if isinstance(value, dict | list):
@@ -102,6 +102,6 @@ def default(field: dataclasses.Field) -> str:
 
 
 if __name__ == "__main__":
-    for package, name in (("pipelines.stages", "stages"), ("rewards", "rewards")):
+    for package, name in (("trimtab.pipelines.stages", "stages"), ("rewards", "rewards")):
         (ROOT / "docs" / f"{name}.md").write_text(page(package))
         print(f"docs/{name}.md")

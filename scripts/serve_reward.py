@@ -38,11 +38,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines import plugins
-from pipelines.document import Document
-from pipelines.errors import RecipeError
-from rewards import RewardFailure
-from scripts.train import fail, quiet
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.document import Document
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.rewards import RewardFailure
+from trimtab.scripts.train import fail, quiet
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     quiet()
     try:
         import uvicorn
-
-        from pipelines import serving
+        from trimtab.pipelines.scoring import server
     except ImportError as error:
         return fail(f"{error}: pip install 'trimtab[serve]'")
     # while the reward is loading, and again after uvicorn has answered everything: it raises the signal once more then
@@ -66,10 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     except RecipeError as error:
         return fail(str(error))
     try:
-        checked = plugins.check(serving.Server, document.values)
-        server, block = plugins.instance(serving.Server, checked), checked["reward"]
+        checked = schema.check(server.Server, document.values)
+        server, block = schema.instance(server.Server, checked), checked["reward"]
         with bind(server.host, server.port) as listener:
-            app = serving.app(server, block)
+            app = server.app(server, block)
             listener.listen(2048)
             host = f"[{server.host}]" if ":" in server.host else server.host
             print(f"serving {block['kind']} on http://{host}:{listener.getsockname()[1]}/get_reward", flush=True)

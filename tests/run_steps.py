@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import yaml
-
-from pipelines.recipe import Recipe, Step
-from scripts import train
+from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.scripts import train
 
 
 def write_recipe(folder: Path, stages: dict, **top) -> Path:

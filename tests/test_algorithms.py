@@ -6,8 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-
-from pipelines.algorithms import preference, statistics
+from trimtab.pipelines.algorithms import preference, statistics
 
 
 def test_plackett_luce_probabilities_of_all_rankings_sum_to_one():

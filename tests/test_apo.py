@@ -9,12 +9,11 @@ import torch
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 from test_run import finished, launch, until, weights
-
-from pipelines import artifacts
-from pipelines.errors import RecipeError
-from pipelines.recipe import Recipe
-from pipelines.stages.monitor import _wins
-from scripts import train
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.stages.monitor import _wins
+from trimtab.scripts import train
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "gradient_checkpointing": False}
 LENGTH = {"kind": "length", "target": 1, "unit": "characters"}

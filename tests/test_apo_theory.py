@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from pipelines.algorithms import momentum, tabular
+from trimtab.pipelines.algorithms import momentum, tabular
 
 ALPHAS = (0.0, 0.3, 0.6, 0.9)
 ROUNDS = 8

@@ -3,12 +3,11 @@
 import math
 
 import pytest
-
-from pipelines import plugins
-from pipelines.errors import RecipeError
-from rewards import PartlyScored, RewardFailure, outcomes
-from rewards.composite import Composite
-from rewards.ensemble import Ensemble
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.rewards import PartlyScored, RewardFailure, outcomes
+from trimtab.rewards.composite import Composite
+from trimtab.rewards.ensemble import Ensemble
 
 
 def fixed(*scores):
@@ -213,7 +212,7 @@ BLOCK = {
 
 
 def test_from_a_recipe_two_deep():
-    reward = plugins.load("rewards", BLOCK)
+    reward = schema.load_reward(BLOCK)
     assert isinstance(reward.rewards["brief"], Ensemble)
     # form: 1 * 2 and 0 * 2; brief: "a a b" has 3 words for 2 and 5 characters for 4, "a a" 2 and 3
     assert reward(prompts=["p", "p"], completions=["a a b", "a a"]) == [2 - 10 * 0.5, 0 - 10 * 0.25]
@@ -223,7 +222,7 @@ def test_from_a_recipe_two_deep():
 def test_a_mistake_in_a_nested_block_is_named_by_its_place():
     block = {"kind": "composite", "rewards": {"form": {"kind": "composite", "rewards": {"x": {"kind": "lenght"}}}}}
     with pytest.raises(RecipeError) as caught:
-        plugins.check_block("rewards", block, ("rewards", "mix"))
+        schema.check_reward(block, ("rewards", "mix"))
     assert caught.value.path == ("rewards", "mix", "rewards", "form", "rewards", "x", "kind")
     with pytest.raises(RecipeError, match=r"rewards.mix: composite: gate: no part 'forn', did you mean 'form'"):
-        plugins.check_block("rewards", {**BLOCK, "gate": "forn"}, ("rewards", "mix"))
+        schema.check_reward({**BLOCK, "gate": "forn"}, ("rewards", "mix"))

@@ -7,10 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 from run_steps import run_recipe, write_recipe
-
-from pipelines import artifacts, tracking
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.scripts import train
 
 TRAIN = {"beta": 0.1, "use_bias_correction_kl": True, "scale_rewards": "none", "num_generations": 4,
          "max_completion_length": 8, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "max_steps": 7,
@@ -50,8 +49,8 @@ def ran(model, prompts, tmp_path_factory):
 @pytest.mark.parametrize("method", ["mu", "xi", "all", "sat", "fixed"])
 def test_the_gradient_is_that_of_the_lagrangian(method, model, prompts, tmp_path, monkeypatch):
     """A tabular policy of five answers, each as often in the batch as it is likely: then means are expectations."""
-    from pipelines.algorithms.lagrange import Constraint, Multipliers
-    from pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Saturating
+    from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
+    from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Saturating
 
     counts = torch.tensor([1, 2, 3, 4, 10])
     answers = torch.repeat_interleave(torch.arange(5), counts)[:, None]  # (20, 1)
@@ -103,10 +102,9 @@ def test_the_gradient_is_that_of_the_lagrangian(method, model, prompts, tmp_path
 def trainer(model, prompts, folder, objective, **options):
     import trl
     from datasets import load_dataset
-
-    from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
-    from rewards.length import Length
-    from rewards.pattern import Pattern
+    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+    from trimtab.rewards.length import Length
+    from trimtab.rewards.pattern import Pattern
 
     functions = [RewardFunction("brief", Length(target=5, unit="characters")),
                  RewardFunction("as", Pattern(regex="a", count=True))]  # fmt: skip
@@ -118,7 +116,7 @@ def trainer(model, prompts, folder, objective, **options):
 
 
 def test_advantages_travel_with_the_rollout_and_are_trls_for_a_fixed_mix(model, prompts, tmp_path):
-    from pipelines.algorithms.objectives import Fixed
+    from trimtab.pipelines.algorithms.objectives import Fixed
 
     subject = trainer(model, prompts, tmp_path, Fixed({"brief": 0.3, "as": 2.0}), steps_per_generation=3)
     subject.model.train()
@@ -130,7 +128,7 @@ def test_advantages_travel_with_the_rollout_and_are_trls_for_a_fixed_mix(model, 
 
 
 def test_padding_at_the_end_is_left_out_and_changes_nothing():
-    from pipelines.trainers.constrained_grpo import _trimmed
+    from trimtab.pipelines.trainers.constrained_grpo import _trimmed
 
     mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
     batch = {

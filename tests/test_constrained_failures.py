@@ -8,10 +8,9 @@ from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 from test_constrained import REWARDS, logged, sha256, stages
 from test_constrained_resume import two_ranks
-
-from pipelines import artifacts
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.scripts import train
 
 
 @pytest.mark.slow

@@ -8,10 +8,9 @@ import torch
 from conftest import ROOT
 from run_steps import run_recipe, write_recipe
 from test_constrained import logged, resumed, sha256, stages
-
-from pipelines import artifacts
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.scripts import train
 
 
 def run_again(tmp_path, block, whole, at):

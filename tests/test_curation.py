@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from run_steps import run_recipe, write_recipe
-
-from pipelines import artifacts
-from pipelines.algorithms import curation, tabular
-from scripts import train
+from trimtab.pipelines.algorithms import curation, tabular
+from trimtab.pipelines.recording import artifacts
+from trimtab.scripts import train
 
 ROUNDING = 1e-12  # relative to the rewards' scale, which is about 1
 

@@ -7,12 +7,12 @@ import torch
 from conftest import ROOT
 from run_steps import run_recipe
 from transformers import AutoModelForSequenceClassification
-
-from pipelines import artifacts, plugins
-from rewards import dialogue_metric
-from rewards.classifier import Classifier
-from rewards.dialogue_metric import DialogueMetric
-from rewards.meteor import Meteor
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.recording import artifacts
+from trimtab.rewards import dialogue_metric
+from trimtab.rewards.classifier import Classifier
+from trimtab.rewards.dialogue_metric import DialogueMetric
+from trimtab.rewards.meteor import Meteor
 
 DIALOGUES = [
     {"dialog": ["Hello .", "Hi , how are you ?", "Fine , thanks .", "Good  to hear ."], "act": [1, 2, 1, 1]},
@@ -52,7 +52,7 @@ def test_dialogues_become_replies_prompts_and_labels(steps):
 
 
 def test_a_long_context_loses_its_first_turns():
-    from pipelines.stages.dialogues import Dialogues
+    from trimtab.pipelines.stages.dialogues import Dialogues
 
     stage = Dialogues(data=None, max_words=5)
     assert stage._prompt(["one two three", "four five", "six"]) == "four five\nsix\n"
@@ -76,17 +76,17 @@ def test_the_classifier_learns_and_is_a_reward(steps):
     metrics = artifacts.read_done(steps["classifier"].dir)["metrics"]
     assert metrics["eval/accuracy"] == 1
     block = {"kind": "classifier", "path": str(steps["classifier"].output), "column": "intent", "labels": [1, 2, 3, 4]}
-    reward = plugins.load("rewards", block)
+    reward = schema.load_reward(block)
     prompts = ["Hello .\n", "Hello .\n", "x\nClose the door .\n"]
     assert reward(prompts, ["Hi , how are you ?"] * 2 + ["All right ."], intent=[2, 1, 4]) == [1, 0, 1]
-    likely = plugins.load("rewards", {**block, "probability": True})(prompts[:1], ["Hi , how are you ?"], intent=[2])
+    likely = schema.load_reward({**block, "probability": True})(prompts[:1], ["Hi , how are you ?"], intent=[2])
     assert 0.5 < likely[0] <= 1
     with pytest.raises(ValueError, match="the data has no column 'intent'"):
         reward(prompts, ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"intent 7 is none of \[1, 2, 3, 4\]"):
         reward(prompts[:1], ["a"], intent=[7])
     with pytest.raises(ValueError, match="4 classes, and `labels` names 2"):
-        plugins.load("rewards", {**block, "labels": [1, 2]})(prompts[:1], ["a"], intent=[1])
+        schema.load_reward({**block, "labels": [1, 2]})(prompts[:1], ["a"], intent=[1])
 
 
 def test_the_classifier_reads_the_last_turns_and_the_reply():

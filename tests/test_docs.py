@@ -4,13 +4,12 @@ import re
 
 import pytest
 from conftest import ROOT
+from trimtab.pipelines.planning import preflight
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.scripts import docs
 
-from pipelines import preflight
-from pipelines.recipe import Recipe
-from scripts import docs
 
-
-@pytest.mark.parametrize(("package", "name"), [("pipelines.stages", "stages"), ("rewards", "rewards")])
+@pytest.mark.parametrize(("package", "name"), [("trimtab.pipelines.stages", "stages"), ("rewards", "rewards")])
 def test_pages_match_the_dataclasses(package, name):
     assert (ROOT / "docs" / f"{name}.md").read_text() == docs.page(package), "run `make docs`"
 
@@ -28,7 +27,7 @@ def test_the_readmes_recipe_is_a_right_one(write):
     recipe = Recipe.load(write("mine.yaml", text))
     assert [step.kind for step in recipe.steps[:3]] == ["sft", "reward", "dpo"]
     for step in recipe.steps:
-        preflight.build(step, dry=True)
+        preflight.build(step)
 
 
 def test_make_targets_of_the_readme_exist():

@@ -15,9 +15,8 @@ import torch
 from conftest import PAIR_ROWS, ROOT, SFT_ROWS
 from run_steps import write_recipe
 from safetensors.torch import load_file
-
-from pipelines import artifacts
-from pipelines.recipe import Recipe
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
 
 pytestmark = pytest.mark.slow
 ENGINES = ("ddp", "zero2", "zero3", "fsdp2")

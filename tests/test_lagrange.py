@@ -9,10 +9,9 @@ import math
 
 import numpy as np
 import pytest
-
-from pipelines.algorithms import tabular
-from pipelines.algorithms.lagrange import WINDOW, Constraint, Multipliers, MultiplierSettings
-from pipelines.algorithms.objectives import Fixed, Lagrangian, Saturating
+from trimtab.pipelines.algorithms import tabular
+from trimtab.pipelines.algorithms.lagrange import WINDOW, Constraint, Multipliers, MultiplierSettings
+from trimtab.pipelines.algorithms.objectives import Fixed, Lagrangian, Saturating
 
 ANSWERS = 12
 

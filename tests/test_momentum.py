@@ -12,10 +12,9 @@ from conftest import ROOT
 from run_steps import run_recipe, write_recipe
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
-from pipelines.algorithms import adapters, momentum
-from pipelines.algorithms import weights as stored
-from scripts import train
+from trimtab.pipelines.algorithms import adapters, momentum
+from trimtab.pipelines.algorithms import weights as stored
+from trimtab.scripts import train
 
 SHARDED, REST = "model-{:05}-of-{:05}.safetensors", {"config.json", "generation_config.json", "tokenizer.json"}
 

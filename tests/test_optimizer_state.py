@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 from test_apo import plan
 from test_prefer import refused
 from test_stages import LORA, rows_of
-
-from pipelines import optimizer_state
+from trimtab.pipelines.training import optimizer_state
 
 CONSTANT = {"lr_scheduler_type": "constant", "learning_rate": 1e-3}
 

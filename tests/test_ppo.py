@@ -7,11 +7,10 @@ from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 from test_constrained import REWARDS, TRAIN, logged, resumed, sha256, stages
 from test_constrained_resume import SETTINGS, run_again, two_ranks
-
-from pipelines import artifacts
-from pipelines.algorithms.advantages import gae, value_errors
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.algorithms.advantages import gae, value_errors
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.scripts import train
 
 CRITICS = {"learning_rate": 1e-2}
 
@@ -81,14 +80,13 @@ def test_the_artifact_is_a_plain_model_with_its_critics_beside_it(model, prompts
 def test_advantages_have_one_scale_before_they_are_mixed(scale_kl, model, prompts, tmp_path):
     import trl
     from datasets import load_dataset
-
-    from pipelines.algorithms.advantages import CriticSettings
-    from pipelines.algorithms.lagrange import Constraint, Multipliers
-    from pipelines.algorithms.objectives import Lagrangian
-    from pipelines.trainers.constrained_grpo import RewardFunction
-    from pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
-    from rewards.length import Length
-    from rewards.pattern import Pattern
+    from trimtab.pipelines.algorithms.advantages import CriticSettings
+    from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
+    from trimtab.pipelines.algorithms.objectives import Lagrangian
+    from trimtab.pipelines.trainers.constrained_grpo import RewardFunction
+    from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+    from trimtab.rewards.length import Length
+    from trimtab.rewards.pattern import Pattern
 
     functions = [RewardFunction("brief", Length(target=5, unit="characters")),
                  RewardFunction("as", Pattern(regex="a", count=True))]  # fmt: skip

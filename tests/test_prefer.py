@@ -11,10 +11,9 @@ from conftest import PAIR_ROWS, ROOT
 from run_steps import run_recipe, write_recipe
 from test_stages import LORA, TRAIN, logits, rows_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from pipelines import artifacts, tracking
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.scripts import train
 
 LOSSES = ["dpo", "ipo", "sppo", "orpo", "rrhf", "exo", "plackett_luce"]
 WITH_REFERENCE = [loss for loss in LOSSES if loss not in ("orpo", "rrhf")]
@@ -51,9 +50,8 @@ def refused(folder, stages, capsys):
 def trainer(model, lists, folder, **options):
     import trl
     from datasets import Dataset
-
-    from pipelines.algorithms import losses
-    from pipelines.trainers.lists import ListTrainer
+    from trimtab.pipelines.algorithms import losses
+    from trimtab.pipelines.trainers.lists import ListTrainer
 
     args = trl.SFTConfig(str(folder), use_cpu=True, report_to="none", gradient_checkpointing=False,
                          **{"bf16": False, **options})  # fmt: skip
@@ -190,7 +188,7 @@ def test_bfloat16(model, lists, tmp_path):
 
 @pytest.mark.parametrize("lora", [{}, LORA])
 def test_interrupted_it_ends_with_the_weights_of_an_undisturbed_run(lora, block, model, tmp_path, monkeypatch):
-    from pipelines.trainers.lists import ListTrainer
+    from trimtab.pipelines.trainers.lists import ListTrainer
 
     block |= {"model": {"model_name_or_path": model, **lora}}
     block["train"] |= {"max_steps": 7, "save_steps": 3}

@@ -7,10 +7,9 @@ import pytest
 import torch
 from conftest import PAIR_ROWS
 from transformers import AutoModelForCausalLM
-
-from pipelines import generation
-from pipelines.algorithms import losses
-from pipelines.algorithms.preference import win_probabilities
+from trimtab.pipelines.algorithms import losses
+from trimtab.pipelines.algorithms.preference import win_probabilities
+from trimtab.pipelines.sampling import transformers_engine
 
 # three answers, best first, whose log-ratios are 0.5, -0.8 and -0.1 nats
 LOGPS = torch.tensor([[-3.0, -4.0, -2.0]], dtype=torch.float64)
@@ -185,7 +184,9 @@ def test_two_answers_are_trls_own_loss(kind, model, tmp_path):
         answers.append(ids[answer.bool()].tolist())
 
     def sums(of):
-        chosen, rejected = torch.tensor([sum(found) for found in generation.logprobs(of, prompts, answers)]).chunk(2)
+        chosen, rejected = torch.tensor(
+            [sum(found) for found in transformers_engine.logprobs(of, prompts, answers)]
+        ).chunk(2)
         return torch.stack([chosen, rejected], dim=1)
 
     ours, stored = sums(policy), sums(reference)

@@ -5,8 +5,7 @@ import copy
 import pytest
 from conftest import PAIR_ROWS, PROMPT, SFT_ROWS
 from run_steps import write_recipe
-
-from scripts import run
+from trimtab.scripts import run
 
 
 def say(text):

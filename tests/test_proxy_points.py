@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from run_steps import run_recipe, write_recipe
 from test_constrained import TRAIN
-
-from pipelines.algorithms import surface
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.algorithms import surface
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.scripts import train
 
 PEAK = np.array([1.2, -3.0])
 

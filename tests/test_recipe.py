@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import pytest
 from conftest import ROOT
 from run_steps import write_recipe
-
-from pipelines import preflight
-from pipelines.errors import RecipeError
-from pipelines.recipe import Recipe
-from pipelines.stages import Stage
+from trimtab.pipelines.planning import table
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.stages import Stage
 
 STAGES = {
     "sft": {"model": {"model_name_or_path": "hub/model"}, "data": "hub/data", "train": {"learning_rate": 1e-5}},
@@ -144,7 +143,7 @@ def test_defaults_go_under_blocks_that_exist_and_lose_to_the_stage(tmp_path):
 def test_verbose_plan_tells_where_each_value_came_from(tmp_path):
     recipe = write_recipe(tmp_path, STAGES, defaults={"train": {"max_steps": 2}})
     loaded = Recipe.load(str(recipe), ["stages.dpo.train.beta=0.2"])
-    rows = {key: (value, origin) for key, value, origin in preflight.resolved(loaded, loaded.steps[1])}
+    rows = {key: (value, origin) for key, value, origin in table.resolved(loaded, loaded.steps[1])}
     assert rows["train.beta"] == (0.2, "override stages.dpo.train.beta=0.2")
     assert rows["train.max_steps"] == (2, "defaults")
     assert rows["model.model_name_or_path"][1].startswith("recipe line ")

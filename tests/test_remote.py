@@ -11,10 +11,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
-from pipelines import plugins
-from rewards import PartlyScored, _http, outcomes
-from rewards.remote import Remote
+from trimtab.pipelines.planning import schema
+from trimtab.rewards import PartlyScored, _http, outcomes
+from trimtab.rewards.remote import Remote
 
 PROMPTS = ["p"] * 4
 COMPLETIONS = ["a", "bbb", "cc", "dddd"]
@@ -483,7 +482,7 @@ def test_options_are_checked_without_a_connection(options, said):
 
 def test_a_recipes_block():
     block = {"kind": "remote", "url": ["http://a:1/x", "http://b:2/x"], "timeout": "2.5", "protocol": "llamafactory"}
-    assert plugins.load("rewards", block) == Remote(
+    assert schema.load_reward(block) == Remote(
         url=["http://a:1/x", "http://b:2/x"], timeout=2.5, protocol="llamafactory"
     )
 

@@ -12,11 +12,10 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from pipelines import plots
-from pipelines.recipe import Recipe, Step
-from pipelines.stages import report
-from pipelines.stages.report import Report
+from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.reporting import plots
+from trimtab.pipelines.stages import report
+from trimtab.pipelines.stages.report import Report
 
 EVIL = "<script>alert(1)</script>{{7*7}}{% raw %}</div><img src=x onerror=alert(2)>\" ' & \u202e \ud800"
 VOID = {"meta", "br", "img", "link"}

@@ -5,8 +5,7 @@ import json
 import pytest
 from run_steps import run_recipe, write_recipe
 from test_remote import Server, fine, says
-
-from scripts import run
+from trimtab.scripts import run
 
 ROWS = [{"prompt": f"p{i}", "completion": "a b " * i, "answer": "a"} for i in range(5)]
 

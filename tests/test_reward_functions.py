@@ -7,10 +7,9 @@ import pickle
 import textwrap
 
 import pytest
-
-from pipelines import plugins
-from pipelines.errors import RecipeError
-from rewards import PartlyScored, RewardFailure, outcomes
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.rewards import PartlyScored, RewardFailure, outcomes
 
 PROMPTS = ["1+1=", "2+2=", "3+3="]
 COMPLETIONS = ["2", "5", "#### 6"]
@@ -31,7 +30,7 @@ def load(tmp_path):
         spec = importlib.util.spec_from_file_location("by_hand", file)
         spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
         default = {"openrlhf_function": "reward_func", "verl_function": "compute_score"}.get(kind)
-        return plugins.load("rewards", {"kind": kind, "path": path, **options}), getattr(module, name or default)
+        return schema.load_reward({"kind": kind, "path": path, **options}), getattr(module, name or default)
 
     return load
 
@@ -122,7 +121,7 @@ def test_trl_passes_what_the_trainer_gives_and_stands_in_for_it(load):
 
 
 def test_trl_by_dotted_path():
-    reward = plugins.load("rewards", {"kind": "trl_function", "path": "trl.rewards.think_format_reward"})
+    reward = schema.load_reward({"kind": "trl_function", "path": "trl.rewards.think_format_reward"})
     completions = [[{"role": "assistant", "content": text}] for text in ("<think>a</think>b", "b")]
     assert reward(prompts=CHAT[:2], completions=completions) == [1.0, 0.0]
 
@@ -428,7 +427,7 @@ KINDS = {"trl_function": None, "openrlhf_function": "reward_func", "verl_functio
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_that_leads_nowhere(kind, write, tmp_path, monkeypatch):
     file = write("mine.py", "LIMIT = 3\nclass Score: ...\ndef accuracy(*args, **kwargs): return [0.0]\n")
-    load = functools.partial(plugins.load, "rewards")
+    load = functools.partial(schema.load, "rewards")
     for path, message in {
         str(tmp_path / "mien.py"): r"there is no file .*mien\.py, did you mean 'mine\.py'\?",
         f"{file}:acuracy": r"mine\.py has no 'acuracy', did you mean 'accuracy'\?",
@@ -455,7 +454,7 @@ def test_a_file_is_loaded_like_a_module(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call = {"prompts": ["p"], "completions": ["c"]}
     rewards = [
-        plugins.load("rewards", {"kind": "trl_function", "path": path})
+        schema.load_reward({"kind": "trl_function", "path": path})
         for path in ("shelf/mine.py:constant", "~/mine.py:constant", "shelf.mine.constant")
     ]
     assert [reward(**call) for reward in rewards] == [[0.25]] * 3
@@ -467,4 +466,4 @@ def test_what_a_file_raises_is_not_hidden(write):
     file = write("broken.py", "import a_package_that_is_not_here\n")
     for _ in range(2):  # a half-loaded module is not kept
         with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_here"):
-            plugins.load("rewards", {"kind": "verl_function", "path": file})
+            schema.load_reward({"kind": "verl_function", "path": file})

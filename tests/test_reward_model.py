@@ -6,10 +6,9 @@ import pytest
 import torch
 from conftest import PAIR_ROWS
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-from pipelines import plugins
-from rewards import PartlyScored, _checkpoint
-from rewards.reward_model import encode
+from trimtab.pipelines.planning import schema
+from trimtab.rewards import PartlyScored, _checkpoint
+from trimtab.rewards.reward_model import encode
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("say a", "say a", "say a and b", "b")]
 ANSWERS = [[{"role": "assistant", "content": text}] for text in ("a a", "b", "a a", "a b " * 9)]
@@ -32,7 +31,7 @@ def scorer(model, tmp_path_factory):
 
 
 def load(path, **options):
-    return plugins.load("rewards", {"kind": "reward_model", "path": path, **options})
+    return schema.load_reward({"kind": "reward_model", "path": path, **options})
 
 
 def score(reward, prompts=PROMPTS, answers=ANSWERS, **columns):
@@ -78,7 +77,7 @@ def test_a_prompt_is_computed_once_for_its_completions(scorer):
 
 
 def test_a_model_that_does_not_heed_the_mask_is_asked_row_by_row(scorer, monkeypatch):
-    from rewards._forward import Forward
+    from trimtab.rewards._forward import Forward
 
     packed = Forward._packed
     monkeypatch.setattr(Forward, "_packed", lambda self, packs: packed(self, packs) + 1.0)

@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from run_steps import run_recipe, write_recipe
-
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.scripts import train
 
 FUNCTIONS = """
 def words(prompts, completions, **columns):

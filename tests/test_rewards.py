@@ -7,9 +7,8 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
-from pipelines import plugins
-from pipelines.errors import RecipeError
+from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning.errors import RecipeError
 
 OPTIONS = {
     "classifier": {"path": "CLASSIFIER", "labels": ["x", "y", "z"]},
@@ -85,7 +84,7 @@ def load(stand_ins):
             if isinstance(value, str):
                 word = value.partition(":")[0]
                 options[key] = value.replace(word, stand_ins.get(word, word))
-        return plugins.load("rewards", {"kind": kind, **options})
+        return schema.load_reward({"kind": kind, **options})
 
     return load
 
@@ -101,7 +100,7 @@ def reward_model(model, tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", plugins.words("rewards"))
+@pytest.mark.parametrize("kind", kinds.words(kinds.REWARDS))
 @pytest.mark.parametrize("form", ["strings", "messages"])
 def test_contract(kind, form, load):
     reward = load(kind)
@@ -159,13 +158,13 @@ def test_any_function_or_class_by_its_dotted_path(tmp_path, monkeypatch):
         "    def __call__(self, prompts, completions, **columns): return [2 * self.value] * len(prompts)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert plugins.load("rewards", {"kind": "team.constant"})(prompts=["p"], completions=["c"]) == [1.0]
-    with_options = plugins.load("rewards", {"kind": "team.constant", "value": 3.0})
+    assert schema.load_reward({"kind": "team.constant"})(prompts=["p"], completions=["c"]) == [1.0]
+    with_options = schema.load_reward({"kind": "team.constant", "value": 3.0})
     assert isinstance(with_options, partial)
     assert with_options(prompts=["p"], completions=["c"]) == [3.0]
-    assert plugins.load("rewards", {"kind": "team.Twice", "value": 2.0})(prompts=["p"], completions=["c"]) == [4.0]
+    assert schema.load_reward({"kind": "team.Twice", "value": 2.0})(prompts=["p"], completions=["c"]) == [4.0]
     with pytest.raises(RecipeError, match="module team has no 'missing'"):
-        plugins.load("rewards", {"kind": "team.missing"})
+        schema.load_reward({"kind": "team.missing"})
 
 
 def test_rewards_work_as_trl_reward_functions(load, model, tmp_path):

@@ -12,10 +12,10 @@ import psutil
 import pytest
 from conftest import ROOT, SFT_ROWS, SHRUNK
 from run_steps import write_recipe
-
-from pipelines import artifacts
-from pipelines.recipe import Recipe
-from scripts import run, train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.running import locking
+from trimtab.scripts import run, train
 
 TINY = str(ROOT / "recipes" / "tiny.yaml")
 
@@ -98,7 +98,7 @@ def test_a_launch_that_ends_well_but_leaves_nothing_is_a_failure(tmp_path, sft, 
 
 def test_run_directory_in_use(tmp_path, sft, capsys):
     recipe = Recipe.load(str(write_recipe(tmp_path, {"a": sft})))
-    with artifacts.lock(recipe.run, "the first launcher"):
+    with locking.lock(recipe.run, "the first launcher"):
         assert run.main([recipe.path]) == 2
         assert "in use by process" in (error := capsys.readouterr().err)
         assert "the first launcher" in error

@@ -9,11 +9,13 @@ import accelerate
 import pyarrow.parquet as pq
 import pytest
 from run_steps import run_recipe, write_recipe
-
-from pipelines import artifacts, data, plugins, preflight, scoring
-from pipelines.recipe import Recipe
-from rewards import RewardFailure, outcomes
-from scripts import train
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.planning import preflight, schema
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.scoring import journal
+from trimtab.rewards import RewardFailure, outcomes
+from trimtab.scripts import train
 
 # Scores the number in the completion; `trouble` holds what each number meets; `asked` is a record of every call.
 REWARD = """
@@ -27,7 +29,7 @@ def count(prompts, completions, log_extra, log_metric, **columns):
         file.write(json.dumps(numbers) + "\\n")
     log_extra("half", [n / 2 for n in numbers])
     log_metric("calls", 1.0)
-    from rewards import RewardFailure, settled
+    from trimtab.rewards import RewardFailure, settled
     def one(n):
         meets = trouble.get(str(n), "fine")
         return {"fine": n, "abstain": None, "nan": float("nan"), "inf": float("inf"), "text": "1",
@@ -197,8 +199,8 @@ def test_ranks_share_the_batches(bench, monkeypatch):
 
     def run(number):
         rank.number = number
-        rows = data.load(stage.completions)
-        return scoring.score(step, "r", plugins.load("rewards", stage.rewards["r"]), rows, 4).outcomes
+        rows = loading.load(stage.completions)
+        return journal.score(step, "r", schema.load_reward(stage.rewards["r"]), rows, 4).outcomes
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(run, (0, 1))) == [list(range(12))] * 2

@@ -4,14 +4,13 @@ import importlib
 import inspect
 
 import pytest
+from trimtab.pipelines.trainers.seams import trl
 
-from pipelines import seams
 
-
-@pytest.mark.parametrize("owner", seams.MEMBERS)
+@pytest.mark.parametrize("owner", trl.MEMBERS)
 def test_members_exist(owner):
     module, _, name = owner.rpartition(".")
-    for member, file in seams.MEMBERS[owner].items():
+    for member, file in trl.MEMBERS[owner].items():
         assert hasattr(getattr(importlib.import_module(module), name), member), f"{owner}.{member}, used by {file}"
 
 
@@ -47,11 +46,11 @@ def test_the_lean_head_gives_the_same_loss_and_gradient(model, monkeypatch):
     monkeypatch.setattr(chunked_logprob, "TOKEN_CHUNK_SIZE", 4096)
     theirs = outcome()
     assert not utils._use_triton(torch.device("cpu"))
-    seams.lean_head_on_cpu()
+    trl.lean_head_on_cpu()
     assert utils._use_triton(torch.device("cpu"))
     for ours, expected in zip(outcome(), theirs, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_rewrite_logs():
-    assert seams.rewrite_logs({"loss": 1, "eval_loss": 2}) == {"train/loss": 1, "eval/loss": 2}
+    assert trl.rewrite_logs({"loss": 1, "eval_loss": 2}) == {"train/loss": 1, "eval/loss": 2}

@@ -9,11 +9,10 @@ import pytest
 from conftest import SFT_ROWS
 from run_steps import run_recipe, write_recipe
 from test_run import finished, launch, until
-
-from pipelines import artifacts
-from pipelines.errors import RecipeError
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.scripts import train
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "gradient_checkpointing": False}
 

@@ -14,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT
-
-from pipelines import plugins
-from rewards import RewardFailure
+from trimtab.pipelines.planning import schema
+from trimtab.rewards import RewardFailure
 
 requests = pytest.importorskip("requests")
 pytest.importorskip("fastapi")
@@ -131,7 +130,7 @@ def test_scores_are_those_of_the_local_reward(secured_server, path):
     prompts, completions = map(list, zip(*PAIRS, strict=True))
     queries = [prompt + completion for prompt, completion in PAIRS]
     answer = secured_server.post(queries, {"Authorization": f"Bearer {TOKEN}"}, path, prompts=prompts).json()
-    local = plugins.load("rewards", {"kind": "length", "target": 3})(prompts=prompts, completions=completions)
+    local = schema.load_reward({"kind": "length", "target": 3})(prompts=prompts, completions=completions)
     assert answer["rewards"] == answer["scores"] == local == [0.0, -1.0, pytest.approx(-4 / 3)]
     assert answer["extra_logs"] == {"brief": local, "stop": [0.0, 0.0, 0.0]}
 
@@ -326,7 +325,7 @@ def test_a_signal_lets_requests_in_flight_finish(tmp_path, number):
     ],
 )  # fmt: skip
 def test_it_refuses_to_start(tmp_path, monkeypatch, capsys, config, code, message):
-    from scripts import serve_reward
+    from trimtab.scripts import serve_reward
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -338,7 +337,7 @@ def test_it_refuses_to_start(tmp_path, monkeypatch, capsys, config, code, messag
 
 
 def test_without_the_extra_it_names_the_cure(monkeypatch, capsys):
-    from scripts import serve_reward
+    from trimtab.scripts import serve_reward
 
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert serve_reward.main(["--config", "server.yaml"]) == 2
@@ -352,7 +351,7 @@ def test_without_the_extra_it_names_the_cure(monkeypatch, capsys):
 
 def batched(reward, groups, *, batch_size=4, max_wait=0.02, cancel=()):
     """Submits groups of queries as requests, all at once; what became of each, scores or its failure."""
-    from pipelines.batching import Batcher, Row
+    from trimtab.pipelines.scoring.batching import Batcher, Row
 
     async def main():
         batcher = Batcher(reward, "it", batch_size=batch_size, max_wait=max_wait)

@@ -6,10 +6,9 @@ import sys
 
 import pytest
 from run_steps import write_recipe
-
-from pipelines import artifacts
-from pipelines.recipe import Recipe
-from scripts import run
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.scripts import run
 
 SBATCH = """#!/bin/bash
 # the last word is the script; it is run at once, as a job of one node

@@ -13,8 +13,9 @@ import torch
 from conftest import PAIR_ROWS, SFT_ROWS
 from run_steps import run_recipe
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-
-from pipelines import artifacts, parts, preflight, tracking
+from trimtab.pipelines.planning import files, preflight
+from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.pipelines.sampling import shards
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1,
          "gradient_checkpointing": False}  # fmt: skip
@@ -51,7 +52,7 @@ def test_sft_leaves_a_complete_model_a_record_and_its_metrics(sft, tmp_path, mod
     done = artifacts.read_done(step.dir)
     assert done["metrics"]["train/steps"] == 2
     assert done["world_size"] == 1
-    assert done["files"]["model.safetensors"]["sha256"] == artifacts.content_hash(step.output / "model.safetensors")
+    assert done["files"]["model.safetensors"]["sha256"] == files.content_hash(step.output / "model.safetensors")
     rows = tracking.read(step.dir / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2]
     assert (step.dir.parent / "sft").resolve() == step.dir.resolve()
@@ -103,18 +104,18 @@ def test_equal_pairs_are_dropped_and_counted(pairs, tmp_path, write):
 
 @pytest.mark.parametrize("lora", [{}, LORA])
 def test_reward_model_is_complete_and_scores_as_it_was_trained(lora, pairs, tmp_path, model):
-    from pipelines import plugins
+    from trimtab.pipelines.planning import schema
 
     block = {**pairs, "model": {"model_name_or_path": model, **lora}, "train": {**TRAIN, "max_steps": 30}}
     step = run_recipe(tmp_path, {"reward": block})["reward"]
     accuracy = artifacts.read_done(step.dir)["metrics"]["eval/accuracy"]
-    reward = plugins.load("rewards", {"kind": "reward_model", "path": str(step.output)})
+    reward = schema.load_reward({"kind": "reward_model", "path": str(step.output)})
     prompts = [row["prompt"] for row in PAIR_ROWS]
     chosen = reward(prompts=prompts, completions=[row["chosen"] for row in PAIR_ROWS])
     rejected = reward(prompts=prompts, completions=[row["rejected"] for row in PAIR_ROWS])
     measured = sum(a > b for a, b in zip(chosen, rejected, strict=True)) / len(chosen)
     assert measured == pytest.approx(accuracy)
-    normal = plugins.load("rewards", {"kind": "reward_model", "path": str(step.output), "normalize": True})
+    normal = schema.load_reward({"kind": "reward_model", "path": str(step.output), "normalize": True})
     both = normal(prompts=prompts * 2, completions=[row[key] for key in ("chosen", "rejected") for row in PAIR_ROWS])
     assert (statistics.fmean(both), statistics.pstdev(both)) == pytest.approx((0, 1), abs=1e-5)  # it was the eval data
     assert lora or accuracy > 0.9
@@ -199,7 +200,7 @@ def test_samples_do_not_depend_on_the_number_of_ranks(chained, tmp_path, monkeyp
     step = replace(alone, dir=tmp_path, output=tmp_path / "output")
     step.output.mkdir()
     for rank in (0, 1):
-        monkeypatch.setattr(parts, "PartialState", lambda rank=rank: SimpleNamespace(
+        monkeypatch.setattr(shards, "PartialState", lambda rank=rank: SimpleNamespace(
             num_processes=2, process_index=rank, is_main_process=True, wait_for_everyone=lambda: None))  # fmt: skip
         # rank 0 by itself cannot collect what rank 1 has not made yet
         with pytest.raises(FileNotFoundError) if rank == 0 else nullcontext():
@@ -262,7 +263,7 @@ def test_report_shows_the_chain(chained):
 
 
 def test_a_new_reward_leaves_the_samples_alone(chained):
-    from pipelines.recipe import Recipe
+    from trimtab.pipelines.planning.recipe import Recipe
 
     path = chained["sample"].dir.parents[2] / "recipe.yaml"
     steps = Recipe.load(str(path), ["stages.score.rewards.brief.target=5"]).steps

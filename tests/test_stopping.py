@@ -12,10 +12,9 @@ from conftest import ROOT
 from run_steps import write_recipe
 from test_constrained import REWARDS, TRAIN
 from test_run import finished, launch, until
-
-from pipelines import artifacts
-from pipelines.checkpoints import newest
-from pipelines.recipe import Recipe
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.training.checkpoints import newest
 
 pytestmark = pytest.mark.slow
 

@@ -12,12 +12,11 @@ from run_steps import run_recipe, write_recipe
 from test_constrained import sha256, stages
 from test_constrained_resume import run_again, two_ranks, two_ranks_command
 from test_run import until
-
-from pipelines import artifacts
-from pipelines.algorithms import tabular, thresholds
-from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
-from pipelines.recipe import Recipe
-from scripts import train
+from trimtab.pipelines.algorithms import tabular, thresholds
+from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
+from trimtab.scripts import train
 
 
 def run(asking, value, most):

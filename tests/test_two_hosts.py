@@ -14,9 +14,8 @@ import test_engines
 from conftest import ROOT, SFT_ROWS
 from run_steps import write_recipe
 from test_run import until
-
-from pipelines import artifacts
-from pipelines.recipe import Recipe
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
 
 PORT = "29871"
 HOSTS = {0: ("trimtab-a", "10.77.13.1"), 1: ("trimtab-b", "10.77.13.2")}

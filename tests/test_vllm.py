@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SFT_ROWS
 from run_steps import run_recipe, write_recipe
-
-from pipelines import parts, vllm_generation
-from pipelines.recipe import Recipe
-from scripts import run, train
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.sampling import shards, vllm_engine
+from trimtab.scripts import run, train
 
 INSTALLED = importlib.util.find_spec("vllm") is not None
 STAND_IN = str(ROOT / "tests" / "stand_in")
@@ -120,13 +119,13 @@ def test_completions_do_not_depend_on_the_ranks(vllm, policy, prompts, tmp_path)
 
 
 def test_what_was_sampled_before_a_run_died_is_not_sampled_again(vllm, policy, prompts, tmp_path, monkeypatch):
-    monkeypatch.setattr(vllm_generation, "LEAST", 9)  # parts of three prompts
+    monkeypatch.setattr(vllm_engine, "LEAST", 9)  # parts of three prompts
     whole = run_recipe(tmp_path, {"sample": block(policy, prompts)})["sample"]
     folder = tmp_path / "again"
     folder.mkdir()
     stages = {"sample": block(policy, prompts)}
     (step,) = Recipe.load(str(write_recipe(folder, stages, wandb=False))).steps
-    made, write = [], parts.pq.write_table
+    made, write = [], shards.pq.write_table
 
     def dying(table, path):
         if len(made) == 3:
@@ -135,14 +134,14 @@ def test_what_was_sampled_before_a_run_died_is_not_sampled_again(vllm, policy, p
         return write(table, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts.pq, "write_table", dying)
+        patch.setattr(shards.pq, "write_table", dying)
         with pytest.raises(OSError, match="No space"):
             run_recipe(folder, stages)
     kept = {path: path.stat().st_mtime_ns for path in (step.dir / "parts").glob("tokens-*.parquet")}
     assert len(kept) == 3
     seen = []
-    real = parts.collect
-    monkeypatch.setattr(parts, "collect", lambda step, name, count: (
+    real = shards.collect
+    monkeypatch.setattr(shards, "collect", lambda step, name, count: (
         seen.append({path: path.stat().st_mtime_ns for path in kept}) or real(step, name, count)))  # fmt: skip
     run_recipe(folder, stages)
     assert seen[0] == kept
@@ -182,7 +181,7 @@ def test_mistakes_are_found_before_a_launch(options, message, vllm, policy, prom
 
 
 def test_ranks_that_make_no_whole_groups_are_an_error(vllm, policy, prompts, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(vllm_generation, "PartialState", lambda: SimpleNamespace(num_processes=3, process_index=0))
+    monkeypatch.setattr(vllm_engine, "PartialState", lambda: SimpleNamespace(num_processes=3, process_index=0))
     recipe = write_recipe(tmp_path, {"sample": block(policy, prompts, vllm={"tensor_parallel_size": 2})}, wandb=False)
     assert train.main([str(recipe)]) == 2
     assert re.search(

@@ -5,9 +5,8 @@ from itertools import chain, pairwise
 from random import Random
 
 import pytest
-
-from pipelines import world
-from rewards.gold import Gold, parts
+from trimtab.pipelines.data import tiny_world
+from trimtab.rewards.gold import Gold, parts
 
 ASKED = "Tell me about beans, oats and peas. Be polite. Use at most 24 words."
 PLAIN = "Tell me about beans, oats and peas. Be plain. Use at most 24 words."
@@ -16,8 +15,8 @@ GOOD = "I am glad to help. The beans are green. The oats need some rain. The pea
 
 def drawn(seed: int) -> tuple[list[str], list[str], list[str]]:
     rng = Random(seed)
-    train, test = world.prompts(rng, 300, 100)
-    return [str(p) for p in train], [str(p) for p in test], [world.answer(p, rng) for p in train]
+    train, test = tiny_world.prompts(rng, 300, 100)
+    return [str(p) for p in train], [str(p) for p in test], [tiny_world.answer(p, rng) for p in train]
 
 
 def test_the_seed_decides_everything():
@@ -26,13 +25,13 @@ def test_the_seed_decides_everything():
 
 
 def test_train_and_test_name_different_sets_of_items():
-    train, test = world.prompts(Random(0), 3000, 300)
+    train, test = tiny_world.prompts(Random(0), 3000, 300)
     assert not {frozenset(p.items) for p in train} & {frozenset(p.items) for p in test}
     assert len(set(map(str, train + test))) == 3300
 
 
 def test_the_vocabulary_is_a_few_hundred_words_and_closed():
-    known = world.vocabulary()
+    known = tiny_world.vocabulary()
     assert 300 < len(known) < 600
     prompts, _, answers = drawn(0)
     said = {word for text in prompts + answers for word in text.lower().replace(",", "").replace(".", "").split()}
@@ -40,10 +39,10 @@ def test_the_vocabulary_is_a_few_hundred_words_and_closed():
 
 
 def test_gold_reads_every_sentence_of_the_world():
-    for sentence in chain(world.COURTESIES, world.RUDE, world.FILLER, *world.FACTS.values()):
+    for sentence in chain(tiny_world.COURTESIES, tiny_world.RUDE, tiny_world.FILLER, *tiny_world.FACTS.values()):
         part = parts(ASKED, sentence)
         assert part["structure"] == 1, sentence
-        assert part["politeness"] == (sentence in world.COURTESIES) - (sentence in world.RUDE), sentence
+        assert part["politeness"] == (sentence in tiny_world.COURTESIES) - (sentence in tiny_world.RUDE), sentence
 
 
 @pytest.mark.parametrize(
@@ -80,8 +79,8 @@ def test_gold_has_trls_signature_and_abstains_elsewhere():
 @pytest.mark.parametrize(
     ("aspect", "additions"),
     [
-        ("politeness", world.COURTESIES),
-        ("coverage", [world.FACTS[item][i] for i in range(5) for item in ("beans", "oats", "peas")]),
+        ("politeness", tiny_world.COURTESIES),
+        ("coverage", [tiny_world.FACTS[item][i] for i in range(5) for item in ("beans", "oats", "peas")]),
     ],
 )
 def test_each_aspect_rises_for_ever_while_gold_peaks_and_falls(aspect, additions):
@@ -96,10 +95,10 @@ def test_each_aspect_rises_for_ever_while_gold_peaks_and_falls(aspect, additions
 
 def test_better_answers_score_higher_but_none_of_the_qualities_is_pure():
     rng = Random(0)
-    prompts, _ = world.prompts(rng, 600, 0)
+    prompts, _ = tiny_world.prompts(rng, 600, 0)
     means = []
     for quality in (0, 0.5, 1):
-        scores = [parts(str(p), world.answer(p, rng, quality))["overall"] for p in prompts]
+        scores = [parts(str(p), tiny_world.answer(p, rng, quality))["overall"] for p in prompts]
         means.append(sum(scores) / len(scores))
         assert min(scores) < 0.6 < max(scores)
     assert means[0] + 0.1 < means[1] < means[2] - 0.1
@@ -109,7 +108,7 @@ def test_better_answers_score_higher_but_none_of_the_qualities_is_pure():
 def test_noisy_choices_follow_bradley_terry(gap, temperature):
     rng, draws = Random(7), 20_000
     expected = 1 / (1 + math.exp(-gap / temperature))
-    share = sum(world.prefers(gap, 0.0, temperature, rng) for _ in range(draws)) / draws
+    share = sum(tiny_world.prefers(gap, 0.0, temperature, rng) for _ in range(draws)) / draws
     assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / draws)
-    assert world.prefers(1e6, 0.0, 1e-6, rng)  # no overflow
-    assert not world.prefers(-1e6, 0.0, 1e-6, rng)
+    assert tiny_world.prefers(1e6, 0.0, 1e-6, rng)  # no overflow
+    assert not tiny_world.prefers(-1e6, 0.0, 1e-6, rng)

@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-
-from pipelines.algorithms.weights import FLOATS, Weights, rewriting
+from trimtab.pipelines.algorithms.weights import FLOATS, Weights, rewriting
 
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 # The keys of adapter_config.json that a plain linear LoRA may set; any other variant of peft's sets another one.

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from pipelines.algorithms.lagrange import Constraint, Multipliers
+from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
 
 # method -> the kind of constraint that a threshold means, or None where there are no multipliers
 METHODS = {"mu": "at_least", "xi": "equal", "all": "at_most", "sat": None, "fixed": None}

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-
-from pipelines.algorithms import thresholds
-from pipelines.algorithms.objectives import Lagrangian
+from trimtab.pipelines.algorithms import thresholds
+from trimtab.pipelines.algorithms.objectives import Lagrangian
 
 
 @dataclass(kw_only=True)

@@ -11,8 +11,7 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
-
-from pipelines.algorithms import thresholds
+from trimtab.pipelines.algorithms import thresholds
 
 GRID = 60  # points along each of one or two rewards
 DRAWS = 200  # of the surface, for standard errors

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
-from pipelines.algorithms.lagrange import Multipliers
-from pipelines.algorithms.momentum import coefficients
+from trimtab.pipelines.algorithms.lagrange import Multipliers
+from trimtab.pipelines.algorithms.momentum import coefficients
 
 
 def normalise(logits: np.ndarray) -> np.ndarray:

@@ -2,50 +2,127 @@
 
     # pipelines/stages/kto.py, used as `kind: kto`
     @dataclass(kw_only=True)
-    class Kto(Stage):
+    class Kto(TrainerStage):
         model: trl.ModelConfig
-        data: Data
-        eval_data: Data | None = None
+        data: Annotated[Data, UNPAIRED]
+        eval_data: Annotated[Data | None, UNPAIRED] = None
         train: trl.KTOConfig
 
-        def run(self, step):
-            return training.fit(trl.KTOTrainer, self, step)
+        def run(self, step: Step) -> Metrics:
+            return fit(trl.KTOTrainer, self, step)
 
-Modules here import trl's names through `trl.` (it loads lazily), so that planning a recipe imports no torch.
+What a kind is stands in its class, and no other file knows its word: the columns that it reads in the types of its
+fields, what the report shows of it in `shows`, which keys leave the result alone in `neutral`, and what a shrunk run
+changes in `small`. Modules here import trl's names through `trl.`, which loads lazily: planning imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import trl
+from trimtab.pipelines.data.forms import Data, Form
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.reporting.shows import Shows
 
 if TYPE_CHECKING:
-    from pipelines.recipe import Step
+    from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.shrinking.miniature import Miniature
 
-SAMPLING = ("generate", "batch_size", "engine", "vllm")  # the keys of `sample` that a stage made of stages hands on
+Metrics = dict[str, float]
+StepOptions = tuple[str, str, dict[str, Any]]  # (step name, kind, options)
 
 
 @dataclass(kw_only=True)
 class Stage:
     """One kind of step. It reads its inputs and leaves one artifact in `step.output`."""
 
-    takes_stopped: ClassVar[bool] = False  # whether it works on after a loop's stop (artifacts.stop), as a report does
+    takes_stopped: ClassVar[bool] = (
+        False  # whether it works on after a loop's stop (planning/stops.py), as a report does
+    )
+    neutral: ClassVar[tuple[str, ...]] = ()  # keys that cannot change the result: they are not in the fingerprint
+    shows: ClassVar[Shows] = Shows()
 
     @classmethod
-    def expand(
-        cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]
-    ) -> Iterable[tuple[str, str, dict[str, Any]]]:
-        """The steps that the stage stands for, as (step name, kind, options); `$name` means the last of them. Among
-        the options, `seed_offset` is added to the seed: the repeats of one thing differ in it.
+    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterable[StepOptions]:
+        """The steps that the stage stands for; `$name` means the last of them.
 
-        `above` holds the names that may be referred to. A plain stage is one step; a macro gives several.
+        Among a step's options, `seed_offset` is added to the seed: the repeats of one thing differ in it. `above`
+        holds the names that may be referred to. A plain stage is one step; a macro gives several, from its own fields
+        as `as_written` has read them.
         """
         yield name, kind, options
 
-    def check(self, step: Step) -> None:
-        """Looks at the inputs that exist already, before anything expensive. Raises RecipeError."""
+    @classmethod
+    def as_written(cls, name: str, options: dict[str, Any]) -> Self:
+        """A macro's own fields: required keys, types and defaults are those of the annotations."""
+        return schema.as_written(cls, options, ("stages", name))
 
-    def run(self, step: Step) -> dict[str, float]:
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        """What a shrunk run changes in a block of this kind, as `key.subkey` -> value.
+
+        By default what the types of the fields say: models, data, training arguments, rewards and sampling.
+        """
+        return miniature.changes(cls, block)
+
+    def reads(self) -> dict[str, Form]:
+        """The form of the rows that each `Data` field takes."""
+        noted = {key: schema.notes(hint) for key, hint in schema.hints(type(self)).items()}
+        forms = {key: [note for note in notes if isinstance(note, Form)] for key, notes in noted.items()}
+        return {key: given[0] for key, given in forms.items() if given}
+
+    def audit_tokenizer(self, step: Step) -> Any:
+        """The tokenizer that the audit of the data uses, or None."""
+        return None
+
+    def check(self, step: Step) -> None:
+        """Looks at the inputs that exist already, before anything expensive. Raises RecipeError.
+
+        Here, all data by their forms. A subclass checks its own keys and then calls this.
+        """
+        from trimtab.pipelines.data import audit
+
+        tokenizer = self.audit_tokenizer(step)
+        for key, form in self.reads().items():
+            for place, block in _blocks(key, getattr(self, key)):
+                audit.check(block, step, place, form, tokenizer, getattr(self, "train", None))
+
+    def run(self, step: Step) -> Metrics:
         """Writes the artifact into the folder `step.output` and returns the step's metrics. Every rank calls it."""
         raise TypeError(f"{type(self).__name__} is a macro: it has no step of its own")
+
+
+@dataclass(kw_only=True)
+class TrainerStage(Stage):
+    """A stage that trains `model` on `data` with a trainer of trl's kind, whose configuration is `train`."""
+
+    model: trl.ModelConfig
+    data: Data
+    eval_data: Data | None = None
+    train: Any
+
+    def audit_tokenizer(self, step: Step) -> Any:
+        from trimtab.pipelines.training.inputs import tokenizer
+
+        return tokenizer(self.model, self.train, step)
+
+    def check(self, step: Step) -> None:
+        from trimtab.pipelines.training.arguments import check_arguments
+
+        check_arguments(self, step)
+        super().check(step)
+
+
+def _blocks(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(place, data block) of what a field holds: one, none, or several by name or in a list."""
+    if isinstance(value, Mapping):
+        for name, block in value.items():
+            yield f"{key}.{name}", block
+    elif isinstance(value, list):
+        for index, block in enumerate(value):
+            yield f"{key}.{index}", block
+    elif value is not None:
+        yield key, value

@@ -30,21 +30,31 @@ equal rounds of iterative DPO with beta / ratio(momentum, rounds), 1.23 for 0.3 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pipelines import plugins
-from pipelines.algorithms import momentum as theory
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.plugins import RewardBlock
-from pipelines.stages import SAMPLING, Stage
+from trimtab.pipelines.algorithms import momentum as theory
+from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.planning import kinds
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
+from trimtab.pipelines.planning.schema import KeysOf, WordOf, documented_values
+from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.stages import Stage, StepOptions
 
-LISTS = ("dpo", "ipo", "sppo", "orpo", "rrhf", "exo", "plackett_luce")
+LOADING = ("dtype", "attn_implementation", "trust_remote_code")  # how a model is loaded, whatever was merged into it
+
+
+def losses_of_trl() -> list[str]:
+    """The words of trl.DPOConfig's `loss_type`."""
+    import trl
+
+    return documented_values(trl.DPOConfig, "loss_type")
 
 
 @dataclass(kw_only=True)
-class Apo(Stage):
+class Apo(Sampling, Stage):
     """`reward` is what preferences are made by: one reward, or weights of several (by default all of them, 1 each).
 
     `loss` is one of `prefer`'s, or any `loss_type` of trl.DPOTrainer, which then loads a reference model. `select` is
@@ -54,118 +64,128 @@ class Apo(Stage):
     with `optimizer: warm` the moments of the round before. `monitor` takes the keys of that stage.
     """
 
-    model: dict[str, Any]
-    prompts: Data
+    model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))]
+    prompts: Annotated[Data, PROMPTS]
     rewards: dict[str, RewardBlock]
     reward: str | dict[str, float] | None = None
     rounds: int = 3
     momentum: float | list[float] = 0.3
     arm: Literal["accelerated", "matched"] = "accelerated"
-    loss: str = "dpo"
+    loss: Annotated[str, WordOf(kinds.LOSSES, losses_of_trl)] = "dpo"
     beta: float | list[float] = 0.1
     epochs: float | list[float] = 1.0
     num_generations: int = 5
     select: Literal["ends", "drawn", "ranked"] = "ends"
     split_prompts: bool = True
     optimizer: Literal["fresh", "warm"] = "fresh"
-    generate: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
-    engine: Literal["transformers", "vllm", "auto"] = "transformers"
-    vllm: dict[str, Any] = field(default_factory=dict)
-    monitor: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
+    monitor: Annotated[dict[str, Any], KeysOf(("monitor",))] = field(default_factory=dict)
+    train: Annotated[dict[str, Any], KeysOf(("trl.SFTConfig", "trl.DPOConfig"))] = field(default_factory=dict)
 
     @classmethod
-    def expand(cls, name, kind, options, above):
-        path = ("stages", name)
-        own = {key: plugins.default(spec) for key, spec in cls.__dataclass_fields__.items()} | options
-        for key in ("model", "prompts", "rewards"):
-            if not own[key]:
-                raise RecipeError("required key is missing", (*path, key))
-        hints = plugins.hints(cls)
-        for key in (
-            "rounds",
-            "momentum",
-            "arm",
-            "loss",
-            "beta",
-            "epochs",
-            "select",
-            "split_prompts",
-            "optimizer",
-            "train",
-            "model",
-        ):
-            own[key] = plugins.coerce(own[key], hints[key], (*path, key))
-        rounds = own["rounds"]
-        if rounds < 1:
-            raise RecipeError(f"must be at least 1, got {rounds}", (*path, "rounds"))
-        momentum, beta, epochs = (_each(own[key], rounds, (*path, key)) for key in ("momentum", "beta", "epochs"))
+    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
+        loop = cls.as_written(name, options)
+        momentum, beta = loop._momentum_and_beta(("stages", name))
+        epochs = loop._per_round("epochs", ("stages", name))
+        start = loop.model.get("model_name_or_path")
+        if start is None:
+            raise RecipeError("required key is missing", ("stages", name, "model", "model_name_or_path"))
+        before, trained, policy = start, start, start  # hat of the round before, of this one, and theta
+        for number in range(1, loop.rounds + 1):
+            round_name, last = f"{name}-{number}", number == loop.rounds
+            yield from loop._sampling_steps(round_name, policy, number, cls.handed_on(options))
+            yield loop._monitor_step(name, number, start, trained if number > 1 and momentum[number - 2] else None)
+            yield loop._pair_step(round_name)
+            step_name = name if last else round_name
+            yield loop._training_step(
+                step_name, f"${round_name}-pair", policy, trained if number > 1 else None, last=last,
+                beta=beta[number - 1], epochs=epochs[number - 1],
+            )  # fmt: skip
+            if last:
+                return
+            before, trained = trained, f"${round_name}"
+            policy = trained
+            if momentum[number - 1]:
+                policy = f"${round_name}-extrapolate"
+                yield (
+                    f"{round_name}-extrapolate",
+                    "extrapolate",
+                    {
+                        "new": trained,
+                        "previous": before,
+                        "momentum": momentum[number - 1],
+                    },
+                )
+
+    def _momentum_and_beta(self, path: tuple[str, ...]) -> tuple[list[float], list[float]]:
+        """Both for each round, as the arm has them."""
+        if self.rounds < 1:
+            raise RecipeError(f"must be at least 1, got {self.rounds}", (*path, "rounds"))
+        momentum, beta = self._per_round("momentum", path), self._per_round("beta", path)
         for value in momentum:
             if not 0 <= value < 1:
                 raise RecipeError(f"must be at least 0 and below 1, got {value}", (*path, "momentum"))
-        if own["arm"] == "matched":
-            if len(set(momentum)) > 1:
-                raise RecipeError("the matched arm is defined for one momentum, not one per round", (*path, "arm"))
-            beta = [value / theory.ratio(momentum[0], rounds) for value in beta]
-            momentum = [0.0] * rounds
-        weights = own["reward"] or dict.fromkeys(own["rewards"], 1.0)
-        start = own["model"].get("model_name_or_path")
-        if start is None:
-            raise RecipeError("required key is missing", (*path, "model", "model_name_or_path"))
-        theta = hat = start
-        watched = {"reference": {**_loading(own["model"]), "model_name_or_path": start}} | own["monitor"]
-        for at in range(rounds):
-            here = f"{name}-{at + 1}"
-            sampling = {key: options[key] for key in SAMPLING if key in options}
-            if own["split_prompts"] and rounds > 1:
-                sampling["fold"] = [at + 1, rounds]
-            yield f"{here}-sample", "sample", {
-                "model": {**_loading(own["model"]), "model_name_or_path": theta},
-                "prompts": own["prompts"],
-                "num_generations": own["num_generations"],
+        if self.arm == "accelerated":
+            return momentum, beta
+        if len(set(momentum)) > 1:
+            raise RecipeError("the matched arm is defined for one momentum, not one per round", (*path, "arm"))
+        return [0.0] * self.rounds, [value / theory.ratio(momentum[0], self.rounds) for value in beta]
+
+    def _per_round(self, key: str, path: tuple[str, ...]) -> list[float]:
+        """One value for each round."""
+        value, rounds = getattr(self, key), self.rounds
+        if not isinstance(value, list):
+            return [value] * rounds
+        if len(value) != rounds:
+            raise RecipeError(f"expected one number, or {rounds} for {rounds} rounds, got {value}", (*path, key))
+        return value
+
+    def _loading(self) -> dict[str, Any]:
+        return {key: value for key, value in self.model.items() if key in LOADING}
+
+    def _sampling_steps(
+        self, round_name: str, policy: str, number: int, sampling: dict[str, Any]
+    ) -> Iterator[StepOptions]:
+        if self.split_prompts and self.rounds > 1:
+            sampling = {**sampling, "fold": [number, self.rounds]}
+        yield (
+            f"{round_name}-sample",
+            "sample",
+            {
+                "model": {**self._loading(), "model_name_or_path": policy},
+                "prompts": self.prompts,
                 **sampling,
-            }  # fmt: skip
-            yield f"{here}-score", "score", {"completions": f"${here}-sample", "rewards": own["rewards"]}
-            watching = dict(watched, scored=f"${here}-score")
-            if at:
-                watching["first"] = f"${name}-1-score"
-                if momentum[at - 1]:
-                    watching["trained"] = {**_loading(own["model"]), "model_name_or_path": hat}
-            yield f"{here}-monitor", "monitor", watching
-            listed = own["loss"] in LISTS
-            pairing = {"select": own["select"]} if listed else {}
-            yield f"{here}-pair", "pair", {"completions": f"${here}-score", "reward": weights, **pairing}
-            model = {**own["model"], "model_name_or_path": theta}
-            train = {**own["train"], "num_train_epochs": epochs[at]}
-            last = name if at == rounds - 1 else here
-            training = {"model": model, "data": f"${here}-pair"}
-            if own["optimizer"] == "warm":
-                training |= {"keep_optimizer": True} if at < rounds - 1 else {}
-                training |= {"optimizer": hat} if at else {}
-            if listed:
-                yield last, "prefer", {**training, "loss": own["loss"], "beta": beta[at], "train": train}
-            else:
-                train |= {"loss_type": own["loss"], "beta": beta[at]}
-                yield last, "dpo", {**training, "train": train}
-            if at < rounds - 1:
-                before, hat = hat, f"${here}"
-                theta = hat
-                if momentum[at]:
-                    theta = f"${here}-extrapolate"
-                    options_ = {"new": hat, "previous": before, "momentum": momentum[at]}
-                    yield f"{here}-extrapolate", "extrapolate", options_
+            },
+        )
+        yield f"{round_name}-score", "score", {"completions": f"${round_name}-sample", "rewards": self.rewards}
 
+    def _monitor_step(self, name: str, number: int, start: str, trained: str | None) -> StepOptions:
+        """`trained` is the policy before its extrapolation, where there was one."""
+        watched = {"reference": {**self._loading(), "model_name_or_path": start}, **self.monitor}
+        watched["scored"] = f"${name}-{number}-score"
+        if number > 1:
+            watched["first"] = f"${name}-1-score"
+        if trained is not None:
+            watched["trained"] = {**self._loading(), "model_name_or_path": trained}
+        return f"{name}-{number}-monitor", "monitor", watched
 
-def _each(value: float | list[float], rounds: int, path: tuple[str, ...]) -> list[float]:
-    """One value for each round."""
-    if not isinstance(value, list):
-        return [value] * rounds
-    if len(value) != rounds:
-        raise RecipeError(f"expected one number, or {rounds} for {rounds} rounds, got {value}", path)
-    return value
+    def _pair_step(self, round_name: str) -> StepOptions:
+        weights = self.reward or dict.fromkeys(self.rewards, 1.0)
+        select = {"select": self.select} if self._has_list_loss else {}
+        return f"{round_name}-pair", "pair", {"completions": f"${round_name}-score", "reward": weights, **select}
 
+    def _training_step(
+        self, step_name: str, data: str, policy: str, warm: str | None, *, last: bool, beta: float, epochs: float
+    ) -> StepOptions:
+        """`warm` is the model beside which the optimizer's state lies."""
+        training: dict[str, Any] = {"model": {**self.model, "model_name_or_path": policy}, "data": data}
+        if self.optimizer == "warm":
+            training |= {} if last else {"keep_optimizer": True}
+            training |= {"optimizer": warm} if warm else {}
+        train = {**self.train, "num_train_epochs": epochs}
+        if self._has_list_loss:
+            return step_name, "prefer", {**training, "loss": self.loss, "beta": beta, "train": train}
+        return step_name, "dpo", {**training, "train": {**train, "loss_type": self.loss, "beta": beta}}
 
-def _loading(model: dict[str, Any]) -> dict[str, Any]:
-    """How a model is loaded, without its adapters, which have been merged into it."""
-    return {key: value for key, value in model.items() if key in ("dtype", "attn_implementation", "trust_remote_code")}
+    @property
+    def _has_list_loss(self) -> bool:
+        return self.loss in kinds.words(kinds.LOSSES)

@@ -10,30 +10,33 @@ is a sequence-classification model; `eval/accuracy` is the share of labels found
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import trl
+from trimtab.pipelines.data.forms import LABELLED, Data
+from trimtab.pipelines.reporting.shows import LOSS, Shows
+from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training.fit import fit
 
-from pipelines import training
-from pipelines.data import Data
-from pipelines.stages import Stage
-
-LABELLED = (("text", "label"),)
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
-class Classifier(Stage):
+class Classifier(TrainerStage):
     """Texts are cut on the left to `train.max_length` tokens: their ends matter."""
 
     model: trl.ModelConfig
-    data: Data
-    eval_data: Data | None = None
+    data: Annotated[Data, LABELLED]
+    eval_data: Annotated[Data | None, LABELLED] = None
     train: trl.RewardConfig
 
-    def check(self, step):
-        training.check(self, step, LABELLED)
+    shows: ClassVar[Shows] = Shows(
+        {"Loss": LOSS, "Accuracy": ("eval/accuracy",)}, ("eval/accuracy", "eval/loss", "train/loss")
+    )
 
-    def run(self, step):
-        from pipelines.trainers.classifier import ClassifierTrainer
+    def run(self, step: Step) -> Metrics:
+        from trimtab.pipelines.trainers.classifier import ClassifierTrainer
 
         self.model.lora_task_type = "SEQ_CLS"
-        return training.fit(ClassifierTrainer, self, step)
+        return fit(ClassifierTrainer, self, step)

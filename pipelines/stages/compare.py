@@ -13,18 +13,21 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
+from trimtab.pipelines.algorithms import statistics
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import SCORED, Data
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.rewards import text
 
-from pipelines import data
-from pipelines.algorithms import statistics
-from pipelines.data import Data
-from pipelines.errors import RecipeError, suggest
-from pipelines.stages import Stage
-from rewards import text
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
-SCORED = (("prompt", "completion", "prompt_index", "scores"),)
+
 SHOWN = 20  # prompts whose completions are kept side by side
 
 
@@ -32,21 +35,22 @@ SHOWN = 20  # prompts whose completions are kept side by side
 class Compare(Stage):
     """Artifact: `evaluation.json`, `summary.txt`."""
 
-    scored: dict[str, Data]
+    scored: dict[str, Annotated[Data, SCORED]]
     baseline: str
     reference: trl.ModelConfig | None = None
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(section="evaluation")
+
+    def check(self, step: Step) -> None:
         if self.baseline not in self.scored:
             hint = suggest(self.baseline, self.scored)
             raise RecipeError(f"{self.baseline!r} is not one of those compared{hint}", (*step.path, "baseline"))
-        for name, block in self.scored.items():
-            data.check(block, step, f"scored.{name}", SCORED)
+        super().check(step)
 
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        rows = {name: data.load(block, (*step.path, "scored", name)) for name, block in self.scored.items()}
+        rows = {name: loading.load(block, (*step.path, "scored", name)) for name, block in self.scored.items()}
         prompts = [text(row["prompt"]) for row in rows[self.baseline]]
         for name, table in rows.items():
             if [text(prompt) for prompt in table["prompt"]] != prompts:
@@ -78,10 +82,10 @@ class Compare(Stage):
         """Summed log-ratios of each policy's own completions to the reference; each rank does its share."""
         if self.reference is None:
             return {}
-        from pipelines import generation
+        from trimtab.pipelines.sampling import transformers_engine
 
-        policy = generation.load(self.reference)
-        return {name: generation.log_ratios(policy, table) for name, table in rows.items()}
+        policy = transformers_engine.load(self.reference)
+        return {name: transformers_engine.log_ratios(policy, table) for name, table in rows.items()}
 
     def _policy(self, name: str, rows: Any, means: dict[str, Any], ratios: dict[str, list[float]]) -> dict[str, Any]:
         mine, theirs = means[name], means[self.baseline]

@@ -42,28 +42,35 @@ rollout.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
+from trimtab.pipelines.algorithms.advantages import CriticSettings
+from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
+from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
+from trimtab.pipelines.algorithms.searching import Searching, ThresholdSearch
+from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, cut
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training.fit import fit
 
-from pipelines import data, plugins, training
-from pipelines.algorithms.advantages import CriticSettings
-from pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
-from pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
-from pipelines.algorithms.searching import Searching, ThresholdSearch
-from pipelines.data import Data
-from pipelines.errors import RecipeError, suggest
-from pipelines.plugins import ConstrainedReward
-from pipelines.stages import Stage
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.shrinking.miniature import Miniature
+
 
 # set by the methods, or without a meaning for them
 UNUSED = {"reward_weights": "`weight` in the reward's block", "multi_objective_aggregation": "`scale_rewards`"}
 
 
 @dataclass(kw_only=True)
-class Constrained(Stage):
+class Constrained(TrainerStage):
     """`data` are prompts; further columns go to the rewards. `eval_data` is sampled and scored as
     `train.eval_strategy`
 
@@ -71,8 +78,8 @@ class Constrained(Stage):
     """
 
     model: trl.ModelConfig
-    data: Data
-    eval_data: Data | None = None
+    data: Annotated[Data, PROMPTS]
+    eval_data: Annotated[Data | None, PROMPTS] = None
     rewards: dict[str, ConstrainedReward]
     method: Literal["mu", "xi", "all", "sat", "fixed"] = "mu"
     trainer: Literal["grpo", "ppo"] = "grpo"
@@ -82,11 +89,31 @@ class Constrained(Stage):
     target_kl: float | None = None
     train: trl.GRPOConfig
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(
+        {
+            "* and its threshold": ("train/rewards/*/mean", "train/thresholds/*"),
+            "Multipliers": ("train/multipliers/*",),
+            "lambda (multiplier in units of the task)": ("train/lambda/*",),
+            "Rewards": ("train/rewards/*/mean",),
+            "Best metric of the thresholds tried": ("train/search/best",),
+            "Variance explained by the critics": ("train/critics/*/explained",),
+            "KL (nats per token)": ("train/kl",),
+            "Tokens": ("train/completions/mean_length",),
+            "Entropy (nats per token)": ("train/entropy",),
+        },
+        ("lambda/*",),
+    )
+
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        searching = {"thresholds.patience": 1} if block.get("thresholds") else {}
+        return {**super().small(block, miniature), **searching}
+
+    def check(self, step: Step) -> None:
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
         for key, instead in UNUSED.items():
-            if getattr(self.train, key) != plugins.default(trl.GRPOConfig.__dataclass_fields__[key]):
+            if getattr(self.train, key) != schema.default(trl.GRPOConfig.__dataclass_fields__[key]):
                 raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
         without = [name for name, block in self.rewards.items() if block.get("threshold") is None]
         trained = [name for name in without if self.rewards[name].get("weight", 1.0) != 0]
@@ -120,34 +147,31 @@ class Constrained(Stage):
             self._objective(step)
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "multipliers")) from error
-        training.check(self, step, data.PROMPTS)
+        super().check(step)
 
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
-
-        from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
-        from pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+        from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+        from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
 
         functions = []
         for name, block in self.rewards.items():
-            policy = {key: block[key] for key in plugins.POLICY if key in block}
-            own = {key: value for key, value in block.items() if key not in policy.keys() | plugins.CONSTRAINT}
-            functions.append(
-                RewardFunction(name, plugins.load("rewards", own, (*step.path, "rewards", name)), **policy)
-            )
+            parts = cut(block, constrained=True)
+            reward = schema.load_reward(parts.reward, (*step.path, "rewards", name))
+            functions.append(RewardFunction(name, reward, **parts.policy))
         objective = self._objective(step)
         extra = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
         if self.trainer == "ppo":
-            found = training.fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
+            found = fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
         else:
-            found = training.fit(ConstrainedGRPOTrainer, self, step, **extra)
+            found = fit(ConstrainedGRPOTrainer, self, step, **extra)
         if isinstance(objective, Searching) and PartialState().is_main_process:
             searched = objective.found()
             (step.output / "search.json").write_text(json.dumps(searched, indent=1))
             (step.output / "thresholds.json").write_text(json.dumps(searched["thresholds"], indent=1))
         return found | objective.report()
 
-    def _check_search(self, step: Any) -> None:
+    def _check_search(self, step: Step) -> None:
         metric, place = self.thresholds.metric, (*step.path, "thresholds")
         if self.method not in ("mu", "xi"):
             raise RecipeError("mu and xi hold rewards at thresholds that can be searched for", (*step.path, "method"))
@@ -159,7 +183,7 @@ class Constrained(Stage):
         if self.eval_data is None:
             raise RecipeError("the metric is taken on `eval_data`: name prompts that are not trained on", place)
 
-    def _objective(self, step: Any) -> Objective:
+    def _objective(self, step: Step) -> Objective:
         kind = METHODS[self.method]
         weights = {name: block.get("weight", 1.0) for name, block in self.rewards.items()}
         constraints = {name: Constraint(block["threshold"], block.get("constraint", kind or "equal"))

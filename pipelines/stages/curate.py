@@ -29,15 +29,21 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pipelines import data, tracking
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
-from rewards import text
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import CHOICES, PROMPTS, SAMPLED, Data, Form
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.rewards import text
 
-CHOOSABLE = ("prompt", "completion", "prompt_index", "sample_index")
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+
+CHOOSABLE = SAMPLED.columns[0]
 COUNTED = ("exact_duplicates", "near_duplicates", "contaminated_dropped", "unscored_dropped", "missing_choices")
 Group = list[dict[str, Any]]
 
@@ -53,19 +59,33 @@ class Curate(Stage):
     and `policy` are noted in the rows. `after` is a step that has to let this one go on, such as a monitor.
     """
 
-    completions: Data
+    completions: Annotated[Data, SAMPLED]
     reward: str | dict[str, float] | None = None
     temperature: float = 1.0
     keep: int = 1
-    choices: Data | None = None
+    choices: Annotated[Data | None, CHOICES] = None
     missing_choices: Literal["stop", "reward", "drop"] = "stop"
     deduplicate: float | None = None
-    decontaminate: Data | None = None
+    decontaminate: Annotated[Data | None, PROMPTS] = None
     round: int = 0
     policy: str | None = None
     after: str | None = None
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(
+        {
+            "Reward": ("reward/*",),
+            "Selection entropy (share of log K)": ("entropy_share",),
+            "Increment of E[exp(reward)]": ("increment/realised", "increment/expected", "increment/guaranteed"),
+        },
+        ("kept", "reward/kept", "entropy_share"),
+        by_round=True,
+    )
+
+    def reads(self) -> dict[str, Form]:
+        scored = {"completions": SAMPLED.where("scores")} if self.reward else {}
+        return super().reads() | scored
+
+    def check(self, step: Step) -> None:
         limits = {
             "temperature": (self.temperature >= 0, "at least 0"),
             "keep": (self.keep >= 1, "at least 1"),
@@ -76,20 +96,17 @@ class Curate(Stage):
                 raise RecipeError(f"must be {words}, got {getattr(self, key)}", (*step.path, key))
         if not self.reward and (self.choices is None or self.missing_choices == "reward"):
             raise RecipeError("name the reward that chooses, or give `choices`", (*step.path, "reward"))
-        columns = (*CHOOSABLE, "scores") if self.reward else CHOOSABLE
-        data.check(self.completions, step, "completions", (columns,))
-        data.check(self.choices, step, "choices", (("prompt_index",),))
-        data.check(self.decontaminate, step, "decontaminate", data.PROMPTS)
+        super().check(step)
 
-    def run(self, step):
-        from pipelines import parts
-        from pipelines.algorithms import curation
+    def run(self, step: Step) -> Metrics:
+        from trimtab.pipelines.algorithms import curation
+        from trimtab.pipelines.data.writing import write_rows
 
         groups = self._groups(step)
         choices = self._choices(groups, step)
         held_out = None
         if self.decontaminate:
-            rows = data.load(self.decontaminate, (*step.path, "decontaminate"))
+            rows = loading.load(self.decontaminate, (*step.path, "decontaminate"))
             held_out = curation.HeldOut(_asked(prompt) for prompt in rows["prompt"])
         counts, series = Counter(dict.fromkeys(COUNTED, 0)), defaultdict(list)
         chosen: Group = []
@@ -109,17 +126,17 @@ class Curate(Stage):
         kept = [row for row, word in zip(chosen, found, strict=True) if not word or self.deduplicate is None]
         if not kept:
             raise RecipeError(f"nothing is left of {len(groups)} prompts: {dict(counts)}", step.path)
-        parts.publish(step, kept)
+        write_rows(step, kept)
         tracking.table("curated", [{"prompt": text(r["prompt"]), "completion": text(r["completion"]),
                                     "score": r["score"], "rank": r["rank"]} for r in kept[:20]])  # fmt: skip
         completions = sum(map(len, groups.values()))
         return {"prompts": len(groups), "completions": completions, "kept": len(kept), **counts, **_means(series)}
 
-    def _groups(self, step) -> dict[int, Group]:
+    def _groups(self, step: Step) -> dict[int, Group]:
         """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
-        from pipelines.algorithms import statistics
+        from trimtab.pipelines.algorithms import statistics
 
-        rows = data.load(self.completions, (*step.path, "completions"))
+        rows = loading.load(self.completions, (*step.path, "completions"))
         weights = {self.reward: 1.0} if isinstance(self.reward, str) else self.reward or {}
         known = sorted(rows.features["scores"]) if weights else []
         for name in weights:
@@ -143,8 +160,8 @@ class Curate(Stage):
         if self.choices is None:
             return {}
         place, found = (*step.path, "choices"), {}
-        source = ", ".join(name for entry in self.choices.datasets for name in data.files(entry))
-        for at, row in enumerate(data.load(self.choices, place)):
+        source = ", ".join(name for entry in self.choices.datasets for name in loading.files(entry))
+        for at, row in enumerate(loading.load(self.choices, place)):
             ranking = [row["choice"]] if row.get("choice") is not None else row.get("ranking")
             if problem := _problem(row, ranking, groups, found, self.keep):
                 raise RecipeError(f"{source}, row {at}: {problem}", place)
@@ -158,7 +175,7 @@ class Curate(Stage):
 
     def _draw(self, chosen: Group, group: Group, series: dict[str, list[float]], seed: str) -> None:
         """Adds the completions that the reward chooses; a prompt with fewer scored ones keeps those."""
-        from pipelines.algorithms import curation
+        from trimtab.pipelines.algorithms import curation
 
         group = [row for row in group if row["score"] is not None]
         if not group:
@@ -231,7 +248,7 @@ def _asked(prompt: str | list[dict[str, Any]]) -> str:
 
 def _means(series: dict[str, list[float]]) -> dict[str, float]:
     """Means over prompts."""
-    from pipelines.algorithms import statistics
+    from trimtab.pipelines.algorithms import statistics
 
     means = {name: statistics.mean_stderr(values)[0] for name, values in series.items()}
     realised = series.get("increment/realised", [])

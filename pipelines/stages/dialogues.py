@@ -12,12 +12,16 @@ Three datasets in the layout of RL4LMs (arXiv 2210.01241), each row an utterance
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
-from pipelines import data
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import DIALOGUES, Data, Form
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.stages import Metrics, Stage
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
@@ -28,22 +32,25 @@ class Dialogues(Stage):
     out.
     """
 
-    data: Data
+    data: Annotated[Data, DIALOGUES]
     turns: str = "dialog"
     labels: str = "act"
     context: int = 5
     separator: str = "\n"
     max_words: int | None = None
 
-    def check(self, step):
+    def reads(self) -> dict[str, Form]:
+        return {"data": replace(DIALOGUES, columns=((self.turns, self.labels),))}
+
+    def check(self, step: Step) -> None:
         if self.context < 1:
             raise RecipeError(f"must be at least 1, got {self.context}", (*step.path, "context"))
-        data.check(self.data, step, "data", ((self.turns, self.labels),))
+        super().check(step)
 
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        rows = data.load(self.data, (*step.path, "data"))
+        rows = loading.load(self.data, (*step.path, "data"))
         values = sorted({label for labels in rows[self.labels] for label in labels})
         replies, prompts, labels = [], [], []
         for turns, acts in zip(rows[self.turns], rows[self.labels], strict=True):

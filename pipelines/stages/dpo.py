@@ -8,34 +8,39 @@ The reference is the step's input model. trl's `apo_zero` and `apo_down` are *an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import trl
+from trimtab.pipelines.data.forms import PREFERENCE, Data
+from trimtab.pipelines.reporting import shows as reporting
+from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training.fit import fit
 
-from pipelines import data, training
-from pipelines.data import Data
-from pipelines.stages import Stage
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
-class Dpo(Stage):
+class Dpo(TrainerStage):
     """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so.
 
     `keep_optimizer` keeps the optimizer's state beside the model, and `optimizer: $that_stage` begins with it.
     """
 
     model: trl.ModelConfig
-    data: Data
-    eval_data: Data | None = None
+    data: Annotated[Data, PREFERENCE]
+    eval_data: Annotated[Data | None, PREFERENCE] = None
     optimizer: str | None = None
     keep_optimizer: bool = False
     train: trl.DPOConfig
 
-    def check(self, step):
-        from pipelines import optimizer_state
+    shows: ClassVar[reporting.Shows] = reporting.PREFERENCE
+
+    def check(self, step: Step) -> None:
+        from trimtab.pipelines.training import optimizer_state
 
         optimizer_state.check(self, step)
-        training.check(self, step, data.PREFERENCE)
+        super().check(step)
 
-    def run(self, step):
-        kept = {"optimizer": self.optimizer, "keep_optimizer": self.keep_optimizer}
-        return training.fit(trl.DPOTrainer, self, step, **kept)
+    def run(self, step: Step) -> Metrics:
+        return fit(trl.DPOTrainer, self, step, optimizer=self.optimizer, keep_optimizer=self.keep_optimizer)

@@ -14,53 +14,51 @@ A new reward scores the stored completions again; a new policy samples only its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pipelines.data import Data
-from pipelines.errors import RecipeError, suggest
-from pipelines.plugins import RewardBlock
-from pipelines.stages import SAMPLING, Stage
+from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
+from trimtab.pipelines.planning.schema import KeysOf, ModelName
+from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.stages import Stage, StepOptions
 
 
 @dataclass(kw_only=True)
-class Evaluate(Stage):
+class Evaluate(Sampling, Stage):
     """`model` holds trl.ModelConfig keys for all policies (dtype, attn_implementation); `baseline` is one of them."""
 
-    policies: dict[str, str]
-    prompts: Data
+    policies: dict[str, ModelName]
+    prompts: Annotated[Data, PROMPTS]
     rewards: dict[str, RewardBlock]
     baseline: str | None = None
-    reference: str | None = None
+    reference: ModelName | None = None
     num_generations: int = 1
-    generate: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
-    engine: Literal["transformers", "vllm", "auto"] = "transformers"
-    vllm: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
+    model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))] = field(default_factory=dict)
 
     @classmethod
-    def expand(cls, name, kind, options, above):
-        path = ("stages", name)
-        for key in ("policies", "prompts", "rewards"):
-            if not options.get(key):
-                raise RecipeError("required key is missing", (*path, key))
-        policies = options["policies"]
-        if not isinstance(policies, dict):
-            raise RecipeError(f"expected a mapping of names to models, got {policies!r}", (*path, "policies"))
-        baseline = options.get("baseline") or next(iter(policies))
+    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
+        macro = cls.as_written(name, options)
+        policies, model = macro.policies, macro.model
+        baseline = macro.baseline or next(iter(policies))
         if baseline not in policies:
-            raise RecipeError(
-                f"{baseline!r} is not one of the policies{suggest(baseline, policies)}", (*path, "baseline")
-            )
-        model = options.get("model", {})
-        sampling = {key: options[key] for key in ("prompts", "num_generations", *SAMPLING) if key in options}
-        sampling.setdefault("num_generations", cls.num_generations)
+            hint = suggest(baseline, policies)
+            raise RecipeError(f"{baseline!r} is not one of the policies{hint}", ("stages", name, "baseline"))
         for policy, weights in policies.items():
             sample, score = f"{name}-{policy}-sample", f"{name}-{policy}-score"
-            yield sample, "sample", {"model": {**model, "model_name_or_path": weights}, **sampling}
-            yield score, "score", {"completions": f"${sample}", "rewards": options["rewards"]}
+            yield (
+                sample,
+                "sample",
+                {
+                    "model": {**model, "model_name_or_path": weights},
+                    "prompts": macro.prompts,
+                    **cls.handed_on(options),
+                },
+            )
+            yield score, "score", {"completions": f"${sample}", "rewards": macro.rewards}
         compared = {"scored": {policy: f"${name}-{policy}-score" for policy in policies}, "baseline": baseline}
-        if options.get("reference"):
-            compared["reference"] = {**model, "model_name_or_path": options["reference"]}
+        if macro.reference:
+            compared["reference"] = {**model, "model_name_or_path": macro.reference}
         yield name, "compare", compared

@@ -11,9 +11,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.schema import ModelName
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
@@ -23,12 +29,14 @@ class Extrapolate(Stage):
     0 <= `momentum` < 1.
     """
 
-    new: str
-    previous: str
+    new: ModelName
+    previous: ModelName
     momentum: float = 0.3
 
-    def check(self, step):
-        from pipelines.algorithms import weights
+    shows: ClassVar[Shows] = Shows(results=("relative_step", "step_norm"))
+
+    def check(self, step: Step) -> None:
+        from trimtab.pipelines.algorithms import weights
 
         if not 0 <= self.momentum < 1:
             message = (
@@ -52,10 +60,9 @@ class Extrapolate(Stage):
             except ValueError as error:
                 raise RecipeError(str(error), (*step.path, "previous")) from error
 
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
-
-        from pipelines.algorithms.weights import extrapolate
+        from trimtab.pipelines.algorithms.weights import extrapolate
 
         if not PartialState().is_main_process:
             return {}  # the others wait for it where the step is published

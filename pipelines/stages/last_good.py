@@ -12,11 +12,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pipelines import artifacts
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.stops import stopped
+from trimtab.pipelines.stages import Metrics, Stage
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
@@ -28,10 +31,10 @@ class LastGood(Stage):
 
     takes_stopped: ClassVar[bool] = True
 
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        notes = [artifacts.stopped(Path(monitor)) for monitor in self.monitors]
+        notes = [stopped(Path(monitor)) for monitor in self.monitors]
         bad = next((n for n, note in enumerate(notes) if note), None)
         chosen = len(self.models) - 1 if bad is None else max(0, bad - 1)
         folder = Path(self.models[chosen]).expanduser()

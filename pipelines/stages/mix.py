@@ -12,37 +12,43 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pipelines import data
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import ANSWERS, COMPLETIONS, Data
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
 
-REAL = (("messages",), ("prompt", "completion"), ("text",))
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
 class Mix(Stage):
     """0 <= `real_fraction` <= 1. `synthetic` are datasets of `curate`: one, or those of all rounds so far."""
 
-    synthetic: list[Data] = field(default_factory=list)
-    real: Data | None = None
+    synthetic: list[Annotated[Data, COMPLETIONS]] = field(default_factory=list)
+    real: Annotated[Data | None, ANSWERS] = None
     real_fraction: float = 0.2
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(
+        {"Share of real rows": ("real_fraction",)}, ("rows", "real_fraction"), by_round=True
+    )
+
+    def check(self, step: Step) -> None:
         if not 0 <= self.real_fraction <= 1:
             raise RecipeError(f"must be between 0 and 1, got {self.real_fraction}", (*step.path, "real_fraction"))
         if self.real is None and self.real_fraction > 0:
             raise RecipeError("a `real_fraction` above 0 needs real data", (*step.path, "real"))
-        data.check(self.real, step, "real", REAL)
+        super().check(step)
 
-    def run(self, step):
-        from pipelines import parts
+    def run(self, step: Step) -> Metrics:
+        from trimtab.pipelines.data.writing import write_rows
 
         synthetic = [{"prompt": row["prompt"], "completion": row["completion"], "source": f"synthetic-{n}"}
                      for n, block in enumerate(self.synthetic, start=1)
-                     for row in data.load(block, (*step.path, "synthetic"))]  # fmt: skip
+                     for row in loading.load(block, (*step.path, "synthetic"))]  # fmt: skip
         real = self._drawn(step, len(synthetic))
         rows = real if self.real_fraction == 1 else synthetic + real
         if (
@@ -52,15 +58,15 @@ class Mix(Stage):
         ):
             raise RecipeError("one of synthetic and real rows is chat and the other text", (*step.path, "real"))
         random.Random(step.seed).shuffle(rows)
-        parts.publish(step, rows)
+        write_rows(step, rows)
         return {"rows": len(rows), "real": len(real), "real_fraction": len(real) / max(1, len(rows))}
 
-    def _drawn(self, step, synthetic: int) -> list[dict[str, Any]]:
+    def _drawn(self, step: Step, synthetic: int) -> list[dict[str, Any]]:
         fraction = self.real_fraction
         wanted = synthetic if fraction == 1 else round(synthetic * fraction / (1 - fraction))
         if not wanted:
             return []
-        rows = [_pair(row) for row in data.load(self.real, (*step.path, "real"))]
+        rows = [_pair(row) for row in loading.load(self.real, (*step.path, "real"))]
         drawn: list[dict[str, Any]] = []
         generator = random.Random(f"{step.seed}-real")
         while len(drawn) < wanted:  # more than there are: each once more

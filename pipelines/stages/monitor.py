@@ -25,20 +25,27 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
+from trimtab.pipelines.algorithms import statistics
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import CONVERSATIONS, SCORED, Data
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.stops import stop
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.rewards import text
 
-from pipelines import artifacts, data, tracking
-from pipelines.algorithms import statistics
-from pipelines.data import Data
-from pipelines.errors import RecipeError, suggest
-from pipelines.stages import Stage
-from rewards import text
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.shrinking.miniature import Miniature
 
-REAL = (("messages",), ("prompt", "completion"))
-SCORED = (("prompt", "prompt_index", "completion", "completion_ids", "logprobs", "scores"),)
+
+WATCHED = SCORED.where("completion_ids", "logprobs")
 LIMITS = {"kl": "above", "length": "above", "real_nll": "above", "entropy": "below", "distinct_2": "below"}
 REAL_ROWS = 500
 
@@ -52,18 +59,39 @@ class Monitor(Stage):
     loop, `previous` is its round before. With `on_limit: stop` a limit ends a loop without an error (see `last_good`).
     """
 
-    scored: Data
-    first: Data | None = None
-    previous: Data | None = None
+    scored: Annotated[Data, WATCHED]
+    first: Annotated[Data | None, WATCHED] = None
+    previous: Annotated[Data | None, WATCHED] = None
     curation: dict[str, Any] | None = None
     reference: trl.ModelConfig | None = None
     trained: trl.ModelConfig | None = None
     policy: trl.ModelConfig | None = None
-    real: Data | None = None
+    real: Annotated[Data | None, CONVERSATIONS] = None
     on_limit: Literal["error", "stop"] = "error"
     stop_if: dict[str, float] = field(default_factory=dict)
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(
+        {
+            "Reward": ("rewards/*/mean",),
+            "Win rate against round 1": ("win_rate/*/mean",),
+            "KL (nats)": ("kl/mean", "kl_trained/mean", "kl_bound"),
+            "log E[exp(reward)]": ("exp_reward/*",),
+            "Diversity": ("distinct_2/ratio", "vocabulary", "similarity"),
+            "Real data (nats per token)": ("real_nll",),
+            "Tokens": ("length/mean",),
+            "Entropy (nats per token)": ("entropy",),
+        },
+        ("rewards/*/mean", "kl/mean"),
+        by_round=True,
+    )
+
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        limits = {key: -1 if LIMITS[key] == "below" else 1e9 for key in block.get("stop_if") or {} if key in LIMITS}
+        changes = super().small(block, miniature)
+        return changes | ({"stop_if": limits} if limits else {})  # a random model is beyond every limit
+
+    def check(self, step: Step) -> None:
         for key in self.stop_if:
             if key not in LIMITS:
                 known = ", ".join(LIMITS)
@@ -74,27 +102,26 @@ class Monitor(Stage):
             raise RecipeError("a limit on `kl` needs a `reference`", (*step.path, "stop_if", "kl"))
         if self.real is not None and self.policy is None:
             raise RecipeError("the likelihood of real data needs the `policy`", (*step.path, "real"))
-        data.check(self.scored, step, "scored", SCORED)
-        data.check(self.real, step, "real", REAL)
+        super().check(step)
 
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
+        from accelerate.utils import release_memory
+        from trimtab.pipelines.sampling import transformers_engine
 
-        from pipelines import generation, training
-
-        rows = data.load(self.scored, (*step.path, "scored"))
+        rows = loading.load(self.scored, (*step.path, "scored"))
         groups = rows["prompt_index"][:]
         series = {f"rewards/{name}": [row[name] for row in rows["scores"]] for name in rows.features["scores"]}
-        first = data.load(self.first, (*step.path, "first")) if self.first else None
+        first = loading.load(self.first, (*step.path, "first")) if self.first else None
         for name in rows.features["scores"] if first else ():
             series[f"win_rate/{name}"] = _wins(rows, first, name)
         series["length"] = [len(ids) for ids in rows["completion_ids"]]
         for name, model in (("kl", self.reference), ("kl_trained", self.trained)):
             if model is not None:
-                policy = generation.load(model)
-                series[name] = generation.log_ratios(policy, rows)
+                policy = transformers_engine.load(model)
+                series[name] = transformers_engine.log_ratios(policy, rows)
                 del policy
-                training.release()
+                release_memory()
         metrics = {}
         for name, values in series.items():
             metrics |= {f"{name}/{key}": value for key, value in _by_prompt(values, groups).items()}
@@ -106,7 +133,7 @@ class Monitor(Stage):
             start = sum(len(ids) for ids in first["completion_ids"]) / len(first)
             metrics["length/ratio"] = metrics["length/mean"] / max(1e-9, start)
         if self.curation:
-            before = data.load(self.previous, (*step.path, "previous")) if self.previous else None
+            before = loading.load(self.previous, (*step.path, "previous")) if self.previous else None
             metrics |= _theory(self.curation, rows, before, first)
         if self.real is not None:
             metrics["real_nll"] = self._likelihood(step)
@@ -118,21 +145,22 @@ class Monitor(Stage):
         if PartialState().is_main_process:
             (step.output / "monitor.json").write_text(json.dumps(metrics, indent=1) + "\n")
             if reason:
-                artifacts.stop(step.output, reason)
+                stop(step.output, reason)
         return metrics
 
-    def _likelihood(self, step) -> float:
+    def _likelihood(self, step: Step) -> float:
         """Mean negative log-likelihood of the real completions, in nats per token. Every rank computes all of it."""
-        from pipelines import generation, training
+        from accelerate.utils import release_memory
+        from trimtab.pipelines.sampling import transformers_engine
 
-        policy, tokenizer = generation.load(self.policy), generation.load_tokenizer(self.policy)
+        policy, tokenizer = transformers_engine.load(self.policy), transformers_engine.load_tokenizer(self.policy)
         context = getattr(policy.config, "max_position_embeddings", None)
         prompts, completions = [], []
-        rows = data.load(self.real, (*step.path, "real"))
+        rows = loading.load(self.real, (*step.path, "real"))
         for row in rows.select(range(min(REAL_ROWS, len(rows)))):
             prompt, completion = (row["messages"][:-1], row["messages"][-1:]) if "messages" in row else (
                 row["prompt"], row["completion"])  # fmt: skip
-            begin = generation.encode(tokenizer, prompt)
+            begin = transformers_engine.encode(tokenizer, prompt)
             if isinstance(completion, str):
                 whole = tokenizer(prompt + completion + (tokenizer.eos_token or ""))["input_ids"]
             else:
@@ -140,12 +168,12 @@ class Monitor(Stage):
             if learned := whole[len(begin) : context]:  # what the model can see of it
                 prompts.append(begin)
                 completions.append(learned)
-        found = generation.logprobs(policy, prompts, completions)
+        found = transformers_engine.logprobs(policy, prompts, completions)
         del policy
-        training.release()
+        release_memory()
         return -sum(map(sum, found)) / sum(map(len, found))
 
-    def _limit(self, step, metrics: dict[str, float]) -> str | None:
+    def _limit(self, step: Step, metrics: dict[str, float]) -> str | None:
         """Which limit is met, in words, or None."""
         found = {**metrics, "kl": metrics.get("kl/mean"), "length": metrics.get("length/ratio"),
                  "distinct_2": metrics.get("distinct_2/ratio")}  # fmt: skip
@@ -194,7 +222,7 @@ def _diversity(rows: Any, first: Any | None) -> dict[str, float]:
 
 def _theory(curation: dict[str, Any], rows: Any, previous: Any | None, first: Any | None) -> dict[str, float]:
     """What a round should have brought: see the module's docstring."""
-    from pipelines.algorithms import curation as theory
+    from trimtab.pipelines.algorithms import curation as theory
 
     share, temperature = curation["real_fraction"], curation["temperature"]
     ratio = (1 - share) / share if share else math.inf

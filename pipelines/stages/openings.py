@@ -10,33 +10,43 @@ counted.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pipelines import data
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import TEXT, Data
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.stages import Metrics, Stage
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.shrinking.miniature import Miniature
 
 
 @dataclass(kw_only=True)
 class Openings(Stage):
     """`words` is the length of the prompts, at least 1."""
 
-    data: Data
+    data: Annotated[Data, TEXT]
     words: int = 12
 
-    def check(self, step):
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        return {**super().small(block, miniature), "words": 2}
+
+    def check(self, step: Step) -> None:
         if self.words < 1:
             raise RecipeError(f"must be at least 1, got {self.words}", (*step.path, "words"))
-        data.check(self.data, step, "data", (("text",),))
+        super().check(step)
 
-    def run(self, step):
-        from pipelines import parts
+    def run(self, step: Step) -> Metrics:
+        from trimtab.pipelines.data.writing import write_rows
 
-        texts = data.load(self.data, (*step.path, "data"))["text"]
+        texts = loading.load(self.data, (*step.path, "data"))["text"]
         opening = re.compile(rf"\s*\S+(?:\s+\S+){{{self.words - 1}}}(?=\s+\S)")
         cuts = [(text, found.end()) for text in texts if (found := opening.match(text))]
         if not cuts:
             raise RecipeError(f"none of {len(texts)} texts has more than {self.words} words", (*step.path, "words"))
-        parts.publish(step, ({"prompt": text[:at], "completion": text[at:]} for text, at in cuts))
+        write_rows(step, ({"prompt": text[:at], "completion": text[at:]} for text, at in cuts))
         return {"rows": len(cuts), "too_short": len(texts) - len(cuts)}

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pipelines import data
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
-from rewards import text
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import SCORED, TOKENS, Data
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.rewards import text
 
-SCORED = (("prompt", "completion", "prompt_index", "scores"),)
-TOKENS = {"prompt_ids", "completion_ids", "logprobs"}
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
@@ -37,21 +38,23 @@ class Pair(Stage):
     `score_scale` times that unit is logits, which `win_probs` are made from: 1 for a reward model's own scores.
     """
 
-    completions: Data
+    completions: Annotated[Data, SCORED]
     reward: str | dict[str, float]
     select: Literal["best_worst", "all", "ranked", "ends", "drawn"] = "best_worst"
     margin: float = 0.0
     score_scale: float = 1.0
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(results=("rows", "mean_gap"))
+
+    def check(self, step: Step) -> None:
         if not self.score_scale > 0:
             raise RecipeError(f"must be above 0, got {self.score_scale}", (*step.path, "score_scale"))
-        data.check(self.completions, step, "completions", SCORED)
+        super().check(step)
 
-    def run(self, step):
-        from pipelines import parts
+    def run(self, step: Step) -> Metrics:
+        from trimtab.pipelines.data.writing import write_rows
 
-        rows = data.load(self.completions, (*step.path, "completions"))
+        rows = loading.load(self.completions, (*step.path, "completions"))
         known, weights = sorted(rows.features["scores"]), self._weights()
         for name in weights:
             if name not in known:
@@ -63,7 +66,7 @@ class Pair(Stage):
         made = [new for group in groups.values() for new in self._select(group, weights, counts, step.seed)]
         if not made:
             raise ValueError(f"no pairs: of {len(groups)} prompts {dict(counts)}. Sample more, or lower `margin`")
-        parts.publish(step, made)
+        write_rows(step, made)
         gaps = [new["chosen_score"] - new["rejected_score"] for new in made if "chosen_score" in new]
         metrics = {"prompts": len(groups), "rows": len(made), **counts}
         return metrics | ({"mean_gap": sum(gaps) / len(gaps)} if gaps else {})
@@ -74,7 +77,7 @@ class Pair(Stage):
     def _select(
         self, group: list[dict], weights: dict[str, float], counts: dict[str, int], seed: int
     ) -> list[dict[str, Any]]:
-        from pipelines.algorithms import preference, statistics
+        from trimtab.pipelines.algorithms import preference, statistics
 
         unique: dict[str, tuple[dict, float]] = {}
         for row in group:
@@ -113,7 +116,7 @@ class Pair(Stage):
 
     def _list(self, rows: list[dict], scores: list[float], kept: list[int]) -> dict[str, Any]:
         """One row of the answers at `kept`, best first; the probabilities of winning are against all of `rows`."""
-        from pipelines.algorithms import preference
+        from trimtab.pipelines.algorithms import preference
 
         wins = preference.win_probabilities(scores, self.score_scale)
         made = {
@@ -122,7 +125,7 @@ class Pair(Stage):
             "completion_scores": [scores[at] for at in kept],
             "win_probs": [wins[at] for at in kept],
         }
-        if rows[0].keys() >= TOKENS:
+        if rows[0].keys() >= set(TOKENS):
             made |= {
                 "prompt_ids": rows[0]["prompt_ids"],
                 "completion_ids": [rows[at]["completion_ids"] for at in kept],

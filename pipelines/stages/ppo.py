@@ -16,14 +16,15 @@ range, `entropy_coef` the entropy bonus, `beta` the coefficient of the KL to the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import trl
-
-from pipelines.algorithms.advantages import CriticSettings
-from pipelines.data import Data
-from pipelines.plugins import ConstrainedReward
-from pipelines.stages import Stage
+from trimtab.pipelines.algorithms.advantages import CriticSettings
+from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
+from trimtab.pipelines.stages import Stage, StepOptions
 
 
 @dataclass(kw_only=True)
@@ -31,13 +32,13 @@ class Ppo(Stage):
     """`weight` in a reward's block is its weight in the sum."""
 
     model: trl.ModelConfig
-    data: Data
-    eval_data: Data | None = None
+    data: Annotated[Data, PROMPTS]
+    eval_data: Annotated[Data | None, PROMPTS] = None
     rewards: dict[str, ConstrainedReward]
     critics: CriticSettings = field(default_factory=CriticSettings)
     target_kl: float | None = None
     train: trl.GRPOConfig
 
     @classmethod
-    def expand(cls, name, kind, options, above):
+    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
         yield name, "constrained", {**options, "method": "fixed", "trainer": "ppo"}

@@ -7,7 +7,7 @@
 sampled and the log-probabilities of the policy that sampled them, which is the reference and has to be `model`. A
 sample of them is computed again before training, and the step ends with an error where they are another model's.
 
-Losses, with their form for K > 2 answers in pipelines/algorithms/losses.py: `dpo`, `ipo` (on sums over tokens as in
+Losses, with their form for K > 2 answers in pipelines/algorithms/losses/: `dpo`, `ipo` (on sums over tokens as in
 its paper; trl's divides by the length), `sppo` (eta = 1 / beta) and `exo` (`epsilon` is its label smoothing); `orpo`
 (beta is its lambda) and `rrhf` (no beta) use no reference. `plackett_luce` is `dpo` by the name of its list form.
 
@@ -21,14 +21,22 @@ import inspect
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
+from trimtab.pipelines.algorithms import losses
+from trimtab.pipelines.data import audit, loading
+from trimtab.pipelines.data.forms import LISTS, Data, Form
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.kinds import LOSSES
+from trimtab.pipelines.planning.schema import WordOf
+from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
+from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training.fit import fit
 
-from pipelines import data, training
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.stages import Stage
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
 
 VERIFIED = 16  # rows whose reference is computed again
 NATS, SHARE = 0.5, 0.02  # an answer's log-probability may differ by either: arithmetic in bfloat16 does
@@ -37,24 +45,30 @@ UNUSED = {"packing": False, "padding_free": False, "assistant_only_loss": False,
 
 
 @dataclass(kw_only=True)
-class Prefer(Stage):
+class Prefer(TrainerStage):
     """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so.
 
     `keep_optimizer` keeps the optimizer's state beside the model, and `optimizer: $that_stage` begins with it.
     """
 
     model: trl.ModelConfig
-    data: Data
-    eval_data: Data | None = None
-    loss: Literal["dpo", "ipo", "sppo", "orpo", "rrhf", "exo", "plackett_luce"] = "dpo"
+    data: Annotated[Data, LISTS]
+    eval_data: Annotated[Data | None, LISTS] = None
+    loss: Annotated[str, WordOf(LOSSES)] = "dpo"
     beta: float = 0.1
     epsilon: float = 1e-3
     optimizer: str | None = None
     keep_optimizer: bool = False
     train: trl.SFTConfig
 
-    def check(self, step):
-        from pipelines import optimizer_state
+    shows: ClassVar[Shows] = PREFERENCE
+
+    def reads(self) -> dict[str, Form]:
+        form = replace(LISTS, columns=(("prompt", "completions", *self._columns()),))
+        return {"data": form, "eval_data": form}
+
+    def check(self, step: Step) -> None:
+        from trimtab.pipelines.training import optimizer_state
 
         if not self.beta > 0:
             raise RecipeError(f"must be above 0, got {self.beta}", (*step.path, "beta"))
@@ -65,30 +79,26 @@ class Prefer(Stage):
                 raise RecipeError("has no meaning for lists of answers", (*step.path, "train", name))
         for key in ("data", "eval_data"):
             block = getattr(self, key)
-            sources = [name for entry in block.datasets for name in data.files(entry)] if block else []
+            sources = [name for entry in block.datasets for name in loading.files(entry)] if block else []
             if sources and not any(map(step.pending, sources)):
-                self._check_rows(data.load(block, (*step.path, key)), ", ".join(sources), (*step.path, key))
+                self._check_rows(loading.load(block, (*step.path, key)), ", ".join(sources), (*step.path, key))
         optimizer_state.check(self, step)
-        training.check(self, step, (("prompt", "completions", *self._columns()),))
+        super().check(step)
 
-    def run(self, step):
-        from pipelines.trainers.lists import ListTrainer
+    def run(self, step: Step) -> Metrics:
+        from trimtab.pipelines.trainers.lists import ListTrainer
 
         found = self._verify(step) if "ref_logps" in self._columns() else {}
         kept = {"optimizer": self.optimizer, "keep_optimizer": self.keep_optimizer}
-        return training.fit(ListTrainer, self, step, loss=self._loss(), **kept) | found
+        return fit(ListTrainer, self, step, loss=self._loss(), **kept) | found
 
     def _loss(self) -> Any:
-        from pipelines.algorithms.losses import LOSSES
-
-        loss = LOSSES[self.loss]
+        loss = losses.named(self.loss)
         takes = inspect.signature(loss).parameters
         return partial(loss, **{key: getattr(self, key) for key in ("beta", "epsilon") if key in takes})
 
     def _columns(self) -> tuple[str, ...]:
-        from pipelines.algorithms.losses import columns
-
-        return ("prompt_ids", "completion_ids", *columns(self._loss()).values())
+        return ("prompt_ids", "completion_ids", *losses.columns(self._loss()).values())
 
     def _check_rows(self, rows: Any, source: str, place: tuple[str, ...]) -> None:
         prompt, answers, *numbers = self._columns()
@@ -99,7 +109,7 @@ class Prefer(Stage):
                 "`pair: {select: ends}` or `{select: ranked}` makes it, from completions as `sample` leaves them",
                 place,
             )
-        for index, row in enumerate(rows.select(range(min(data.AUDITED, len(rows))))):
+        for index, row in enumerate(rows.select(range(min(audit.AUDITED, len(rows))))):
             count = len(row[answers] or ())
             wrong = next((name for name in numbers if len(row[name] or ()) != count), None)
             if count < 2 or not row[prompt] or not all(row[answers]):
@@ -115,23 +125,24 @@ class Prefer(Stage):
             if wrong:
                 raise RecipeError(f"{source}, row {index}: {wrong}", place)
 
-    def _verify(self, step: Any) -> dict[str, float]:
+    def _verify(self, step: Step) -> dict[str, float]:
         """The largest difference between the stored log-probabilities and the model's, in nats per answer.
 
         Raises RecipeError where it is more than rounding. Every rank does the same, so that all of them stop.
         """
-        from pipelines import generation
+        from accelerate.utils import release_memory
+        from trimtab.pipelines.sampling import transformers_engine
 
-        policy = generation.load(replace(self.model, dtype="float32"))
+        policy = transformers_engine.load(replace(self.model, dtype="float32"))
         model, words = self.model.model_name_or_path, policy.get_input_embeddings().num_embeddings
         largest = 0.0
         for key in ("data", "eval_data") if self.eval_data else ("data",):
-            rows = data.load(getattr(self, key), (*step.path, key))
+            rows = loading.load(getattr(self, key), (*step.path, key))
             for i in range(0, len(rows), math.ceil(len(rows) / VERIFIED)):  # from all over a mixture
                 prompt, answers, stored = (rows[i][name] for name in ("prompt_ids", "completion_ids", "ref_logps"))
                 if max(max(ids) for ids in (prompt, *answers)) >= words:
                     raise RecipeError(f"row {i} has token ids that {model} does not know", (*step.path, key))
-                found = map(sum, generation.logprobs(policy, [prompt] * len(answers), answers))
+                found = map(sum, transformers_engine.logprobs(policy, [prompt] * len(answers), answers))
                 for k, (theirs, ours) in enumerate(zip(stored, found, strict=True)):
                     largest = max(largest, abs(theirs - ours))
                     if not abs(theirs - ours) <= max(NATS, SHARE * abs(theirs)):
@@ -142,5 +153,5 @@ class Prefer(Stage):
                             (*step.path, key),
                         )
         del policy
-        training.release()
+        release_memory()
         return {"ref_logps/largest_error": largest}

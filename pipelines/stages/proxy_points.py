@@ -18,25 +18,30 @@ the paper's runs have no KL penalty.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import trl
+from trimtab.pipelines.algorithms.advantages import CriticSettings
+from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
+from trimtab.pipelines.planning.schema import KeysOf
+from trimtab.pipelines.stages import Stage, StepOptions
 
-from pipelines.algorithms.advantages import CriticSettings
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.plugins import RewardBlock
-from pipelines.stages import Stage
+if TYPE_CHECKING:
+    from trimtab.pipelines.shrinking.miniature import Miniature
+
+PASSED = ("model", "data", "trainer", "critics")  # on to the runs
+FITTING = ("fit", "degree", "density", "window")  # on to `surface`
 
 
 @dataclass(kw_only=True)
 class ProxyPoints(Stage):
-    """`trainer` and `critics` are those of `constrained`, `fit`, `degree`, `density` and `window` those of
-    `surface`."""
+    """`trainer` and `critics` are those of `constrained`; `fit`, `degree`, `density`, `window` those of `surface`."""
 
-    model: trl.ModelConfig
-    data: Data
+    model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))]
+    data: Annotated[Data, PROMPTS]
     rewards: dict[str, RewardBlock]
     metric: RewardBlock
     repeats: int = 1
@@ -47,35 +52,31 @@ class ProxyPoints(Stage):
     degree: int = 10
     density: float = 0.05
     window: int = 5
-    train: trl.GRPOConfig
+    train: Annotated[dict[str, Any], KeysOf(("trl.GRPOConfig",))] = field(default_factory=dict)
 
     @classmethod
-    def expand(cls, name, kind, options, above):
-        path = ("stages", name)
-        for key in ("model", "data", "rewards", "metric"):
-            if not options.get(key):
-                raise RecipeError("required key is missing", (*path, key))
-        rewards, repeats = options["rewards"], options.get("repeats", cls.repeats)
-        if not isinstance(rewards, dict) or not all(isinstance(block, dict) for block in rewards.values()):
-            raise RecipeError("expected a mapping of names to rewards", (*path, "rewards"))
-        if not isinstance(repeats, int) or repeats < 1:
-            raise RecipeError(f"must be a whole number of at least 1, got {repeats!r}", (*path, "repeats"))
-        train = {"beta": 0.0, **(options.get("train") or {}), "logging_steps": 1}
-        passed = {key: options[key] for key in ("model", "data", "trainer", "critics") if key in options}
-        alone = {reward: [reward] for reward in rewards}
-        if options.get("together", cls.together) and len(rewards) > 1:
-            alone["together"] = list(rewards)
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        return {**super().small(block, miniature), "window": 1}
+
+    @classmethod
+    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
+        macro = cls.as_written(name, options)
+        if macro.repeats < 1:
+            raise RecipeError(f"must be at least 1, got {macro.repeats}", ("stages", name, "repeats"))
+        trained = {reward: [reward] for reward in macro.rewards}
+        if macro.together and len(macro.rewards) > 1:
+            trained["together"] = list(macro.rewards)
         runs = []
-        for pushed, trained in alone.items():
-            for at in range(repeats):
-                blocks = {reward: {**block, "weight": float(reward in trained)} for reward, block in rewards.items()}
-                runs.append(f"{name}-{pushed}-{at + 1}")
-                yield runs[-1], "constrained", {
-                    **passed,
-                    "method": "fixed",
-                    "rewards": {**blocks, "metric": {**options["metric"], "weight": 0.0}},
-                    "train": train,
-                    "seed_offset": at,
-                }  # fmt: skip
-        fitting = {key: options[key] for key in ("fit", "degree", "density", "window") if key in options}
-        yield name, "surface", {"runs": [f"${run}" for run in runs], "rewards": list(rewards), **fitting}
+        for pushed, rewards in trained.items():
+            for repeat in range(macro.repeats):
+                runs.append(f"{name}-{pushed}-{repeat + 1}")
+                passed = {key: options[key] for key in PASSED if key in options}
+                yield runs[-1], "constrained", {**passed, **macro._run(rewards), "seed_offset": repeat}
+        fitting = {key: options[key] for key in FITTING if key in options}
+        yield name, "surface", {"runs": [f"${run}" for run in runs], "rewards": list(macro.rewards), **fitting}
+
+    def _run(self, trained: list[str]) -> dict[str, Any]:
+        """An unconstrained run for some of the rewards, which logs all of them and the metric."""
+        rewards = {name: {**block, "weight": float(name in trained)} for name, block in self.rewards.items()}
+        rewards["metric"] = {**self.metric, "weight": 0.0}
+        return {"method": "fixed", "rewards": rewards, "train": {"beta": 0.0, **self.train, "logging_steps": 1}}

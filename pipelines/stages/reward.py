@@ -15,55 +15,68 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
+from trimtab import rewards
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import PREFERENCE, RANKING, RATED, Data, Form
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.reporting.shows import LOSS, Shows
+from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training.fit import fit
 
-import rewards
-from pipelines import data, plugins, training
-from pipelines.data import Data
-from pipelines.stages import Stage
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
 
 CALIBRATED = 1000  # rows whose answers are scored at most
-ANSWERS = (*data.PREFERENCE, *data.RANKING, ("completion",))
 
 
 @dataclass(kw_only=True)
-class Reward(Stage):
+class Reward(TrainerStage):
     """`eval_data` is evaluated at the end: `eval/accuracy` is the share of pairs ranked as labelled."""
 
     model: trl.ModelConfig
-    data: Data
-    eval_data: Data | None = None
-    calibrate: Data | None = None
+    data: Annotated[Data, PREFERENCE]
+    eval_data: Annotated[Data | None, PREFERENCE] = None
+    calibrate: Annotated[Data | None, RATED] = None
     loss: Literal["pairwise", "listwise"] = "pairwise"
     train: trl.RewardConfig
 
-    def check(self, step):
-        training.check(self, step, data.PREFERENCE if self.loss == "pairwise" else data.RANKING)
-        data.check(self.calibrate, step, "calibrate", ANSWERS)
+    shows: ClassVar[Shows] = Shows(
+        {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
+        ("eval/accuracy", "eval/loss", "train/loss"),
+        section="reward model",
+    )
 
-    def run(self, step):
+    def reads(self) -> dict[str, Form]:
+        ranked = {"data": RANKING, "eval_data": RANKING} if self.loss == "listwise" else {}
+        return super().reads() | ranked
+
+    def run(self, step: Step) -> Metrics:
         self.model.lora_task_type = "SEQ_CLS"  # trl's default is a language model's, which a reward model never is
+        from accelerate.utils import release_memory
+
         if self.loss == "pairwise":
             trainer = trl.RewardTrainer
         else:
-            from pipelines.trainers.listwise_reward import ListwiseRewardTrainer as trainer
+            from trimtab.pipelines.trainers.listwise_reward import ListwiseRewardTrainer as trainer
 
-        metrics = training.fit(trainer, self, step)
-        training.release()
+        metrics = fit(trainer, self, step)
+        release_memory()
         return metrics | self._calibration(step)
 
-    def _calibration(self, step) -> dict[str, float]:
+    def _calibration(self, step: Step) -> dict[str, float]:
         from accelerate import PartialState
 
         source = self.calibrate or self.eval_data
         distributed = PartialState()
         metrics = {}
         if source is not None and distributed.is_main_process:
-            rows = data.load(source, (*step.path, "calibrate"))
+            rows = loading.load(source, (*step.path, "calibrate"))
             prompts, answers = _answers(rows.select(range(min(CALIBRATED, len(rows)))))
-            reward = plugins.load("rewards", {"kind": "reward_model", "path": str(step.output)})
+            reward = schema.load_reward({"kind": "reward_model", "path": str(step.output)})
             found = rewards.outcomes(reward, prompts, answers)
             scores = [outcome for outcome in found if isinstance(outcome, float)]  # not those beyond the context
             mean, std = statistics.fmean(scores), statistics.pstdev(scores)

@@ -20,86 +20,79 @@ then depend on the machine.
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass, field
-from importlib.util import find_spec
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.pipelines.training import inputs
+from trimtab.rewards import text
 
-from pipelines import data, tracking, training
-from pipelines.data import Data
-from pipelines.errors import RecipeError, suggest
-from pipelines.stages import Stage
-from rewards import text
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
-class Sample(Stage):
+class Sample(Sampling, Stage):
     """`generate` takes transformers' GenerationConfig keys; `batch_size` is completions per forward pass and rank.
 
     `vllm` takes vLLM's EngineArgs keys.
     """
 
     model: trl.ModelConfig
-    prompts: Data
-    num_generations: int = 4
-    generate: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
-    engine: Literal["transformers", "vllm", "auto"] = "transformers"
-    vllm: dict[str, Any] = field(default_factory=dict)
+    prompts: Annotated[Data, PROMPTS]
     fold: list[int] | None = None
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(results=("completions", "length", "truncated"), section="completions")
+
+    def audit_tokenizer(self, step: Step) -> Any:
+        return inputs.tokenizer(self.model, None, step)
+
+    def check(self, step: Step) -> None:
         if self.fold is not None and not (len(self.fold) == 2 and 1 <= self.fold[0] <= self.fold[1]):
             raise RecipeError(f"expected [part, parts], such as [1, 3], got {self.fold}", (*step.path, "fold"))
-        from transformers import GenerationConfig
+        self.check_sampling(step)
+        super().check(step)
 
-        known = set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationConfig).parameters)
-        for key in self.generate:
-            if key not in known:
-                place = (*step.path, "generate", key)
-                raise RecipeError(f"unknown key for GenerationConfig{suggest(key, known)}", place)
-        if self._with_vllm():
-            from pipelines import vllm_generation
-
-            vllm_generation.check(self.generate, self.vllm, step)
-        training.tokenizer(self.model, None, step)
-        data.check(self.prompts, step, "prompts", data.PROMPTS)
-
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from transformers import set_seed
+        from trimtab.pipelines.data.writing import write_rows
+        from trimtab.pipelines.sampling import shards, transformers_engine
 
-        from pipelines import generation, parts
-
-        rows = data.load(self.prompts, (*step.path, "prompts"))
+        rows = loading.load(self.prompts, (*step.path, "prompts"))
         if self.fold:
             part, count = self.fold
             rows = rows.select(range(part - 1, len(rows), count))
-        tokenizer = generation.load_tokenizer(self.model)
-        config = generation.settings(self.model, tokenizer, self.generate)
-        ids = [generation.encode(tokenizer, prompt) for prompt in rows["prompt"]]
+        tokenizer = transformers_engine.load_tokenizer(self.model)
+        config = transformers_engine.settings(self.model, tokenizer, self.generate)
+        ids = [transformers_engine.encode(tokenizer, prompt) for prompt in rows["prompt"]]
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         order = [i for i in by_length for _ in range(self.num_generations)]
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         nth = [at % self.num_generations for at in range(len(order))]
         drawn = None
-        if self._with_vllm():
-            from pipelines import vllm_generation
+        if self.with_vllm:
+            from trimtab.pipelines.sampling import vllm_engine
 
             prompts = [ids[i] for i in by_length]
-            drawn = vllm_generation.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
-        policy = generation.load(self.model)
+            drawn = vllm_engine.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
+        policy = transformers_engine.load(self.model)
 
         def make(batch: int) -> list[dict[str, Any]]:
             set_seed(step.seed + 7919 * batch)
             chosen = batches[batch]
             prompts = [ids[i] for i in chosen]
             if drawn is None:
-                completions = generation.generate(policy, prompts, config)
+                completions = transformers_engine.generate(policy, prompts, config)
             else:
                 completions = drawn[batch * self.batch_size :][: len(chosen)]
-            logprobs = generation.logprobs(policy, prompts, completions)
+            logprobs = transformers_engine.logprobs(policy, prompts, completions)
             texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
             found = []
             for at, i in enumerate(chosen):
@@ -117,10 +110,10 @@ class Sample(Stage):
                 })  # fmt: skip
             return found
 
-        parts.compute(step, "batch", len(batches), make)
-        table = parts.collect(step, "batch", len(batches))
+        shards.compute(step, "batch", len(batches), make)
+        table = shards.collect(step, "batch", len(batches))
         table = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")])
-        parts.publish(step, table)
+        write_rows(step, table)
         shown = table.slice(0, 20).to_pylist()
         tracking.table("samples", [{"prompt": text(r["prompt"]), "completion": text(r["completion"])}
                                    for r in shown])  # fmt: skip
@@ -132,6 +125,3 @@ class Sample(Stage):
             "length": sum(lengths) / len(lengths),
             "truncated": sum(table["truncated"].to_pylist()) / len(lengths),
         }
-
-    def _with_vllm(self) -> bool:
-        return self.engine == "vllm" or (self.engine == "auto" and find_spec("vllm") is not None)

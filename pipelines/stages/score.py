@@ -16,49 +16,60 @@ when more than `max_failures` (0.05) of all completions have failed. Shares of e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pipelines import data, plugins, tracking
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.plugins import RewardBlock
-from pipelines.stages import Stage
-from rewards import text
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.rewards import text
 
-COMPLETIONS = (("prompt", "completion"),)
-GROUPED = (("prompt", "completion", "prompt_index"),)
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
 class Score(Stage):
     """`batch_size` is completions per call of a reward: what a killed run may have to score again."""
 
-    completions: Data
+    completions: Annotated[Data, COMPLETIONS]
     rewards: dict[str, RewardBlock]
     batch_size: int = 256
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(results=("rewards/*/mean",), section="completions")
+
+    def reads(self) -> dict[str, Form]:
+        grouped = any(block.get("on_failure") == "skip_group" for block in self.rewards.values())
+        return {"completions": COMPLETIONS.where("prompt_index") if grouped else COMPLETIONS}
+
+    def check(self, step: Step) -> None:
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
-        grouped = any(block.get("on_failure") == "skip_group" for block in self.rewards.values())
-        data.check(self.completions, step, "completions", GROUPED if grouped else COMPLETIONS)
+        super().check(step)
 
-    def run(self, step):
-        from pipelines import parts, scoring, training
+    def run(self, step: Step) -> Metrics:
+        from accelerate.utils import release_memory
+        from trimtab.pipelines.data.writing import write_rows
+        from trimtab.pipelines.scoring import journal
 
-        rows = data.load(self.completions, (*step.path, "completions"))
+        rows = loading.load(self.completions, (*step.path, "completions"))
         groups = rows["prompt_index"][:] if "prompt_index" in rows.column_names else None
-        loaded = {name: plugins.load("rewards", block, (*step.path, "rewards", name))
+        loaded = {name: schema.load_reward(cut(block).reward, (*step.path, "rewards", name))
                   for name, block in self.rewards.items()}  # fmt: skip
         scores: dict[str, list[float | None]] = {}
         metrics: dict[str, float] = {}
         for name, block in self.rewards.items():
             # its weights leave the memory with it, unless a reward to come shares them
-            found = scoring.score(step, name, loaded.pop(name), rows, self.batch_size)
+            found = journal.score(step, name, loaded.pop(name), rows, self.batch_size)
             scores[name] = found.settled(block.get("on_failure", "stop"), groups)
             metrics |= found.summary(name, scores[name])
-            training.release()
+            release_memory()
         merged = [{**row, "scores": {name: scores[name][i] for name in scores}} for i, row in enumerate(rows)]
-        parts.publish(step, merged)
+        write_rows(step, merged)
         tracking.table("scores", [{"prompt": text(r["prompt"]), "completion": text(r["completion"]),
                                    **r["scores"]} for r in merged[:20]])  # fmt: skip
         return metrics

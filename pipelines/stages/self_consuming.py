@@ -24,121 +24,138 @@ synthetic data, as many rows and steps).
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pipelines import plugins
-from pipelines.data import Data
-from pipelines.errors import RecipeError
-from pipelines.plugins import RewardBlock
-from pipelines.stages import SAMPLING, Stage
+from trimtab.pipelines.data.forms import ANSWERS, CONVERSATIONS, PROMPTS, Data
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
+from trimtab.pipelines.planning.schema import KeysOf, ModelName
+from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.stages import Stage, StepOptions
 
 logger = logging.getLogger(__name__)
+LOADING = ("dtype", "attn_implementation")  # how a model is loaded, whatever was merged into it
 
 
 @dataclass(kw_only=True)
-class SelfConsuming(Stage):
+class SelfConsuming(Sampling, Stage):
     """`retrain: warm` goes on from the round's own model, `fresh` starts every round from `base` (or the first model).
 
     `synthetic: replaced` trains on the last round's completions, `accumulated` on those of all rounds. `real_eval` is
     held-out real data, whose likelihood is a metric of each round. `curate` and `monitor` take those stages' keys.
     """
 
-    model: dict[str, Any]
-    prompts: Data
+    model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))]
+    prompts: Annotated[Data, PROMPTS]
     rewards: dict[str, RewardBlock]
     reward: str | dict[str, float] | None = None
-    real: Data | None = None
-    real_eval: Data | None = None
+    real: Annotated[Data | None, ANSWERS] = None
+    real_eval: Annotated[Data | None, CONVERSATIONS] = None
     real_fraction: float = 0.2
     rounds: int = 3
-    num_generations: int = 4
     temperature: float = 1.0
     retrain: Literal["warm", "fresh"] = "warm"
-    base: str | None = None
+    base: ModelName | None = None
     synthetic: Literal["replaced", "accumulated"] = "replaced"
     split_prompts: bool = False
-    generate: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
-    engine: Literal["transformers", "vllm", "auto"] = "transformers"
-    vllm: dict[str, Any] = field(default_factory=dict)
-    curate: dict[str, Any] = field(default_factory=dict)
-    monitor: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
+    curate: Annotated[dict[str, Any], KeysOf(("curate",))] = field(default_factory=dict)
+    monitor: Annotated[dict[str, Any], KeysOf(("monitor",))] = field(default_factory=dict)
+    train: Annotated[dict[str, Any], KeysOf(("trl.SFTConfig",))] = field(default_factory=dict)
 
     @classmethod
-    def expand(cls, name, kind, options, above):
-        path = ("stages", name)
-        own = {key: plugins.default(spec) for key, spec in cls.__dataclass_fields__.items()} | options
-        for key in ("model", "prompts", "rewards"):
-            if not own[key]:
-                raise RecipeError("required key is missing", (*path, key))
-        hints = plugins.hints(cls)
-        for (
-            key
-        ) in "rounds real_fraction temperature retrain synthetic split_prompts train model curate monitor".split():
-            own[key] = plugins.coerce(own[key], hints[key], (*path, key))
-        rounds, start = own["rounds"], own["model"].get("model_name_or_path")
-        if rounds < 1:
-            raise RecipeError(f"must be at least 1, got {rounds}", (*path, "rounds"))
-        if start is None:
-            raise RecipeError("required key is missing", (*path, "model", "model_name_or_path"))
-        if own["real_fraction"] == 0 and not own["monitor"].get("stop_if"):
+    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
+        loop = cls.as_written(name, options)
+        start = loop._start(("stages", name))
+        if loop.real_fraction == 0 and not loop.monitor.get("stop_if"):
             _warn(name)
-        weights = own["reward"] or dict.fromkeys(own["rewards"], 1.0)
-        if isinstance(weights, str):
-            weights = {weights: 1.0}
-        loading = {key: own["model"][key] for key in ("dtype", "attn_implementation") if key in own["model"]}
-        policy, models, curated, monitors = start, [start], [], []
-        for at in range(1, rounds + 1 + bool(own["monitor"].get("stop_if"))):
-            here = f"{name}-{at}"
-            sampling = {key: options[key] for key in SAMPLING if key in options}
-            if own["split_prompts"] and rounds > 1:
-                sampling["fold"] = [min(at, rounds), rounds]
-            model = {**loading, "model_name_or_path": policy}
-            yield f"{here}-sample", "sample", {"model": model, "prompts": own["prompts"],
-                                               "num_generations": own["num_generations"], **sampling}  # fmt: skip
-            yield f"{here}-score", "score", {"completions": f"${here}-sample", "rewards": own["rewards"]}
-            watching = {"reference": {**loading, "model_name_or_path": start}, "on_limit": "stop", **own["monitor"],
-                        "scored": f"${here}-score", "policy": model}  # fmt: skip
-            if own["real_eval"]:
-                watching["real"] = own["real_eval"]
-            if own["synthetic"] == "replaced":  # what the theory is about
-                theory = {key: own[key] for key in ("temperature", "real_fraction")}
-                watching["curation"] = {"reward": weights, **theory}
-            if at > 1:
-                watching |= {"first": f"${name}-1-score", "previous": f"${name}-{at - 1}-score"}
-            yield f"{here}-monitor", "monitor", watching
-            monitors.append(f"${here}-monitor")
-            if at > rounds:
-                break
-            yield f"{here}-curate", "curate", {
-                "completions": f"${here}-score",
-                "reward": weights,
-                "temperature": own["temperature"],
-                "round": at,
-                "after": monitors[-1],
-                **own["curate"],
-            }  # fmt: skip
-            curated = [*(curated if own["synthetic"] == "accumulated" else []), f"${here}-curate"]
-            mixing = {"synthetic": curated, "real_fraction": own["real_fraction"]}
-            if own["real"]:
-                mixing["real"] = own["real"]
-            yield f"{here}-mix", "mix", mixing
-            begin = policy if own["retrain"] == "warm" else own["base"] or start
-            training = {"model": {**own["model"], "model_name_or_path": begin}, "data": f"${here}-mix",
-                        "train": own["train"]}  # fmt: skip
-            if own["real_eval"]:
-                training["eval_data"] = own["real_eval"]
-            yield here, "sft", training
-            policy = f"${here}"
+        policy, models = start, [start]
+        for number in range(1, loop.rounds + 1):
+            yield from loop._sampling_steps(name, number, policy, cls.handed_on(options))
+            yield loop._monitor_step(name, number, policy, start)
+            yield loop._curate_step(name, number)
+            yield loop._mix_step(name, number)
+            yield loop._training_step(name, number, policy, start)
+            policy = f"${name}-{number}"
             models.append(policy)
+        watched = loop.rounds
+        if loop.monitor.get("stop_if"):  # the last round's model is sampled once more for it
+            watched += 1
+            yield from loop._sampling_steps(name, watched, policy, cls.handed_on(options))
+            yield loop._monitor_step(name, watched, policy, start)
+        monitors = [f"${name}-{number}-monitor" for number in range(1, watched + 1)]
         yield name, "last_good", {"models": models, "monitors": monitors}
+
+    def _start(self, path: tuple[str, ...]) -> str:
+        """The model that the loop begins with."""
+        if self.rounds < 1:
+            raise RecipeError(f"must be at least 1, got {self.rounds}", (*path, "rounds"))
+        if self.model.get("model_name_or_path") is None:
+            raise RecipeError("required key is missing", (*path, "model", "model_name_or_path"))
+        return self.model["model_name_or_path"]
+
+    def _weights(self) -> dict[str, float]:
+        weights = self.reward or dict.fromkeys(self.rewards, 1.0)
+        return {weights: 1.0} if isinstance(weights, str) else weights
+
+    def _loaded(self, model: str) -> dict[str, Any]:
+        return {**{key: self.model[key] for key in LOADING if key in self.model}, "model_name_or_path": model}
+
+    def _sampling_steps(self, name: str, number: int, policy: str, sampling: dict[str, Any]) -> Iterator[StepOptions]:
+        if self.split_prompts and self.rounds > 1:
+            sampling = {**sampling, "fold": [min(number, self.rounds), self.rounds]}
+        sample, score = f"{name}-{number}-sample", f"{name}-{number}-score"
+        yield sample, "sample", {"model": self._loaded(policy), "prompts": self.prompts, **sampling}
+        yield score, "score", {"completions": f"${sample}", "rewards": self.rewards}
+
+    def _monitor_step(self, name: str, number: int, policy: str, start: str) -> StepOptions:
+        watching = {
+            "reference": self._loaded(start),
+            "on_limit": "stop",
+            **self.monitor,
+            "scored": f"${name}-{number}-score",
+            "policy": self._loaded(policy),
+        }
+        if self.real_eval:
+            watching["real"] = self.real_eval
+        if self.synthetic == "replaced":  # what the theory is about
+            theory = {"temperature": self.temperature, "real_fraction": self.real_fraction}
+            watching["curation"] = {"reward": self._weights(), **theory}
+        if number > 1:
+            watching |= {"first": f"${name}-1-score", "previous": f"${name}-{number - 1}-score"}
+        return f"{name}-{number}-monitor", "monitor", watching
+
+    def _curate_step(self, name: str, number: int) -> StepOptions:
+        return f"{name}-{number}-curate", "curate", {
+            "completions": f"${name}-{number}-score",
+            "reward": self._weights(),
+            "temperature": self.temperature,
+            "round": number,
+            "after": f"${name}-{number}-monitor",
+            **self.curate,
+        }  # fmt: skip
+
+    def _mix_step(self, name: str, number: int) -> StepOptions:
+        first = 1 if self.synthetic == "accumulated" else number
+        curated = [f"${name}-{earlier}-curate" for earlier in range(first, number + 1)]
+        real = {"real": self.real} if self.real else {}
+        return f"{name}-{number}-mix", "mix", {"synthetic": curated, "real_fraction": self.real_fraction, **real}
+
+    def _training_step(self, name: str, number: int, policy: str, start: str) -> StepOptions:
+        begin = policy if self.retrain == "warm" else self.base or start
+        model = {**self.model, "model_name_or_path": begin}
+        evaluated = {"eval_data": self.real_eval} if self.real_eval else {}
+        data = f"${name}-{number}-mix"
+        return f"{name}-{number}", "sft", {"model": model, "data": data, "train": self.train, **evaluated}
 
 
 @cache
 def _warn(name: str) -> None:
     """Once in a process, which may read its recipe several times."""
-    logger.warning("%s: without real data the loop goes to the maximisers of the reward and loses everything else; "
-                   "`monitor: {stop_if: {distinct_2: 0.5}}` ends it in time", name)  # fmt: skip
+    logger.warning(
+        "%s: without real data the loop goes to the maximisers of the reward and loses everything else; "
+        "`monitor: {stop_if: {distinct_2: 0.5}}` ends it in time",
+        name,
+    )

@@ -6,25 +6,30 @@ sft: {model: {model_name_or_path: Qwen/Qwen2.5-0.5B}, data: trl-lib/Capybara, tr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import trl
+from trimtab.pipelines.data.forms import SFT, Data
+from trimtab.pipelines.reporting.shows import LOSS, Shows
+from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training.fit import fit
 
-from pipelines import data, training
-from pipelines.data import Data
-from pipelines.stages import Stage
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 @dataclass(kw_only=True)
-class Sft(Stage):
+class Sft(TrainerStage):
     """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so."""
 
     model: trl.ModelConfig
-    data: Data
-    eval_data: Data | None = None
+    data: Annotated[Data, SFT]
+    eval_data: Annotated[Data | None, SFT] = None
     train: trl.SFTConfig
 
-    def check(self, step):
-        training.check(self, step, data.SFT)
+    shows: ClassVar[Shows] = Shows(
+        {"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)}, ("eval/loss", "train/loss")
+    )
 
-    def run(self, step):
-        return training.fit(trl.SFTTrainer, self, step)
+    def run(self, step: Step) -> Metrics:
+        return fit(trl.SFTTrainer, self, step)

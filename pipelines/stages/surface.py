@@ -14,13 +14,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
 
-from pipelines import tracking
-from pipelines.errors import RecipeError, suggest
-from pipelines.stages import Stage
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
 
 EDGE = 0.05  # of a reward's range
 
@@ -38,7 +42,9 @@ class Surface(Stage):
     density: float = 0.05
     window: int = 5
 
-    def check(self, step):
+    shows: ClassVar[Shows] = Shows(results=("thresholds/*", "metric/best"))
+
+    def check(self, step: Step) -> None:
         for key in ("degree", "window"):
             if getattr(self, key) < 1:
                 raise RecipeError(f"must be at least 1, got {getattr(self, key)}", (*step.path, key))
@@ -46,10 +52,9 @@ class Surface(Stage):
             if not step.pending(run):
                 self._points(run, (*step.path, "runs", str(at)))
 
-    def run(self, step):
+    def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
-
-        from pipelines.algorithms import surface
+        from trimtab.pipelines.algorithms import surface
 
         runs = [self._points(run, (*step.path, "runs", str(at))) for at, run in enumerate(self.runs)]
         every = np.concatenate(runs)

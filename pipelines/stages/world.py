@@ -6,18 +6,28 @@ Later stages read `$world/sft`, `$world/prompts` and `$world/politeness`. The SF
 purpose: preference optimisation needs room above them.
 """
 
+from __future__ import annotations
+
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipelines import plugins, world
-from pipelines.plugins import RewardBlock
-from pipelines.stages import Stage
+from trimtab.pipelines.data import tiny_world
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
+from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.stages import Metrics, Stage
 
-Pair = tuple[world.Prompt, str, str]
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.shrinking.miniature import Miniature
+
+
+Pair = tuple[tiny_world.Prompt, str, str]
 
 
 @dataclass(kw_only=True)
@@ -41,13 +51,19 @@ class World(Stage):
         }
     )
 
+    shows: ClassVar[Shows] = Shows(results=("rows/sft/train", "rows/prompts/train"))
+
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        return {**super().small(block, miniature), "sft": 64, "prompts": 12, "pairs": 64, "test": 10}
+
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}; a small one gives clean labels")
         if taken := {"sft", "prompts"} & set(self.labels):
             raise ValueError(f"labels: {', '.join(taken)} already names a set of this stage; choose another name")
 
-    def run(self, step: Any) -> dict[str, float]:
+    def run(self, step: Step) -> Metrics:
         """Metrics: rows per file, each rater's `noise` (share of pairs labelled against the rater's own score, [0, 1])
         and the Pearson `correlation` of the raters' scores over the training answers."""
         from accelerate import PartialState
@@ -55,17 +71,19 @@ class World(Stage):
         if not PartialState().is_main_process:
             return {}
         rng, metrics = Random(step.seed), {}
-        raters = {name: plugins.load("rewards", block, ("labels", name)) for name, block in self.labels.items()}
+        raters = {name: schema.load_reward(cut(block).reward, ("labels", name)) for name, block in self.labels.items()}
         # one draw for all sets, so that no set of items is trained on in one and tested on in another
-        drawn = world.prompts(rng, max(self.sft, self.prompts, self.pairs), self.test)
+        drawn = tiny_world.prompts(rng, max(self.sft, self.prompts, self.pairs), self.test)
         for split, asked in zip(("train", "test"), drawn, strict=True):
             rows = dict.fromkeys(("sft", "prompts", "pairs"), self.test) if split == "test" else vars(self)
             sft = [
-                {"prompt": _says("user", prompt), "completion": _says("assistant", world.answer(prompt, rng))}
+                {"prompt": _says("user", prompt), "completion": _says("assistant", tiny_world.answer(prompt, rng))}
                 for prompt in rng.sample(asked, rows["sft"])
             ]
             sets = {"sft": sft, "prompts": [{"prompt": _says("user", p)} for p in rng.sample(asked, rows["prompts"])]}
-            pairs = [(p, world.answer(p, rng), world.answer(p, rng)) for p in rng.sample(asked, rows["pairs"])]
+            pairs = [
+                (p, tiny_world.answer(p, rng), tiny_world.answer(p, rng)) for p in rng.sample(asked, rows["pairs"])
+            ]
             scores = {name: _scores(name, rater, pairs) for name, rater in raters.items()}
             for name in raters:
                 sets[name], metrics[f"noise/{name}/{split}"] = _label(pairs, scores[name], self.temperature, rng)
@@ -97,7 +115,7 @@ def _label(pairs: list[Pair], scores: list[float], temperature: float, rng: Rand
     for (prompt, a, b), of_a, of_b in zip(pairs, scores, scores[len(pairs) :], strict=False):
         if of_a == of_b:
             continue
-        chosen, rejected = (a, b) if (picked := world.prefers(of_a, of_b, temperature, rng)) else (b, a)
+        chosen, rejected = (a, b) if (picked := tiny_world.prefers(of_a, of_b, temperature, rng)) else (b, a)
         contradictions += picked != (of_a > of_b)
         turns = {"chosen": _says("assistant", chosen), "rejected": _says("assistant", rejected)}
         rows.append({"prompt": _says("user", prompt)} | turns)

@@ -7,8 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, set_seed
-
-from pipelines.seams import disable_dropout_in_model
+from trimtab.pipelines.trainers.seams.trl import disable_dropout_in_model
 
 
 class ClassifierTrainer(Trainer):

@@ -19,13 +19,13 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback
+from trimtab import rewards
+from trimtab.pipelines.algorithms.objectives import Objective
+from trimtab.pipelines.algorithms.searching import Searching
+from trimtab.pipelines.trainers.seams.engines import whole_models
+from trimtab.pipelines.trainers.seams.trl import ExactRollouts
+from trimtab.rewards import RewardFailure
 from trl import GRPOTrainer
-
-import rewards
-from pipelines.algorithms.objectives import Objective
-from pipelines.algorithms.searching import Searching
-from pipelines.seams import ExactRollouts, whole_models
-from rewards import RewardFailure
 
 STATE = "objective.json"
 KL_RATE, KL_CLIP = 0.1, 0.2  # of the adaptive KL coefficient (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593)

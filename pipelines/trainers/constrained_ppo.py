@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
-
-from pipelines.algorithms.advantages import CriticSettings, gae, value_errors
-from pipelines.seams import attach_critic, disable_dropout_in_model
-from pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, _trimmed
+from trimtab.pipelines.algorithms.advantages import CriticSettings, gae, value_errors
+from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, _trimmed
+from trimtab.pipelines.trainers.seams.trl import attach_critic, disable_dropout_in_model
 
 CRITIC = Path("critic", "model.safetensors")  # beside a policy's weights, which stay those of a plain model
 

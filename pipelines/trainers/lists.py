@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from trimtab.pipelines.algorithms.losses import columns, ordered_pairs
+from trimtab.pipelines.trainers.seams.trl import token_logps
 from trl import SFTConfig, SFTTrainer
-
-from pipelines.algorithms.losses import columns, ordered_pairs
-from pipelines.seams import token_logps
 
 
 class ListTrainer(SFTTrainer):

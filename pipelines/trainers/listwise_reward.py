@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from trimtab.pipelines.algorithms.preference import plackett_luce
 from trl import RewardTrainer
-
-from pipelines.algorithms.preference import plackett_luce
 
 
 class ListwiseRewardTrainer(RewardTrainer):

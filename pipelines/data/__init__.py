@@ -1,0 +1,1 @@
+"""Datasets: the forms that stages read, loading, the audit, and the tiny world."""

@@ -1,0 +1,135 @@
+"""The forms of data: which columns a stage reads, declared once, in the type of its field.
+
+    data: Annotated[Data, PREFERENCE]
+
+A field's form is what its rows are checked by before anything runs, what the documentation says of the key, and
+what a shrunk run makes rows of. `data:` in a recipe is `trl.DatasetMixtureConfig`; three short forms are read as one:
+a path or hub name, one entry, or a list.
+
+    data: trl-lib/ultrafeedback_binarized
+    data: pairs.jsonl.gz                                    # json, jsonl, csv, parquet or txt, also compressed
+    data: {path: $world/gold, split: test}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import trl
+
+BUILDERS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet", "txt": "text"}
+
+
+def mixture(value: Any, path: Sequence[str] = ()) -> Any:
+    """The short forms of `data:` as the mapping that `trl.DatasetMixtureConfig` takes."""
+    if isinstance(value, Mapping) and "datasets" in value:
+        return {**value, "datasets": [_entry(entry) for entry in value["datasets"]]}
+    if isinstance(value, Mapping) and not {"path", "data_files"} & set(value):
+        return value  # unknown keys: the check names them
+    return {"datasets": [_entry(entry) for entry in (value if isinstance(value, list) else [value])]}
+
+
+Data = Annotated[trl.DatasetMixtureConfig, mixture]
+
+
+@dataclass(frozen=True)
+class Form:
+    """Rows of a kind. `columns` are the sets of columns of which a dataset needs one, the first one that it has.
+
+    `made_by` is the stage that leaves such rows, where nobody writes them by hand. `audit` names what else is looked
+    at before a run: "pairs" (two different answers), "prompts" (a template for them) and "tokens" (something to learn
+    and an end to stop at). `example(question, number)` is a row of it, for shrunk runs and tests.
+    """
+
+    name: str
+    columns: tuple[tuple[str, ...], ...]
+    example: Callable[[str, int], dict[str, Any]] | None = None
+    audit: frozenset[str] = frozenset()
+    made_by: str = ""
+
+    def __str__(self) -> str:
+        return " or ".join(" + ".join(f"`{column}`" for column in columns) for columns in self.columns)
+
+    def where(self, *columns: str) -> Form:
+        """The same form with further columns in each of its sets."""
+        return replace(self, columns=tuple((*given, *columns) for given in self.columns))
+
+
+def said(role: str, content: str) -> list[dict[str, str]]:
+    """A conversation of one message."""
+    return [{"role": role, "content": content}]
+
+
+def _prompt_row(question: str, number: int) -> dict[str, Any]:
+    return {"prompt": said("user", question), "answer": "4", "ground_truth": "4", "label": "4"}
+
+
+def _messages_row(question: str, number: int) -> dict[str, Any]:
+    return {"messages": said("user", question) + said("assistant", f"It is {number}.")}
+
+
+def _pair_row(question: str, number: int) -> dict[str, Any]:
+    answers = {"chosen": said("assistant", f"It is {number}."), "rejected": said("assistant", "No.")}
+    return {"prompt": said("user", question), **answers}
+
+
+def _ranking_row(question: str, number: int) -> dict[str, Any]:
+    answers = [said("assistant", f"It is {number}."), said("assistant", "Perhaps."), said("assistant", "No.")]
+    return {"prompt": said("user", question), "completions": answers}
+
+
+def _unpaired_row(question: str, number: int) -> dict[str, Any]:
+    good = number % 2 == 0
+    answer = said("assistant", f"It is {number}." if good else "No.")
+    return {"prompt": said("user", question), "completion": answer, "label": good}
+
+
+def _labelled_row(question: str, number: int) -> dict[str, Any]:
+    return {"text": f"{question}\nIt is {number}.\n", "label": number % 2}
+
+
+def _text_row(question: str, number: int) -> dict[str, Any]:
+    return {"text": f"{question} It is {number}."}
+
+
+def _dialogue_row(question: str, number: int) -> dict[str, Any]:
+    return {"dialog": [question, f"It is {number}.", "Thanks."] * 3, "act": [2, 1, 1 + number % 4] * 3}
+
+
+LEARNED = frozenset({"tokens"})
+SFT = Form(
+    "text to learn", (("messages",), ("prompt", "completion"), ("text",), ("input_ids",)), _messages_row, LEARNED
+)
+PREFERENCE = Form("preference", (("chosen", "rejected"),), _pair_row, LEARNED | {"pairs"})
+RANKING = Form("ranking", (("prompt", "completions"),), _ranking_row, LEARNED)
+UNPAIRED = Form("unpaired preference", (("prompt", "completion", "label"),), _unpaired_row, LEARNED)
+LABELLED = Form("labelled text", (("text", "label"),), _labelled_row, LEARNED)
+PROMPTS = Form("prompts", (("prompt",),), _prompt_row, frozenset({"prompts"}))
+CONVERSATIONS = Form("answered prompts", (("messages",), ("prompt", "completion")), _messages_row)
+ANSWERS = Form("prompts with answers, or text", (("messages",), ("prompt", "completion"), ("text",)), _messages_row)
+RATED = Form("answers to rate", (("chosen", "rejected"), ("prompt", "completions"), ("completion",)), _pair_row)
+CORPUS = Form("any text", (("text",), ("messages",), ("prompt",), ("completion",), ("chosen",)), _text_row)
+TEXT = Form("plain text", (("text",),), _text_row)
+DIALOGUES = Form("dialogues", (("dialog", "act"),), _dialogue_row)
+COMPLETIONS = Form("completions", (("prompt", "completion"),), made_by="sample")
+TOKENS = ("prompt_ids", "completion_ids", "logprobs")
+SAMPLED = COMPLETIONS.where("prompt_index", "sample_index")
+SCORED = Form("scored completions", (("prompt", "completion", "prompt_index", "scores"),), made_by="score")
+LISTS = Form("lists of answers", (("prompt", "completions", "prompt_ids", "completion_ids"),), None, LEARNED, "pair")
+CHOICES = Form("choices", (("prompt_index",),))
+
+
+def _entry(entry: Any) -> Any:
+    entry = {"path": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
+        return entry
+    suffixes = [suffix.lstrip(".") for suffix in Path(entry["path"]).suffixes[-2:]]
+    builder = next((BUILDERS[suffix] for suffix in suffixes if suffix in BUILDERS), None)
+    path = Path(entry["path"]).expanduser()
+    if builder and "data_files" not in entry:
+        split = entry.get("split", "train").partition("[")[0]  # a single file is whatever split is asked for
+        return {**entry, "path": builder, "data_files": {split: str(path)}}
+    return {**entry, "path": str(path)} if path.is_dir() else entry

@@ -1,0 +1,58 @@
+"""Loading the rows of a `data:` block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trl
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def files(entry: Any) -> list[str]:
+    """The paths and names that a dataset entry reads."""
+    named = entry.data_files
+    named = list(named.values()) if isinstance(named, Mapping) else named
+    return [named] if isinstance(named, str) else list(named or [entry.path])
+
+
+def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
+    """The rows of a mixture. Raises RecipeError when they cannot be had."""
+    for entry in data.datasets:
+        for name in files(entry):
+            if _looks_local(name) and not _exists(name):
+                near = suggest(Path(name).name, [p.name for p in Path(name).expanduser().parent.glob("*")])
+                raise RecipeError(f"no such file: {name}{near}", path)
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # reading is quick; tokenising, which may not be, keeps its bars
+    try:
+        return trl.get_dataset(data)["train"]
+    except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
+        names = ", ".join(name for entry in data.datasets for name in files(entry))
+        splits = ", ".join(entry.split for entry in data.datasets)
+        raise RecipeError(f"cannot load {names} (split {splits}): {type(error).__name__}: {error}", path) from error
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+def drop_equal(rows: Dataset) -> tuple[Dataset, int]:
+    """Preference rows without those whose two answers are equal, and how many those were."""
+    kept = rows.filter(lambda row: row["chosen"] != row["rejected"])
+    return kept, len(rows) - len(kept)
+
+
+def _looks_local(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~")) or bool(re.search(r"\.(jsonl?|csv|parquet|txt)(\.\w+)?$", name))
+
+
+def _exists(name: str) -> bool:
+    path = Path(name).expanduser()
+    return path.exists() or ("*" in name and any(Path().glob(name))) or "://" in name

@@ -1,0 +1,49 @@
+"""The command that launches a step, as a person would type it, and the accelerate configuration that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trimtab.pipelines import ROOT
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.recipe import Recipe, Step
+
+CONFIGS = ROOT / "accelerate_configs"
+SCRIPT = ROOT / "scripts" / "train.py"
+
+
+def accelerate_config(step: Step, auto: str | None = None) -> Path:
+    """The accelerate config file that a step is launched with: by name from accelerate_configs, or any path.
+
+    `auto` is the name for a step that names none; by default what this machine has. Raises RecipeError.
+    """
+    name = step.accelerate
+    if name == "auto":
+        name = auto or _devices()
+    for path in (CONFIGS / f"{name}.yaml", Path(name).expanduser()):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    raise RecipeError(
+        f"no accelerate config {name!r}{suggest(name, known)} (known: {', '.join(known)}, or a path)",
+        (*step.path, "accelerate"),
+    )
+
+
+def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | None = None) -> list[str]:
+    """The words that launch one step; `auto` is as in accelerate_config, `extra` are further words for accelerate."""
+    config = _from_here(accelerate_config(step, auto))
+    launch = ["accelerate", "launch", "--quiet", "--config_file", config, *extra]
+    return [*launch, _from_here(SCRIPT), recipe.path, *recipe.overrides, "--stage", step.name]
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _devices() -> str:
+    import torch
+
+    count = torch.cuda.device_count()
+    return "cpu" if count == 0 else "single" if count == 1 else "ddp"

@@ -1,0 +1,97 @@
+"""What of a step's options determines its result, and therefore its fingerprint.
+
+Content instead of place, fingerprints instead of references, and nothing of what a class says is neutral: training
+arguments about logging and saving, and the keys that a stage or a reward names in its class attribute `neutral`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.files import content_hash, is_local
+from trimtab.pipelines.planning.references import References, is_reference
+
+# Keys of transformers' and trl's training arguments that cannot change a result, so that changing them retrains
+# nothing. Saving and evaluating are not neutral when `load_best_model_at_end` chooses among checkpoints.
+TRAINING = (
+    "report_to logging_dir logging_strategy logging_steps logging_first_step log_level log_level_replica "
+    "log_on_each_node logging_nan_inf_filter disable_tqdm dataset_num_proc dataloader_num_workers "
+    "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor ddp_timeout push_to_hub "
+    "hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision skip_memory_metrics project"
+).split()
+TRAINING_UNLESS_BEST = "save_strategy save_steps save_total_limit save_on_each_node eval_strategy eval_steps".split()
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Turns the options of a stage's class into what its fingerprint is of."""
+
+    references: References
+
+    def of_options(self, cls: type, options: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """The options of a step of class `cls`, its defaults included: a new default is a new step."""
+        defaults = {name: schema.default(field) for name, field in cls.__dataclass_fields__.items()}  # type: ignore[attr-defined]
+        types = schema.hints(cls)
+        identity = {}
+        for key, value in {**defaults, **options}.items():
+            if key in getattr(cls, "neutral", ()):
+                continue
+            if schema.is_training_arguments(schema.bare(types.get(key))) and isinstance(value, dict):
+                value = {name: item for name, item in value.items() if name not in neutral_arguments(value)}
+            identity[key] = self._of(value, (*path, key))
+        return identity
+
+    def _of(self, value: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("kind"), str):
+            return self._of_reward(value, path)
+        if isinstance(value, dict):
+            return {key: self._of(item, (*path, str(key))) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._of(item, (*path, str(index))) for index, item in enumerate(value)]
+        if is_reference(value):
+            target, rest = self.references.target(value, path)
+            if not isinstance(target, str):
+                return {"step": target.fingerprint, "folder": rest}
+            value = target + rest
+        if isinstance(value, str) and is_local(value.partition("#")[0]):
+            file, _, word = value.partition("#")
+            return {"sha256": content_hash(file), **({"word": word} if word else {})}
+        return value
+
+    def _of_reward(self, block: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """A block with a `kind` inside a stage is a reward's; its source file is part of what it says."""
+        try:
+            target = kinds.find(kinds.REWARDS, block["kind"], path)
+        except (RecipeError, ImportError):
+            target = None  # the check of the block says so
+        skipped = getattr(target, "neutral", ())
+        entries = {key: self._of(item, (*path, str(key))) for key, item in block.items() if key not in skipped}
+        for key in getattr(target, "names_code", ()):
+            if isinstance(block.get(key), str):
+                entries[key] = _code(block[key])
+        return {**entries, "kind": source(kinds.REWARDS, block["kind"])}
+
+
+def neutral_arguments(block: dict[str, Any]) -> Collection[str]:
+    """The keys of a block of training arguments that stay out of the fingerprint."""
+    return {*TRAINING} if block.get("load_best_model_at_end") else {*TRAINING, *TRAINING_UNLESS_BEST}
+
+
+def source(package: str, word: str) -> Any:
+    """A kind's identity: its word, and for rewards and for code from outside also its source file."""
+    if "." not in word and package == kinds.STAGES:
+        return word
+    file = kinds.source_file(package, word)
+    return {"word": word, "sha256": content_hash(file)} if file else word
+
+
+def _code(path: str) -> Any:
+    """The identity of a function from outside, `file.py:name` or dotted: its name and its source file."""
+    file, _, name = path.partition(":")
+    if is_local(file):
+        return {"word": name, "sha256": content_hash(file)}
+    return source("", path) if "." in path and "/" not in path else path

@@ -1,0 +1,140 @@
+"""The way from a recipe's YAML to its steps: stages from top to bottom, macros into steps, references into places."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning.document import Document
+from trimtab.pipelines.planning.errors import RENAMED, RecipeError, suggest
+from trimtab.pipelines.planning.files import fingerprint
+from trimtab.pipelines.planning.identity import Identities, source
+from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.references import References
+
+KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages")
+WANDB = ("project", "entity", "group", "tags", "log_models")
+NAME = re.compile(r"^[A-Za-z][\w-]*$")
+
+
+class Planner:
+    """Walks the stages from top to bottom, keeping the steps made so far."""
+
+    def __init__(self, document: Document, overrides: tuple[str, ...]):
+        self.document, self.overrides, self.values = document, overrides, document.values
+        for key in self.values:
+            if key not in KEYS:
+                raise RecipeError(f"unknown key for a recipe{suggest(key, KEYS)}", (key,))
+        self.name: str = self._top("name", str, Path(document.path).stem)
+        if not NAME.match(self.name):
+            raise RecipeError(f"{self.name!r} is not a name: letters, digits, _ and -", ("name",))
+        self.seed: int = self._top("seed", int, 42)
+        self.run = Path(self._top("output_dir", str, "runs")).expanduser() / self.name
+        self.defaults: dict[str, Any] = self._top("defaults", dict, {})
+        self.steps: dict[str, Step] = {}
+        self.references = References(document, self._top("inputs", dict, {}))
+        self.identities = Identities(self.references)
+
+    def plan(self) -> Recipe:
+        """The whole recipe. Raises RecipeError without its file and line: the document knows them."""
+        stages = self._top("stages", dict, {})
+        if not stages:
+            raise RecipeError("a recipe needs at least one stage", ("stages",))
+        for name in stages:
+            self._stage(name)
+        return Recipe(
+            name=self.name,
+            path=self.document.path,
+            overrides=self.overrides,
+            run=self.run,
+            wandb=self._wandb(),
+            steps=tuple(self.steps.values()),
+            document=self.document,
+        )
+
+    def _top(self, key: str, kind: type, default: Any) -> Any:
+        value = self.values.get(key)
+        return default if value is None else schema.coerce(value, kind, (key,))
+
+    def _wandb(self) -> dict[str, Any] | None:
+        if self.values.get("wandb") is False:
+            return None
+        settings = self._top("wandb", dict, {})
+        for key in settings:
+            if key not in WANDB:
+                raise RecipeError(f"unknown key{suggest(key, WANDB)} (known: {', '.join(WANDB)})", ("wandb", key))
+        return settings
+
+    def _stage(self, name: Any) -> None:
+        path = ("stages", name)
+        block = self._block(name)
+        kind = block.get("kind", name)
+        cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
+        known = {"accelerate", "seed", *cls.__dataclass_fields__}
+        self._merge_defaults(block, path, known)
+        options = {key: value for key, value in block.items() if key != "kind"}
+        accelerate = schema.coerce(options.pop("accelerate", "auto"), str, (*path, "accelerate"))
+        seed = schema.coerce(options.pop("seed", self.seed), int, (*path, "seed"))
+        for key in options:  # before a macro meets them
+            if key not in cls.__dataclass_fields__:
+                hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, known)
+                raise RecipeError(f"unknown key for kind {kind!r}{hint}", (*path, key))
+        last = None
+        for step_name, step_kind, step_options in cls.expand(name, kind, options, tuple(self.references.steps)):
+            if step_name in self.references.steps:
+                raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
+            offset = step_options.pop("seed_offset", 0)
+            last = self._step(step_name, name, step_kind, step_options, seed + offset, accelerate)
+        if last is None:
+            raise RecipeError(f"kind {kind!r} has expanded to no step", path)
+        self.references.steps[name] = last  # what `$name` means: the last step of a macro
+
+    def _block(self, name: Any) -> dict[str, Any]:
+        path = ("stages", name)
+        if not isinstance(name, str) or not NAME.match(name):
+            raise RecipeError(f"{name!r} is not a stage name: letters, digits, _ and -", path)
+        if self.values["stages"][name] is None:
+            self.document.set(path, {}, self.document.origins[path])
+        block = self.values["stages"][name]
+        if not isinstance(block, dict):
+            raise RecipeError(f"expected a mapping, got {block!r}", path)
+        return block
+
+    def _merge_defaults(self, block: dict[str, Any], path: tuple[str, str], known: set[str]) -> None:
+        """Puts what `defaults` says under what the stage says, where the kind has such a key."""
+        for key, value in self.defaults.items():
+            if key not in known:
+                continue
+            if isinstance(value, dict) and isinstance(block.setdefault(key, {}), dict):
+                self.document.merge((*path, key), ("defaults", key))
+            elif key not in block:
+                self.document.set((*path, key), value, "defaults", self.document.lines["defaults", key])
+
+    def _step(self, name: str, stage: str, kind: str, options: dict[str, Any], seed: int, accelerate: str) -> Step:
+        path = ("stages", stage)
+        inputs: dict[str, Step] = {}
+        resolved = self.references.resolve(options, path, inputs)
+        identity = {
+            "kind": source(kinds.STAGES, kind),
+            "seed": seed,
+            "options": self.identities.of_options(kinds.find(kinds.STAGES, kind, path), options, path),
+        }
+        mark = fingerprint(identity)
+        folder = self.run / f"{name}-{mark}"
+        step = Step(
+            name=name,
+            stage=stage,
+            kind=kind,
+            options=resolved,
+            seed=seed,
+            accelerate=accelerate,
+            fingerprint=mark,
+            dir=folder,
+            output=folder / "output",
+            inputs=tuple(inputs.values()),
+            identity=identity,
+        )
+        self.steps[name] = self.references.steps[name] = step
+        return step

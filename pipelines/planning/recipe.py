@@ -1,0 +1,106 @@
+"""A recipe (one YAML file) is a plan: a flat tuple of steps, the same in every process that reads it.
+
+    name: tiny                      # runs/tiny; the file's name when left out
+    seed: 42
+    output_dir: runs
+    wandb: {project: trimtab}       # or false
+    inputs: {pairs: my/pairs.jsonl} # names for things from outside, used as $pairs
+    defaults: {train: {...}}        # merged under every stage that has the block; the stage wins
+    stages:
+      sft: {model: {...}, data: ..., train: {...}}
+      helpful: {kind: reward, model: {model_name_or_path: $sft}, ...}
+
+A value `$name` or `$name/folder` stands for the artifact of a stage above, or for an input, and `$name.word` for a
+number in its thresholds.json. A step's fingerprint covers its kind, seed, options (our defaults included), the
+content of the local files it names and the fingerprints of the steps it refers to. Planning imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trimtab.pipelines.planning.document import Document
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.stops import stopped
+
+
+@dataclass(frozen=True)
+class Step:
+    """One launch: what to run, on which inputs, and where the result goes."""
+
+    name: str  # "evaluate-dpo-sample"
+    stage: str  # the key under `stages` that it came from: "evaluate"
+    kind: str  # a file in pipelines/stages: "sample"
+    options: dict[str, Any]  # the block, every $reference already a path
+    seed: int
+    accelerate: str  # a file in accelerate_configs, or "auto"
+    fingerprint: str
+    dir: Path  # runs/<recipe>/<name>-<fingerprint>
+    output: Path  # the artifact; while the step runs, the folder to write it in
+    inputs: tuple[Step, ...] = field(repr=False)  # the steps it refers to
+    identity: dict[str, Any] = field(default_factory=dict, repr=False)  # what the fingerprint is of
+
+    @property
+    def path(self) -> tuple[str, str]:
+        """Where the recipe speaks of it, for error messages."""
+        return ("stages", self.stage)
+
+    @property
+    def done(self) -> bool:
+        """Whether its artifact is published."""
+        return (self.dir / "done.json").exists()
+
+    @property
+    def waiting(self) -> tuple[Step, ...]:
+        """The steps that must be run first."""
+        return tuple(step for step in self.inputs if not step.done)
+
+    @property
+    def stop_reasons(self) -> list[str]:
+        """Why it is not to be made, from the notes in its inputs (see planning/stops.py)."""
+        notes = [stopped(step.output) for step in self.inputs]
+        return [reason for reason in notes if reason]
+
+    def pending(self, path: str | None) -> bool:
+        """Whether `path` lies in the artifact of a step that is not done yet."""
+        return path is not None and any(Path(path).is_relative_to(step.output) for step in self.waiting)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A plan and what it was read from."""
+
+    name: str
+    path: str
+    overrides: tuple[str, ...]
+    run: Path  # runs/<name>
+    wandb: dict[str, Any] | None
+    steps: tuple[Step, ...]
+    document: Document = field(repr=False)
+
+    @classmethod
+    def load(cls, path: str, overrides: Sequence[str] = ()) -> Recipe:
+        """Reads, overrides, expands macros and resolves references. Raises RecipeError; writes nothing."""
+        from trimtab.pipelines.planning.planner import Planner
+
+        document = Document.read(path, overrides)
+        try:
+            return Planner(document, tuple(overrides)).plan()
+        except RecipeError as error:
+            raise document.locate(error) from None
+
+    def select(self, only: str | None = None, start: str | None = None) -> tuple[Step, ...]:
+        """The steps of stage `only`, or those from stage `start` on (a stage or a step name), or all."""
+        names = [step.name for step in self.steps]
+        for word in filter(None, (only, start)):
+            stages = [step.stage for step in self.steps]
+            if word not in names and word not in stages:
+                raise RecipeError(f"{self.path}: no stage {word!r}{suggest(word, dict.fromkeys([*stages, *names]))}")
+        steps = self.steps
+        if start:
+            first = next(i for i, step in enumerate(steps) if start in (step.name, step.stage))
+            steps = steps[first:]
+        return tuple(step for step in steps if only in (None, step.name, step.stage))

@@ -1,0 +1,363 @@
+"""A YAML block becomes an instance of a dataclass: its fields are the keys, their annotations the types.
+
+Unknown keys and wrong types are errors that name the place. A field of type `Reward` takes a reward's block, and what
+stands callable in an `Annotated` turns the value as it was written into the value that is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.pipelines.planning.errors import OWNED, RENAMED, RecipeError, suggest
+from trimtab.pipelines.planning.kinds import REWARDS, find, words
+from trimtab.rewards import Reward
+
+Place = Sequence[str]
+PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
+
+
+@dataclasses.dataclass(frozen=True)
+class KeysOf:
+    """An annotation of a mapping that a macro hands on: it takes the keys of classes of trl, or of a stage."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(f"`{name}`" for name in self.names)
+
+    @property
+    def types(self) -> list[Any]:
+        import trl
+
+        return [getattr(trl, name.removeprefix("trl.")) for name in self.names if name.startswith("trl.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class NamesModel:
+    """An annotation: the string is a model's folder, its name on the Hub, or a reference to a stage that makes one."""
+
+
+ModelName = typing.Annotated[str, NamesModel()]
+
+
+@dataclasses.dataclass(frozen=True)
+class WordOf:
+    """An annotation: the value is the name of a file in `package`, or one that `others` gives."""
+
+    package: str
+    others: Callable[[], Sequence[str]] = tuple
+
+    @property
+    def words(self) -> list[str]:
+        return list(dict.fromkeys([*words(self.package), *self.others()]))
+
+    def __call__(self, value: Any, path: Place) -> Any:
+        if value not in self.words:
+            known = ", ".join(self.words)
+            raise RecipeError(f"expected one of {known}, got {value!r}{suggest(value, self.words)}", path)
+        return value
+
+
+def load_reward(block: Mapping[str, Any], path: Place | str = ()) -> Any:
+    """The reward that a `{kind: word, **options}` block names: an instance of its class, or a function.
+
+    A function with options becomes a partial of it. Raises RecipeError for a block that is not right.
+    """
+    path = (path,) if isinstance(path, str) else path
+    options = check_reward(block, path)
+    target = find(REWARDS, options.pop("kind"), path)
+    if dataclasses.is_dataclass(target):
+        return instance(target, options)
+    if inspect.isclass(target):
+        return target(**options)
+    return functools.partial(target, **options) if options else target
+
+
+def check_reward(block: Any, path: Place) -> dict[str, Any]:
+    """A reward's block with its options checked against the class that its `kind` names.
+
+    A dataclass is also constructed, which is cheap and checks the values.
+    """
+    if not isinstance(block, Mapping) or "kind" not in block:
+        raise RecipeError(f"expected a block with a `kind` (one of {', '.join(words(REWARDS))}), got {block!r}", path)
+    options = {key: value for key, value in block.items() if key != "kind"}
+    target = find(REWARDS, block["kind"], (*path, "kind"))
+    if dataclasses.is_dataclass(target):
+        options = check(target, options, path)
+        build(target, options, path)
+    return {"kind": block["kind"], **options}
+
+
+def check(
+    cls: Any, mapping: Any, path: Place = (), owned: Mapping[str, str] = types.MappingProxyType({})
+) -> dict[str, Any]:
+    """`mapping` with every value coerced to the type of the dataclass's field, recursively. Constructs nothing.
+
+    `owned` names the keys that the pipeline sets itself, with the reason. Raises RecipeError for an unknown, missing,
+    owned or mistyped key.
+    """
+    if not isinstance(mapping, Mapping):
+        raise RecipeError(f"expected a mapping of {cls.__name__}'s keys, got {mapping!r}", path)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    annotations = hints(cls)
+    checked = {}
+    for key, value in mapping.items():
+        place = (*path, str(key))
+        if key in owned and key in fields:
+            raise RecipeError(f"not a key of a recipe: {owned[key]}", place)
+        if key not in fields:
+            hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, fields)
+            raise RecipeError(f"unknown key for {cls.__name__}{hint}", place)
+        checked[key] = coerce(value, annotations[key], place)
+        _check_choices(cls, fields[key], checked[key], place)
+    for name, field in fields.items():
+        if is_required(field) and name not in checked:
+            raise RecipeError("required key is missing", (*path, name))
+    return checked
+
+
+def as_written(cls: Any, mapping: Mapping[str, Any], path: Place) -> Any:
+    """An instance of a macro's class from its block as it is written, with `$references` still in it.
+
+    Required keys, plain types and defaults are those of the class's annotations. Blocks that the macro hands on to
+    steps (data, rewards, models, training arguments) are taken as they are: the steps check them. Raises RecipeError.
+    """
+    annotations = hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):
+        if is_required(field) and not mapping.get(field.name):
+            raise RecipeError("required key is missing", (*path, field.name))
+        if field.name in mapping:
+            values[field.name] = coerce(mapping[field.name], _shape(annotations[field.name]), (*path, field.name))
+    return cls(**values)
+
+
+def documented_values(cls: Any, name: str) -> list[str]:
+    """The words that upstream's own help gives for a key, where its dataclass lists no choices: "'a', 'b' and 'c'"."""
+    text = str(cls.__dataclass_fields__[name].metadata.get("help", ""))
+    listed = re.search(r"(?:Possible|Supported) values are:?(.+?)\.(?: |$)", text)
+    return re.findall(r"'(\w+)'", listed[1]) if listed else []
+
+
+def coerce(value: Any, hint: Any, path: Place) -> Any:
+    """`value` as the annotated type `hint`, or RecipeError. A number written as a string is read as a number."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        for convert in hint.__metadata__:
+            value = convert(value, path) if isinstance(convert, Callable) else value  # type: ignore[arg-type]
+        return coerce(value, typing.get_args(hint)[0], path)
+    if origin in (typing.Union, types.UnionType):
+        return _one_of(value, typing.get_args(hint), hint, path)
+    if hint is Reward:
+        return check_reward(value, path)
+    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
+        return _member(value, hint, path)
+    if dataclasses.is_dataclass(hint):
+        return _checked_block(value, hint, path)
+    if hint in (list, tuple) or origin in (list, tuple, Sequence):
+        return _list(value, hint, path)
+    if hint is dict or origin in (dict, Mapping):
+        return _mapping(value, hint, path)
+    return _scalar(value, hint, path)
+
+
+def build(cls: Any, mapping: Mapping[str, Any], path: Place = (), *, dry: bool = False) -> Any:
+    """An instance of the dataclass `cls`. Raises RecipeError, also for what the class itself refuses.
+
+    With `dry`, training arguments stay a plain namespace of defaults and values: constructing a `TrainingArguments`
+    initialises devices and process groups, which a check must not do.
+    """
+    try:
+        return instance(cls, check(cls, mapping, path), dry=dry)
+    except ValueError as error:  # the class's own check of its values
+        raise RecipeError(str(error), path) from error
+
+
+def instance(cls: Any, checked: Mapping[str, Any], *, dry: bool = False) -> Any:
+    """An instance of `cls` from a mapping that `check` has returned."""
+    annotations = hints(cls)
+    values = {key: _instances(value, annotations[key], dry) for key, value in checked.items()}
+    if dry and is_training_arguments(cls):
+        return types.SimpleNamespace(**{field.name: default(field) for field in dataclasses.fields(cls)} | values)
+    return cls(**values)
+
+
+def hints(cls: Any) -> dict[str, Any]:
+    """The annotations of a dataclass, as types."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def bare(hint: Any) -> Any:
+    """The type of an annotation without `Annotated` and without `| None`."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return bare(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        rest = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+        return bare(rest[0]) if len(rest) == 1 else hint
+    return hint
+
+
+def notes(hint: Any) -> tuple[Any, ...]:
+    """What stands in the `Annotated`s of an annotation, also inside `X | None` and containers."""
+    metadata = getattr(hint, "__metadata__", ())
+    inner = [notes(argument) for argument in typing.get_args(hint) if not isinstance(argument, str | int)]
+    return tuple(metadata) + tuple(note for group in inner for note in group)
+
+
+def is_training_arguments(hint: Any) -> bool:
+    """Whether a type is one of the Trainer's configurations: trl.SFTConfig and its like."""
+    return dataclasses.is_dataclass(hint) and hasattr(hint, "resume_from_checkpoint")
+
+
+def is_required(field: dataclasses.Field) -> bool:
+    """Whether a field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def default(field: dataclasses.Field) -> Any:
+    """The default of a dataclass's field, None when it is required."""
+    if is_required(field):
+        return None
+    return field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+
+
+def _check_choices(cls: Any, field: dataclasses.Field, value: Any, place: Place) -> None:
+    choices = field.metadata.get("choices")
+    if field.name == "loss_type" and not choices:
+        choices = documented_values(cls, field.name)
+    for word in value if isinstance(value, list) else [value]:
+        if choices and word is not None and word not in choices:
+            near = suggest(word, map(str, choices))
+            raise RecipeError(f"expected one of {', '.join(map(str, choices))}, got {word!r}{near}", place)
+
+
+def _shape(hint: Any) -> Any:
+    """The type of a block that is handed on, as far as a macro has to know it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:  # data has short forms, a reward's block is a mapping, and a word stays what it is
+        if dataclasses.is_dataclass(arguments[0]):
+            return Any
+        inner = _shape(arguments[0])
+        return hint if inner is arguments[0] and inner is not dict else inner
+    if dataclasses.is_dataclass(hint):
+        return dict
+    shapes = [_shape(argument) for argument in arguments] if origin in (dict, list) else []
+    if origin in (typing.Union, types.UnionType):
+        return hint if all(_shape(argument) is argument for argument in arguments) else Any
+    changed = any(shape is not argument for shape, argument in zip(shapes, arguments, strict=False))
+    return origin[tuple(shapes)] if changed else hint  # type: ignore[index]
+
+
+def _instances(value: Any, hint: Any, dry: bool) -> Any:
+    hint = bare(hint)
+    if hint is Reward and isinstance(value, Mapping):
+        return load_reward(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return instance(hint, value, dry=dry)
+    if typing.get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _instances(item, typing.get_args(hint)[1], dry) for key, item in value.items()}
+    if typing.get_origin(hint) is list and isinstance(value, list):
+        return [_instances(item, typing.get_args(hint)[0], dry) for item in value]
+    return value
+
+
+def _scalar(value: Any, hint: Any, path: Place) -> Any:
+    if hint in (int, float):
+        number = _number(value, hint)
+        if number is not None:
+            return number
+    elif typing.get_origin(hint) is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+    elif hint is Path:
+        if isinstance(value, str | Path):
+            return Path(value)
+    elif hint in (type(None), None):
+        if value is None:
+            return value
+    elif hint not in (bool, str) or isinstance(value, hint):
+        return value
+    raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
+
+
+def _number(value: Any, kind: type) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    if kind is int:
+        return int(number) if number.is_integer() else None
+    return number
+
+
+def _member(value: Any, hint: Any, path: Place) -> Any:
+    if value in [member.value for member in hint]:
+        return value
+    raise RecipeError(f"expected one of {', '.join(str(m.value) for m in hint)}, got {value!r}", path)
+
+
+def _list(value: Any, hint: Any, path: Place) -> list[Any]:
+    """A list; one value that is no list stands for a list of one, as for trl's own parser (`loss_type: sigmoid`)."""
+    if value is None or isinstance(value, Mapping):
+        raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
+    element = next((argument for argument in typing.get_args(hint) if argument is not ...), Any)
+    values = value if isinstance(value, list | tuple) else [value]
+    return [coerce(item, element, (*path, str(index))) for index, item in enumerate(values)]
+
+
+def _mapping(value: Any, hint: Any, path: Place) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
+    arguments = typing.get_args(hint)
+    element = arguments[1] if len(arguments) == 2 else Any
+    return {key: coerce(item, element, (*path, str(key))) for key, item in value.items()}
+
+
+def _checked_block(value: Any, hint: Any, path: Place) -> dict[str, Any]:
+    checked = check(hint, value, path, OWNED if is_training_arguments(hint) else {})
+    if hint.__module__.startswith("trimtab."):
+        build(hint, checked, path)  # cheap, and its own check of its values names this place
+    return checked
+
+
+def _one_of(value: Any, arguments: tuple, hint: Any, path: Place) -> Any:
+    for exact in arguments:  # `int | str` must leave "1" alone, `float | None` must read "1e-6"
+        if inspect.isclass(exact) and type(value) is exact:
+            return coerce(value, exact, path)
+    blocks = [argument for argument in arguments if dataclasses.is_dataclass(argument)]
+    if len(blocks) == 1 and isinstance(value, Mapping):
+        return coerce(value, blocks[0], path)  # whose own complaint is the one to hear
+    problem = None
+    for argument in sorted(arguments, key=lambda argument: argument is str):
+        try:
+            return coerce(value, argument, path)
+        except RecipeError as error:
+            problem = error if len(error.path) > len(path) or problem is None else problem
+    if problem is not None and (len(problem.path) > len(path) or "one of" in problem.message):
+        raise problem
+    raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
+
+
+def _describe(hint: Any) -> str:
+    hint = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(argument) for argument in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if hint is list or origin is list:
+        return f"a list of {_describe(arguments[0])}" if arguments else "a list"
+    if hint is dict or origin is dict:
+        return "a mapping"
+    return PLAIN.get(hint) or getattr(hint, "__name__", str(hint))

@@ -1,0 +1,62 @@
+"""The plan as text: a line for each step with its command and, on request, each of its keys with its origin."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning.commands import command
+from trimtab.pipelines.planning.errors import OWNED
+from trimtab.pipelines.planning.recipe import Recipe, Step
+
+HEADINGS = ("step", "kind", "fingerprint", "state")
+
+
+def table(
+    recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), auto: str | None = None, *, verbose: bool = False
+) -> str:
+    """Step, kind, fingerprint, done or pending, and the command; with `verbose` every key and its origin."""
+    rows = [(step.name, step.kind, step.fingerprint, "done" if step.done else "pending") for step in steps]
+    widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
+    line = "  ".join(f"{{:{width}}}" for width in widths)
+    lines = [line.format(*HEADINGS) + "  command"]
+    for step, row in zip(steps, rows, strict=True):
+        typed = "" if step.done else shlex.join(command(recipe, step, extra, auto))
+        lines.append(f"{line.format(*row)}  {typed}")
+        if verbose:
+            lines += [f"    {key} = {value!r}  ({origin})" for key, value, origin in resolved(recipe, step)]
+    done = sum(step.done for step in steps)
+    return "\n".join([*lines, f"{len(steps)} steps, {done} done, {len(steps) - done} pending, in {recipe.run}"])
+
+
+def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:
+    """(key, value, origin) of every option of a step; origin is the default's class, a line, or an override."""
+    cls = kinds.find(kinds.STAGES, step.kind, step.path)
+    rows: list[tuple[str, Any, str]] = []
+
+    def walk(value: Any, hint: Any, path: tuple[str, ...]) -> None:
+        hint = schema.bare(hint)
+        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+            walk_fields(value, hint, path)
+        elif isinstance(value, dict) and value:
+            for key, item in value.items():
+                walk(item, None, (*path, str(key)))
+        else:
+            prefixes = ((*step.path, *path[:end]) for end in range(len(path), 0, -1))  # `data: hub/name` has no inside
+            origin = next((recipe.document.origins[p] for p in prefixes if p in recipe.document.origins), None)
+            rows.append((".".join(path), value, origin or f"stage {step.stage!r}"))
+
+    def walk_fields(value: dict[str, Any], hint: Any, path: tuple[str, ...]) -> None:
+        types = schema.hints(hint)
+        for field in dataclasses.fields(hint):
+            place = (*path, field.name)
+            if field.name in value:
+                walk(value[field.name], types[field.name], place)
+            elif field.init and field.name not in OWNED:
+                rows.append((".".join(place), schema.default(field), f"default of {hint.__name__}"))
+
+    walk(schema.check(cls, step.options, step.path), cls, ())
+    return rows

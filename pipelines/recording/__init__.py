@@ -1,0 +1,1 @@
+"""What a step leaves behind: its artifact and its metrics."""

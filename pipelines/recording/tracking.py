@@ -1,0 +1,200 @@
+"""Metrics of the running step: a JSONL file that is always there, and wandb beside it.
+
+The file is the record of truth: `metrics.jsonl` in the step's directory, one line per call, flushed. wandb gets the
+same numbers as one run per step (id from the fingerprint, so a resumed step continues its run), grouped by recipe,
+job type = kind, with its inputs and its artifact by reference. It is offline unless a key or WANDB_MODE says
+otherwise. Nothing that wandb does or fails to do reaches the step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import netrc
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.pipelines.planning.files import write_atomically
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Recipe, Step
+
+logger = logging.getLogger(__name__)
+SECRET = re.compile(r"(^|_)(token|key|secret|password)$", re.IGNORECASE)
+_current: _Tracker | None = None
+
+
+def start(step: Step, recipe: Recipe, main: bool) -> None:
+    """Opens the step's record; on ranks other than the main one everything below does nothing."""
+    global _current
+    _current = _Tracker(step, recipe) if main else None
+
+
+def log(metrics: Mapping[str, Any], at: int | None = None) -> None:
+    """Records numbers, at a trainer's step or (None) at the current end."""
+    if _current is not None:
+        _current.log(metrics, at)
+
+
+def table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends rows to a table of samples (in wandb only: the artifact holds all of them)."""
+    if _current is not None:
+        _current.table(name, rows)
+
+
+def resume(at: int) -> None:
+    """Forgets what was logged after step `at`: the steps that follow are run again."""
+    if _current is not None:
+        _current.rewind(at)
+
+
+def finish(record: Mapping[str, Any] | None = None) -> None:
+    """Closes the record with the step's done.json, or without (the step failed, or another continues in its place)."""
+    global _current
+    if _current is not None:
+        _current.finish(record)
+    _current = None
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line that was cut by a crash is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def redact(value: Any) -> Any:
+    """The value without what looks like a secret: keys by their names, user names and passwords in URLs."""
+    if isinstance(value, Mapping):
+        return {key: "(redacted)" if _secret(key) else redact(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item) for item in value]
+    return re.sub(r"(\w+://)[^/@\s]+@", r"\1(redacted)@", value) if isinstance(value, str) else value
+
+
+def _secret(key: Any) -> bool:
+    words = ("eos_token", "pad_token", "bos_token", "unk_token")  # of a vocabulary
+    return bool(SECRET.search(str(key))) and key not in words
+
+
+class _Tracker:
+    def __init__(self, step: Step, recipe: Recipe):
+        self.step, self.recipe = step, recipe
+        self.path = step.dir / "metrics.jsonl"
+        self.file = self.path.open("a")
+        self.tables: dict[str, Any] = {}
+        self.run: Any = None
+        if recipe.wandb is not None:
+            self._guarded(self._init)
+
+    def log(self, metrics: Mapping[str, Any], at: int | None) -> None:
+        numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float | str)}
+        row = {"time": round(time.time(), 3), **({"step": at} if at is not None else {}), **numbers}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        # wandb's own counter cannot go back on resume: the trainer's step is a metric, and the x-axis
+        self._mirror(lambda: self.run.log(numbers | ({"train/global_step": at} if at is not None else {})))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        def append() -> None:
+            import wandb
+
+            if name not in self.tables:
+                self.tables[name] = wandb.Table(columns=list(rows[0]), log_mode="INCREMENTAL")
+            for row in rows:
+                self.tables[name].add_data(*row.values())
+            self.run.log({name: self.tables[name]})
+
+        if rows:
+            self._mirror(append)
+
+    def rewind(self, at: int) -> None:
+        kept = [row for row in read(self.path) if row.get("step", 0) <= at]
+        self.file.close()
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.file = self.path.open("a")
+
+    def finish(self, record: Mapping[str, Any] | None) -> None:
+        def close() -> None:
+            if record is not None:
+                self.run.summary.update({**record["metrics"], "seconds": record["seconds"]})
+                self.run.log_artifact(self._artifact(record), aliases=["latest", self.step.fingerprint])
+            self.run.finish(exit_code=0 if record is not None else 1)
+
+        self.file.close()
+        self._mirror(close)
+
+    def _mirror(self, action: Callable[[], Any]) -> None:
+        if self.run is not None:
+            self._guarded(action)
+
+    def _guarded(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever wandb does, the step goes on; told once, since the run is dropped
+            self.run = None
+            logger.warning("wandb is off for %s: %s: %s", self.step.name, type(error).__name__, error)
+
+    def _init(self) -> None:
+        import wandb
+
+        settings = self.recipe.wandb
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        run = self.run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or settings.get("project", "trimtab"),
+            entity=settings.get("entity"),
+            group=os.environ.get("WANDB_RUN_GROUP") or settings.get("group", self.recipe.name),
+            tags=settings.get("tags"),
+            job_type=self.step.kind,
+            name=self.step.name,
+            id=f"{self.step.name}-{self.step.fingerprint}",
+            resume="allow",
+            mode=mode,
+            dir=str(self.step.dir),
+            config={
+                "recipe": self.recipe.name,
+                "fingerprint": self.step.fingerprint,
+                "inputs": {step.name: step.fingerprint for step in self.step.inputs},
+                "options": redact(self.step.options),
+            },
+            settings=wandb.Settings(silent=True, console="off", init_timeout=60),
+        )
+        run.define_metric("train/*", step_metric="train/global_step")
+        run.define_metric("eval/*", step_metric="train/global_step")
+        if mode == "online":  # the server resolves names; offline runs keep the lineage in their config
+            for source in self.step.inputs:
+                run.use_artifact(f"{self.recipe.name}-{source.name}:{source.fingerprint}")
+
+    def _artifact(self, record: Mapping[str, Any]) -> Any:
+        import wandb
+
+        names = set(record["files"])
+        kind = "report"
+        if "config.json" in names:
+            kind = "model"
+        elif any(name.endswith(".parquet") for name in names):
+            kind = "dataset"
+        artifact = wandb.Artifact(
+            f"{self.recipe.name}-{self.step.name}",
+            type=kind,
+            metadata={"fingerprint": self.step.fingerprint, "inputs": record["inputs"], "metrics": record["metrics"]},
+        )
+        artifact.add_reference((self.step.dir / "output").resolve().as_uri(), checksum=False)
+        return artifact
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = re.sub(r"^\w+://|[:/].*$", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

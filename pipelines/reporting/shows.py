@@ -1,0 +1,31 @@
+"""What the report shows of a kind of stage, as the class of the stage says it: `shows: ClassVar = Shows(...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+LOSS = ("train/loss", "eval/loss")
+
+
+@dataclass(frozen=True)
+class Shows:
+    """Curves and numbers of a step, and the section of the page that its artifact fills.
+
+    `panels` maps the title of a learning curve to the metrics (or patterns) in it, and `results` are those that the
+    table of steps shows. With `by_round` the curves are those of the steps of a loop, one point each, instead of one
+    step's. `section` says what the artifact is: an `evaluation` (evaluation.json as `compare` leaves it), a
+    `reward model` with its accuracy, or a dataset of `completions`.
+    """
+
+    panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    results: Sequence[str] = ()
+    by_round: bool = False
+    section: Literal["evaluation", "reward model", "completions", None] = None
+
+
+PREFERENCE = Shows(
+    {"Loss": LOSS, "Reward margin": ("*/rewards/margins",), "Pairs ranked right": ("*/rewards/accuracies",)},
+    ("eval/rewards/accuracies", "eval/loss", "train/loss"),
+)

@@ -1,0 +1,70 @@
+"""This process in its launch: its rank, its words, the environment that it wants, and how it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+
+from trimtab.pipelines.planning.recipe import Step
+
+MAIN = int(os.environ.get("RANK", "0")) == 0
+LAUNCHED = "TRIMTAB_LOCK" in os.environ  # by running/launch.py, which holds the lock and prints the headings
+DEFAULTS = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "WANDB_SILENT": "true",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads of two processes on the same cores slow each other 10-fold
+}
+
+
+def prepare() -> None:
+    """Sets sane process-wide defaults that a user's environment overrides."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # of the library's own use of its own older names, which no user can change
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
+    warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+
+
+def die_with_parent() -> None:
+    """Asks Linux to end this process when its parent dies, even by SIGKILL: no orphan goes on training."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def leave_process_group() -> None:
+    """Leaves the process group, which a trainer's own end() would do too early for the steps after it."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def say(text: str) -> None:
+    """Prints on the main rank."""
+    if MAIN:
+        print(text, flush=True)
+
+
+def fail(message: str) -> int:
+    """Prints the error on the main rank and returns the exit code of a mistake of the user's, 2."""
+    if MAIN:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    return 2
+
+
+def show(steps: Sequence[Step]) -> None:
+    """Prints what a person came for: the tables and the reports among the artifacts."""
+    for step in steps:
+        if (step.output / "summary.txt").exists():
+            say("\n" + (step.output / "summary.txt").read_text())
+        if (step.output / "report.html").exists():
+            say(f"report: {step.output / 'report.html'}")

@@ -1,0 +1,183 @@
+"""Launches: one `accelerate launch` for each pending step, each in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trimtab.pipelines.planning import commands, preflight
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.table import table
+from trimtab.pipelines.running import environment, locking, slurm
+
+GRACE = 20.0  # seconds between asking the workers to stop and killing them
+
+
+def run(
+    path: str,
+    overrides: Sequence[str] = (),
+    *,
+    only: str | None = None,
+    start: str | None = None,
+    extra: Sequence[str] = (),
+    sbatch: Sequence[str] | None = None,
+) -> int:
+    """Launches the pending steps; with `sbatch`, options of that command, as one Slurm job.
+
+    Returns 0 when every chosen step is done or queued, 2 for a mistake in the recipe or a run directory in use, else
+    the failed launch's exit code.
+    """
+    environment.prepare()
+    try:
+        recipe, steps = _checked(path, overrides, only, start)
+        preflight.require_inputs(steps)
+        launches = _launches(recipe, steps, extra, sbatch)
+    except RecipeError as error:
+        return environment.fail(str(error))
+    if sbatch is not None:
+        return _queue(recipe, launches, sbatch)
+    try:
+        with locking.lock(recipe.run, shlex.join(sys.argv)) if launches else contextlib.nullcontext():
+            return _launch_all(recipe, steps, launches)
+    except locking.Locked as error:
+        return environment.fail(str(error))
+
+
+def plan(
+    path: str,
+    overrides: Sequence[str] = (),
+    *,
+    only: str | None = None,
+    start: str | None = None,
+    extra: Sequence[str] = (),
+    sbatch: Sequence[str] | None = None,
+    verbose: bool = False,
+) -> int:
+    """Checks the recipe and prints what would run. Returns 2 for a mistake in it."""
+    environment.prepare()
+    try:
+        recipe, steps = _checked(path, overrides, only, start)
+        auto = None if sbatch is None else slurm.CONFIG
+        print(table(recipe, steps, extra, auto, verbose=verbose))
+        if sbatch is not None:
+            print("\n" + slurm.script(recipe, _launches(recipe, steps, extra, sbatch), sbatch, Path.cwd()))
+    except RecipeError as error:
+        return environment.fail(str(error))
+    return 0
+
+
+def check_rewards(
+    path: str, overrides: Sequence[str] = (), *, only: str | None = None, start: str | None = None
+) -> int:
+    """Loads and tries every reward, and prints what it finds. Returns 1 when one of them cannot be used."""
+    environment.prepare()
+    try:
+        _, steps = _checked(path, overrides, only, start)
+    except RecipeError as error:
+        return environment.fail(str(error))
+    from trimtab.pipelines.scoring import reward_check
+
+    passed = True
+    for ok, lines in reward_check.check(steps):
+        print(lines, flush=True)
+        passed = passed and ok
+    return 0 if passed else 1
+
+
+def _checked(
+    path: str, overrides: Sequence[str], only: str | None, start: str | None
+) -> tuple[Recipe, tuple[Step, ...]]:
+    recipe = Recipe.load(path, overrides)
+    steps = recipe.select(only, start)
+    preflight.check(recipe, steps)
+    return recipe, steps
+
+
+def _launches(
+    recipe: Recipe, steps: Sequence[Step], extra: Sequence[str], sbatch: Sequence[str] | None
+) -> dict[str, list[str]]:
+    """The launch of every pending step, by its name."""
+    auto = None if sbatch is None else slurm.CONFIG
+    return {step.name: commands.command(recipe, step, extra, auto) for step in steps if not step.done}
+
+
+def _queue(recipe: Recipe, launches: dict[str, list[str]], sbatch: Sequence[str]) -> int:
+    """Submits one job for all pending steps; 1 where there is no Slurm, or it refuses."""
+    if not launches:
+        print("every step is done")
+        return 0
+    path = recipe.run / "slurm.sh"
+    try:
+        job = slurm.submit(slurm.script(recipe, launches, sbatch, Path.cwd()), path)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"error: sbatch {path}: {getattr(error, 'stderr', None) or error}", file=sys.stderr)
+        return 1
+    print(f"job {job}: {len(launches)} steps, {path}; its output will be in {recipe.run}/slurm-{job}.log")
+    return 0
+
+
+def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[str]]) -> int:
+    """Launches the pending steps in order and stops at the first one that fails."""
+    for position, step in enumerate(steps):
+        print(f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}")
+        if step.name not in launches:
+            print(f"    done: {step.output}")
+            continue
+        print(f"    {shlex.join(launches[step.name])}", flush=True)
+        code = launch(launches[step.name], recipe)
+        if code != 0 or not step.done:
+            reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+            left = len(steps) - position - 1
+            message = f"{step.name} failed ({reason}); {left} steps after it were not started"
+            print(f"error: {message}. The same command continues here", file=sys.stderr)
+            return code if code > 0 else 1
+    environment.show(steps)
+    return 0
+
+
+def launch(command: list[str], recipe: Recipe) -> int:
+    """Runs one launch in a process group of its own, hands SIGINT and SIGTERM on, and leaves nothing running."""
+    variables = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve())}
+    typed = shlex.join(command)
+    if "/cpu.yaml" in typed and "--num_processes" not in typed:
+        # accelerate would choose so too, with a warning at each launch
+        variables.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
+    received: list[int] = []
+    child = subprocess.Popen(words, env=variables, start_new_session=True, preexec_fn=environment.die_with_parent)
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL if len(received) > 1 else number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = _wait(child, received)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # workers that outlived their launcher
+            os.killpg(child.pid, signal.SIGKILL)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 128 + received[0] if received else code
+
+
+def _wait(child: subprocess.Popen, received: list[int]) -> int:
+    """Waits for the child; once a signal was handed on, for GRACE seconds, then kills its process group."""
+    deadline = GRACE
+    while True:
+        try:
+            return child.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            if received:
+                deadline -= 0.5
+            if deadline <= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)

@@ -1,0 +1,211 @@
+"""The runner: one step in this process group, or all pending ones, from an empty folder to done.json."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from trimtab.pipelines.planning import kinds, preflight, schema
+from trimtab.pipelines.planning.errors import Interrupted, RecipeError
+from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.stops import stop
+from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.pipelines.running import environment, locking
+from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
+from trimtab.rewards import RewardFailure
+
+STOPPED = 128 + signal.SIGTERM
+SHOWN = 6  # metrics in the line that a step ends with
+DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from")
+
+
+def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> int:
+    """Runs the pending steps of a recipe (of stage `only`) in this process group; every rank calls it.
+
+    Returns 0 when every step is done, 1 when a reward failed, 2 for a mistake in the recipe or a run directory in use,
+    and 143 after SIGTERM, with a checkpoint to go on from.
+    """
+    environment.prepare()
+    if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
+        environment.die_with_parent()
+    try:
+        recipe = Recipe.load(path, overrides)
+        steps = recipe.select(only=only)
+        pending = [step for step in steps if not step.done]
+        preflight.require_inputs(pending)
+        preflight.check(recipe, pending)
+    except RecipeError as error:
+        return fail(str(error))
+    with contextlib.ExitStack() as stack:
+        if MAIN and pending and not LAUNCHED:
+            try:
+                stack.enter_context(locking.lock(recipe.run, shlex.join(sys.argv)))
+            except locking.Locked as error:
+                return fail(str(error))
+        try:
+            _run_all(recipe, steps, pending)
+        except RecipeError as error:
+            return fail(str(recipe.document.locate(error)))
+        except Interrupted as error:
+            say(f"    {error}. The same command continues here")
+            return STOPPED
+        except RewardFailure as error:  # on whichever rank
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 1
+        finally:
+            if pending:
+                environment.leave_process_group()
+    if not LAUNCHED:
+        show(steps)
+    return 0
+
+
+def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> None:
+    unseen = {step.name for step in pending if step.waiting}  # whose inputs could not be looked at yet
+    if len(pending) > 1 and _is_sharded():
+        say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
+    for step in steps:
+        if not LAUNCHED:
+            say(f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}")
+        if step.done:
+            say(f"    done: {step.output}")
+        else:
+            run(recipe, step, check=step.name in unseen, timeout=max(map(_patience, pending)))
+
+
+def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
+    """One step: artifact folder, tracking, the stage itself, publication. Called by every rank.
+
+    `check` looks at the inputs first: those that the steps before have made since the preflight. `timeout` is how long
+    ranks wait for each other.
+    """
+    from accelerate.utils import release_memory
+
+    distributed = _join_process_group(timeout)
+    main = distributed.is_main_process
+    started = time.time()
+    if main:
+        step.dir.mkdir(parents=True, exist_ok=True)
+        artifacts.link(step.dir, step.name)
+        artifacts.fresh(step.dir)
+    distributed.wait_for_everyone()
+    tracking.start(step, recipe, main)
+    record = None
+    try:
+        metrics = _make(dataclasses.replace(step, output=step.dir / "output.partial"), check=check, main=main)
+        distributed.wait_for_everyone()
+        if main:
+            record = artifacts.publish(step.dir, _record(recipe, step, metrics, distributed, time.time() - started))
+    finally:
+        tracking.finish(record)
+    distributed.wait_for_everyone()
+    release_memory()
+    if record:
+        say(_summary(step, record))
+
+
+def build(step: Step) -> Any:
+    """The step's stage as it is run, with training arguments that are constructed. Raises RecipeError."""
+    cls = kinds.find(kinds.STAGES, step.kind, step.path)
+    checked = schema.check(cls, step.options, step.path)
+    trained = [key for key, hint in schema.hints(cls).items() if schema.is_training_arguments(schema.bare(hint))]
+    for key in trained:
+        from trimtab.pipelines.training.arguments import arguments
+
+        checked[key] = arguments(checked.get(key, {}), step)
+    try:
+        return schema.instance(cls, checked)
+    except ValueError as error:  # trl's own check of settings that have to fit each other
+        raise RecipeError(str(error), (*step.path, *trained[:1])) from error
+
+
+def _join_process_group(timeout: timedelta) -> Any:
+    """The one state of the process group, with what the libraries have to be told before it is made."""
+    import torch
+    import transformers
+    from accelerate import PartialState
+    from trimtab.pipelines.trainers.seams.engines import prepare_cpu_engines, sharding
+
+    transformers.utils.logging.disable_progress_bar()  # of loading and saving weights; the trainer's stays
+    on_cpu = not torch.accelerator.is_available()
+    if on_cpu:
+        from trimtab.pipelines.trainers.seams.trl import lean_head_on_cpu
+
+        lean_head_on_cpu()
+    prepare_cpu_engines()
+    # without `cpu` the ranks of a machine without GPUs would not know each other
+    return PartialState(cpu=on_cpu and not sharding(), timeout=timeout)
+
+
+def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:
+    """The artifact, in `step.output`: the stage's, or only a note where a loop was stopped before."""
+    stage = build(step)
+    reasons = step.stop_reasons
+    if reasons and not stage.takes_stopped:
+        say(f"    not made: {reasons[0]}")
+        if main:
+            stop(step.output, reasons[0])
+        return {"stopped": 1}
+    if check:
+        stage.check(step)
+    return stage.run(step)
+
+
+def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any, seconds: float) -> dict[str, Any]:
+    """What done.json says, but for files and versions, which the publication adds."""
+    return {
+        "recipe": recipe.name,
+        "step": step.name,
+        "stage": step.stage,
+        "kind": step.kind,
+        "fingerprint": step.fingerprint,
+        "seed": step.seed,
+        "options": tracking.redact(step.options),
+        "inputs": {source.name: source.fingerprint for source in step.inputs},
+        "metrics": metrics,
+        "world_size": distributed.num_processes,
+        "distributed": str(distributed.distributed_type).rpartition(".")[2],
+        "device": _device_name(distributed.device),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _summary(step: Step, record: dict[str, Any]) -> str:
+    numbers = [(key, value) for key, value in record["metrics"].items() if not DULL.search(key)]
+    numbers.sort(key=lambda item: not item[0].startswith("eval/"))
+    line = ", ".join(f"{key} {value:.4g}" for key, value in numbers[:SHOWN])
+    return f"    {record['seconds']:.1f} s, {step.output}" + (f"\n    {line}" if line else "")
+
+
+def _is_sharded() -> bool:
+    from trimtab.pipelines.trainers.seams.engines import (
+        sharding,  # imports torch, which a finished recipe does not need
+    )
+
+    return sharding() is not None
+
+
+def _patience(step: Step) -> timedelta:
+    """How long ranks wait for each other: as `train.ddp_timeout` says, or a day where they sample or score.
+
+    There, one rank may have much more to do than another, and a collective that waits for it is no error.
+    """
+    if "train" not in step.options:
+        return timedelta(days=1)
+    return timedelta(seconds=step.options["train"].get("ddp_timeout", 1800))
+
+
+def _device_name(device: Any) -> str:
+    """What the step ran on: "cpu", or the accelerator's name."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

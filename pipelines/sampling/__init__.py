@@ -1,0 +1,1 @@
+"""Completions of prompts and their log-probabilities."""

@@ -1,0 +1,50 @@
+"""Sampling in shards: data-parallel, resumable and independent of the number of ranks.
+
+A step cuts its work into a fixed list of parts. Each part is computed by one rank and kept in `parts/` of the step's
+directory until the step is done, so a run that was stopped continues with the parts that are missing, also on
+another number of ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+
+def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[str, Any]]], *, group: int = 1) -> None:
+    """Calls `make(part)` for every part below `count` that is not on disk; rank r takes parts r, r + ranks, ...
+
+    Where a part keeps `group` ranks busy, the first of each group does it and the others wait.
+    """
+    distributed = PartialState()
+    first, rest = divmod(distributed.process_index, group)
+    mine = range(first, count if rest == 0 else 0, distributed.num_processes // group)
+    missing = [part for part in mine if not _path(step, name, part).exists()]
+    label = f"{step.name} {name}"
+    for part in tqdm(missing, desc=label, disable=not distributed.is_main_process, leave=False, mininterval=1):
+        path = _path(step, name, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        pq.write_table(pa.Table.from_pylist(make(part)), temporary)
+        os.replace(temporary, path)
+    distributed.wait_for_everyone()
+
+
+def collect(step: Step, name: str, count: int) -> pa.Table:
+    """The rows of all parts, in their order."""
+    tables = [pq.read_table(_path(step, name, part)) for part in range(count)]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _path(step: Step, name: str, part: int) -> Path:
+    return step.dir / "parts" / f"{name}-{part:06}.parquet"

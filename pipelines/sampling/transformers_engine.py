@@ -1,0 +1,143 @@
+"""Sampling from a policy, and the log-probabilities of what was sampled, with transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import trl
+from accelerate import PartialState
+from trimtab.pipelines.trainers.seams.engines import whole_models
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Sampling from the policy itself, so that its log-probabilities are those of the sampler. transformers would
+# otherwise keep the 50 likeliest tokens only.
+DEFAULTS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 256}
+LOGITS = 1 << 27  # numbers in one block of logits: 512 MiB in float32
+
+
+def load_tokenizer(model: trl.ModelConfig) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer, padding on the left."""
+    from transformers import AutoTokenizer
+
+    name, revision = model.model_name_or_path, model.model_revision
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load(model: trl.ModelConfig) -> PreTrainedModel:
+    """The policy in evaluation mode on this rank's device."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = model.dtype if model.dtype in ("auto", None) else getattr(torch, model.dtype)
+    with whole_models():
+        policy = AutoModelForCausalLM.from_pretrained(
+            model.model_name_or_path,
+            revision=model.model_revision,
+            dtype=dtype,
+            attn_implementation=model.attn_implementation,
+        )
+    return policy.to(PartialState().device).eval()
+
+
+def settings(model: trl.ModelConfig, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> GenerationConfig:
+    """The generation config: the model's stop tokens, our defaults, then the recipe's `generate` block."""
+    from transformers import AutoConfig, GenerationConfig
+
+    name, revision = model.model_name_or_path, model.model_revision
+    try:
+        own = GenerationConfig.from_pretrained(name, revision=revision)
+    except OSError:  # it has no file of them
+        own = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, revision=revision))
+    stops = own.eos_token_id
+    stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
+    return GenerationConfig(
+        **DEFAULTS | options,
+        eos_token_id=sorted(stop for stop in stops if stop is not None),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+    """Token ids of a prompt, a string or a list of messages, as trl's trainers make them."""
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+
+@torch.no_grad()
+def generate(policy: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
+    """One completion per prompt, as token ids up to and including the first stop token.
+
+    A prompt stands as often as completions of it are wanted.
+    """
+    ids, mask = _pad(prompts, config.pad_token_id, policy.device, left=True)
+    out = policy.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    stops, completions = set(config.eos_token_id), []
+    for row in out[:, ids.shape[1] :].tolist():
+        end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
+        completions.append(row[:end])
+    return completions
+
+
+@torch.no_grad()
+def logprobs(
+    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """log pi(token | prompt, tokens before) of every completion token, in nats, at temperature 1.
+
+    One forward pass per block of rows whose logits fit in a fixed amount of memory, sorted by length.
+    """
+    lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    found: list[list[float]] = [[] for _ in lengths]
+    start = 0
+    while start < len(order):
+        longest = max(len(completions[i]) for i in order[start : start + 256]) + 1
+        rows = max(1, min(256, LOGITS // (longest * policy.config.get_text_config().vocab_size)))
+        block = order[start : start + rows]
+        start += rows
+        before, before_mask = _pad([prompts[i] for i in block], 0, policy.device, left=True)
+        after, after_mask = _pad([completions[i] for i in block], 0, policy.device, left=False)
+        mask = torch.cat([before_mask, after_mask], dim=1)
+        logits = policy(
+            input_ids=torch.cat([before, after], dim=1),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            logits_to_keep=after.shape[1] + 1,
+        ).logits[:, :-1]
+        chosen = logits.float().log_softmax(-1).gather(-1, after.unsqueeze(-1)).squeeze(-1).tolist()
+        for row, i in enumerate(block):
+            found[i] = chosen[row][: len(completions[i])]
+    return found
+
+
+def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:
+    """log pi(completion) - log `policy`(completion) of every row of a `sample` dataset, in nats; pi sampled it.
+
+    Each rank does its share, and all get everything.
+    """
+    from accelerate.utils import gather_object
+
+    distributed = PartialState()
+    mine = list(range(distributed.process_index, len(rows), distributed.num_processes))
+    share = rows.select(mine)
+    others = logprobs(policy, share["prompt_ids"], share["completion_ids"])
+    own = [(i, sum(ours) - sum(theirs)) for i, ours, theirs in zip(mine, share["logprobs"], others, strict=True)]
+    return [ratio for _, ratio in sorted(gather_object(own))]
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, device: Any, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), value, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, where] = torch.tensor(row, dtype=torch.long)
+        mask[index, where] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,1 @@
+"""Rewards asked about completions: in a recipe, tried out, and over HTTP."""

@@ -1,0 +1,197 @@
+"""Completions scored by one reward, row by row on disk: what was scored is never scored again.
+
+Scores stand in `runs/<recipe>/scored/<reward>-<key>/`, the key being that of completions and reward, so they
+outlive the step that asked for them: a step with one more reward, or with another policy for failures, finds them.
+Work is cut into batches of all rows, whatever is missing of a batch is one call of the reward, and rank r takes every
+`ranks`-th batch. Failures are written down too, and tried again by the next launch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab import rewards
+from trimtab.pipelines.planning import reward_blocks
+from trimtab.pipelines.planning.files import fingerprint
+from trimtab.rewards import Outcome, Reward, RewardFailure
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trimtab.pipelines.planning.recipe import Step
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Scores:
+    """What a reward said: `outcomes` per row, `extra` columns and `metrics` that it logged by itself."""
+
+    outcomes: list[Outcome]
+    extra: dict[str, dict[int, float]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    def settled(self, policy: str, groups: Sequence[int] | None) -> list[float | None]:
+        """The scores with null for what abstained or failed; with `skip_group`, for the whole prompt of a failure."""
+        failed = {at for at, outcome in enumerate(self.outcomes) if isinstance(outcome, RewardFailure)}
+        if policy == "skip_group":
+            skipped = {groups[at] for at in failed}
+            failed = {at for at, group in enumerate(groups) if group in skipped}
+        return [None if at in failed else outcome for at, outcome in enumerate(self.outcomes)]
+
+    def summary(self, name: str, settled: Sequence[float | None]) -> dict[str, float]:
+        """Shares of each outcome, and the distribution of the scores, as metrics."""
+        count = len(settled)
+        given = [score for score in settled if score is not None]
+        failed = sum(isinstance(outcome, RewardFailure) for outcome in self.outcomes)
+        abstained = sum(outcome is None for outcome in self.outcomes)
+        found = {"scored": len(given) / count, "abstained": abstained / count, "failed": failed / count}
+        if skipped := count - len(given) - failed - abstained:
+            found["skipped"] = skipped / count
+        if given:
+            found |= {"mean": statistics.fmean(given), "std": statistics.pstdev(given)}
+        for column, values in self.extra.items():
+            found[f"{column}/mean"] = statistics.fmean(values.values())
+        found |= {metric: statistics.fmean(values) for metric, values in self.metrics.items()}
+        return {f"rewards/{name}/{key}": value for key, value in found.items()}
+
+
+def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int) -> Scores:
+    """All rows' outcomes. Every rank calls it. Raises RewardFailure where the block's `on_failure` says stop, or when
+    more than its `max_failures` have failed; what was scored by then is kept."""
+    from accelerate import PartialState
+    from tqdm.auto import tqdm
+
+    distributed = PartialState()
+    journal = Journal(_folder(step, name), name, distributed.process_index)
+    known = {at for at, outcome in journal.read(len(rows)).items() if not isinstance(outcome, RewardFailure)}
+    batches = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
+    missing = [[at for at in batch if at not in known] for batch in batches]
+    mine = [batch for batch in missing if batch][distributed.process_index :: distributed.num_processes]
+    distributed.wait_for_everyone()  # until everyone has read, nobody writes
+    block = step.options["rewards"][name]
+    stop = block.get("on_failure", "stop") == "stop"
+    allowed = 0 if stop else max(1, int(block.get("max_failures", reward_blocks.MAX_FAILURES) * len(rows)))
+    failed = 0
+    bar = tqdm(desc=f"{step.name} {name}", total=sum(map(len, mine)), leave=False, mininterval=1,
+               disable=not distributed.is_main_process)  # fmt: skip
+    with bar, journal:
+        for batch in mine:
+            found = journal.record(batch, *ask(reward, name, rows.select(batch), batch))
+            failures = [outcome for outcome in found if isinstance(outcome, RewardFailure)]
+            failed += len(failures)
+            bar.update(len(batch))
+            if failed > allowed:
+                scored = len(journal.read(len(rows), failures=False))
+                raise _stopped(failures[0], failed, scored, len(rows), limited=not stop)
+            for failure in failures[:3]:
+                logger.warning("%s", failure)
+    distributed.wait_for_everyone()
+    return journal.collect(len(rows))
+
+
+def ask(reward: Reward, name: str, rows: Dataset, indices: Sequence[int]) -> tuple[list[Outcome], dict, dict]:
+    """One call of a reward with TRL's keywords: the outcomes, and the extra columns and metrics that it logs."""
+    from transformers import TrainerState
+
+    columns = {key: rows[key] for key in rows.column_names if key not in ("prompt", "completion", "scores")}
+    extra: dict[str, list] = {}
+    metrics: dict[str, float] = {}
+    found = rewards.outcomes(
+        reward,
+        rows["prompt"][:],
+        rows["completion"][:],
+        name=name,
+        indices=indices,
+        **{key: values[:] for key, values in columns.items()},
+        trainer_state=TrainerState(),
+        log_extra=lambda column, values: extra.__setitem__(column, list(values)),
+        log_metric=metrics.__setitem__,
+    )
+    return found, extra, metrics
+
+
+class Journal:
+    """Outcomes as JSON lines, one file per rank, appended and flushed batch by batch."""
+
+    def __init__(self, folder: Path, name: str, rank: int):
+        self.folder, self.name, self.path = folder, name, folder / f"rank-{rank}.jsonl"
+
+    def __enter__(self) -> Journal:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("a")
+        self.file.write("\n")  # after a line that a killed process left torn
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def record(
+        self, rows: Sequence[int], outcomes: list[Outcome], extra: Mapping[str, list], metrics: Mapping[str, float]
+    ) -> list[Outcome]:
+        """Writes one call's outcomes and returns them."""
+        lines: list[dict[str, Any]] = []
+        for nth, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+            if isinstance(outcome, RewardFailure):
+                lines.append({"row": row, "failure": outcome.reason, "sample": outcome.sample})
+                continue
+            lines.append({"row": row, "score": outcome})
+            logged = {column: values[nth] for column, values in extra.items() if nth < len(values)}
+            if numbers := {column: value for column, value in logged.items() if isinstance(value, int | float)}:
+                lines[-1]["extra"] = numbers
+        lines += [{"metric": metric, "value": float(value)} for metric, value in metrics.items()]
+        self.file.write("".join(json.dumps(line) + "\n" for line in lines))
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return outcomes
+
+    def lines(self) -> Iterable[dict[str, Any]]:
+        """Every whole line of all ranks."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line in path.read_text().splitlines():
+                with contextlib.suppress(json.JSONDecodeError):  # torn by a killed process
+                    yield json.loads(line)
+
+    def read(self, count: int, *, failures: bool = True) -> dict[int, Outcome]:
+        """The outcome of every row below `count` that has one; a score stands above any failure."""
+        found: dict[int, Outcome] = {}
+        for line in self.lines():
+            row = line.get("row", count)
+            if row < count and "score" in line:
+                found[row] = line["score"]
+            elif row < count and failures:
+                failure = RewardFailure(line["failure"], reward=self.name, index=row, sample=line["sample"])
+                found.setdefault(row, failure)
+        return found
+
+    def collect(self, count: int) -> Scores:
+        """Everything that was written. Call it when all ranks are done."""
+        found = self.read(count)
+        scores = Scores([found[row] for row in range(count)], defaultdict(dict), defaultdict(list))
+        for line in self.lines():
+            for column, value in line.get("extra", {}).items():
+                scores.extra[column][line["row"]] = value
+            if "metric" in line:
+                scores.metrics[line["metric"]].append(line["value"])
+        return scores
+
+
+def _folder(step: Step, name: str) -> Path:
+    options = step.identity["options"]
+    reward = {key: value for key, value in options["rewards"][name].items() if key not in reward_blocks.POLICY}
+    return step.dir.parent / "scored" / f"{name}-{fingerprint([options['completions'], reward])}"
+
+
+def _stopped(first: RewardFailure, failed: int, scored: int, rows: int, *, limited: bool) -> RewardFailure:
+    limit = "more than `max_failures` allows" if limited else "`on_failure` is stop"
+    kept = f"{scored} of {rows} are scored and kept: the same command goes on from there"
+    reason = f"{first.reason}\n{failed} failed ({limit}); {kept}"
+    return RewardFailure(reason, reward=first.reward, index=first.index, sample=first.sample)

@@ -1,0 +1,146 @@
+"""Every reward of a recipe tried out before a long run: is it there, is its head trained, how fast, what does it say?
+
+    python scripts/run.py recipes/tiny.yaml --check-rewards
+
+Each reward is loaded, asked about two built-in pairs of answers of which one is plainly better, and about up to 64
+completions of its step where they are sampled already. A remote one is reached stage by stage: URL, DNS, TCP, HTTP,
+schema.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trimtab import rewards
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.planning import kinds, preflight, reward_blocks, schema
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.files import fingerprint
+from trimtab.pipelines.planning.references import strings
+from trimtab.pipelines.scoring import journal
+from trimtab.rewards import Outcome, RewardFailure
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+SAMPLED = 64
+PAIRS = (
+    (
+        "How do I boil an egg?",
+        "Bring water to a boil, lower the egg in with a spoon, and take it out after seven minutes for a soft yolk or "
+        "ten for a firm one. Cool it in cold water so that it peels well.",
+        "egg egg egg egg i hate this question egg egg go away egg egg egg",
+    ),
+    (
+        "I feel nervous before my exam tomorrow. What can I do?",
+        "That is normal, and it will pass. Look over your notes once more, pack your bag tonight, and sleep: rest "
+        "helps more than another late hour of study. Good luck!",
+        "You will fail. Exams exam the the of of of banana 7 7 7 7.",
+    ),
+)
+
+
+def check(steps: Iterable[Step]) -> Iterator[tuple[bool, str]]:
+    """(ok, lines to print) for every different reward of the steps; one that waits for a step above is ok."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    seen = set()
+    for step in steps:
+        for name, block in (step.options.get("rewards") or {}).items():
+            mark = fingerprint({name: step.identity["options"]["rewards"][name]})
+            if mark not in seen and not seen.add(mark):
+                head = f"{name} ({block['kind']}) of {step.stage}"
+                if waits := sorted({source.name for source in step.waiting for value in strings(block)
+                                    if step.pending(value) and value.startswith(str(source.output))}):  # fmt: skip
+                    yield True, f"{head}: waits for {', '.join(waits)}"
+                    continue
+                problems, lines = _try(step, name, block)
+                yield not problems, "\n    ".join([f"{head}: {'FAILED' if problems else 'ok'}", *lines, *problems])
+
+
+def _try(step: Step, name: str, block: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Problems, and what was found."""
+    started = time.perf_counter()
+    lines: list[str] = []
+    try:
+        reward = schema.load_reward(reward_blocks.cut(block, constrained=True).reward, (*step.path, "rewards", name))
+        if hasattr(reward, "probe"):
+            for stage, ok, detail in reward.probe():
+                lines.append(f"{stage:6} {'ok' if ok else 'no'}  {detail}")
+                if not ok:
+                    return ["see the stage marked `no`"], lines
+        if hasattr(reward, "load"):
+            reward.load()
+    except (RecipeError, ValueError, OSError, ImportError) as error:
+        return [rewards.describe(error)], lines
+    lines.append(f"loaded in {time.perf_counter() - started:.1f} s")
+    rows = _completions(step)
+    problems = []
+    try:
+        _pairs(reward, rows, 1)  # the first call loads what is loaded late
+        started = time.perf_counter()
+        better, worse = (_pairs(reward, rows, which) for which in (1, 2))
+        each = (time.perf_counter() - started) / 4
+        both = [(a, b) for a, b in zip(better, worse, strict=True) if None not in (a, b)]
+        verdict = f"{sum(a > b for a, b in both)} of {len(both)} ranked as a person would"
+        lines.append(f"built-in pairs at {1000 * each:.2f} ms an answer: {verdict if both else 'abstains'}")
+        if both:
+            lines[-1] += f" (better {_list(better)}; worse {_list(worse)})"
+    except RewardFailure as failure:
+        target = kinds.find(kinds.REWARDS, block["kind"])
+        foreign = "." in block["kind"] or hasattr(target, "names_code")  # may need columns that the pairs lack
+        (lines if foreign and rows is None else problems).append(f"built-in pairs: {failure.reason}")
+    if rows is not None:
+        started = time.perf_counter()
+        found, _, _ = journal.ask(reward, name, rows, range(len(rows)))
+        each = (time.perf_counter() - started) / len(rows)
+        failures = [outcome for outcome in found if isinstance(outcome, RewardFailure)]
+        problems += [str(failure) for failure in failures[:1]]
+        lines.append(f"{len(rows)} completions at {1000 * each:.2f} ms each: {_distribution(found)}")
+    return problems, lines
+
+
+def _pairs(reward: Any, rows: Any, which: int) -> list[float | None]:
+    """Scores of the better (1) or worse (2) answers, in the form of the step's own rows and with their columns."""
+    prompts, completions = [pair[0] for pair in PAIRS], [pair[which] for pair in PAIRS]
+    if rows is None or not isinstance(rows[0]["prompt"], str):
+        prompts = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        completions = [[{"role": "assistant", "content": completion}] for completion in completions]
+    own = ("prompt", "completion", "scores", "prompt_ids", "completion_ids", "logprobs")
+    columns = {} if rows is None else {key: [rows[0][key]] * len(PAIRS) for key in rows.features if key not in own}
+    found = rewards.outcomes(reward, prompts, completions, **columns)
+    for outcome in found:
+        if isinstance(outcome, RewardFailure):
+            raise outcome
+    return found
+
+
+def _completions(step: Step) -> Any:
+    """The first rows of the step's completions, or None where they are still to be sampled."""
+    if step.waiting:
+        return None
+    stage = preflight.build(step)
+    if not hasattr(stage, "completions"):
+        return None
+    rows = loading.load(stage.completions, (*step.path, "completions"))
+    return rows.select(range(min(SAMPLED, len(rows))))
+
+
+def _distribution(found: Sequence[Outcome]) -> str:
+    given = [outcome for outcome in found if isinstance(outcome, float)]
+    abstained, failed = sum(o is None for o in found), sum(isinstance(o, RewardFailure) for o in found)
+    rest = "".join(f", {count} {word}" for count, word in ((abstained, "abstained"), (failed, "failed")) if count)
+    if not given:
+        return f"none scored{rest}"
+    spread = f"mean {statistics.fmean(given):.3g}, std {statistics.pstdev(given):.3g}, "
+    spread += f"min {min(given):.3g}, median {statistics.median(given):.3g}, max {max(given):.3g}"
+    same = " (the same for all: nothing can be learned from it)" if len(set(given)) == 1 < len(given) else ""
+    return spread + same + rest
+
+
+def _list(scores: Sequence[float | None]) -> str:
+    return ", ".join("none" if score is None else f"{score:.3g}" for score in scores)

@@ -1,0 +1,55 @@
+"""The shrunk form of a recipe, as a file to look at.
+
+    python scripts/run.py recipes/mistral-7b/apo.yaml --shrink
+
+What comes out of it is worthless; that it comes out shows that the recipe's stages fit together, before a GPU is
+rented. Hub models become random ones of their family, hub data a few rows in the same form, reward models from outside
+tiny ones, and servers a reward on length. Everything else is the recipe's own. What changes in a stage is said by its
+class (`Stage.small`), by default from the types of its fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trimtab.pipelines.planning import kinds
+from trimtab.pipelines.planning.document import Document
+from trimtab.pipelines.planning.references import is_reference
+from trimtab.pipelines.shrinking.miniature import TRAIN, Miniature
+
+FOLDER = Path("runs") / "shrunk"
+
+
+def shrunk(path: str, overrides: Sequence[str] = ()) -> str:
+    """The path of the shrunk recipe, in `runs/shrunk`, with the rows and models that it names.
+
+    Raises RecipeError for a model of no known family, or data in a form that nobody writes by hand.
+    """
+    document = Document.read(path, overrides)
+    stages = _without_inputs(document.values.get("stages") or {}, document.values.get("inputs") or {})
+    miniature = Miniature(FOLDER, frozenset(stages))
+    words = [f"output_dir={FOLDER}", "wandb=false"]
+    words += [f"defaults.train.{key}={json.dumps(value)}" for key, value in TRAIN.items()]
+    for name, block in stages.items():
+        block = block or {}
+        stage = kinds.find(kinds.STAGES, block.get("kind", name), ("stages", name))
+        changes = {"accelerate": "cpu", **stage.small(block, miniature)}
+        words += [f"stages.{name}.{key}={json.dumps(value)}" for key, value in changes.items()]
+    values = Document.read(path, [*overrides, *words]).values
+    target = FOLDER / f"{values.get('name') or Path(path).stem}.yaml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(yaml.safe_dump(values, sort_keys=False))
+    return str(target)
+
+
+def _without_inputs(value: Any, inputs: Mapping[str, str]) -> Any:
+    """The stages with what `inputs` stand for in the place of their names."""
+    if isinstance(value, Mapping):
+        return {key: _without_inputs(item, inputs) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_inputs(item, inputs) for item in value]
+    return inputs.get(value[1:], value) if is_reference(value) else value

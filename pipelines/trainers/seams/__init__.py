@@ -1,0 +1,1 @@
+"""The only files that touch private or undocumented members of other packages."""

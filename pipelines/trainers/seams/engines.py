@@ -1,0 +1,90 @@
+"""Engines (DDP, FSDP, DeepSpeed, vLLM): what accelerate, transformers and vLLM have to be told in private."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def sharding() -> str | None:
+    """FSDP or DEEPSPEED where this process is a rank of such a launch."""
+    engines = ("FSDP", "DEEPSPEED")
+    return next((e for e in engines if os.environ.get(f"ACCELERATE_USE_{e}", "").lower() == "true"), None)
+
+
+def prepare_cpu_engines() -> None:
+    """Patches accelerate and transformers so that FSDP and DeepSpeed run on a machine without accelerators.
+
+    accelerate would make plain DDP of FSDP there, and knows no backend for DeepSpeed: both get gloo. transformers
+    would refuse bf16. The runner calls it once, before the process group is made; elsewhere it does nothing.
+    """
+    engine = sharding()
+    if engine is None or torch.accelerator.is_available():
+        return
+    import transformers.training_args
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    transformers.training_args.is_torch_bf16_gpu_available = lambda: True
+    if engine == "DEEPSPEED":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it compiles one, for minutes
+
+
+@contextlib.contextmanager
+def whole_models() -> Iterator[None]:
+    """Models that are loaded here are whole on every rank, also where ZeRO-3 splits what it trains.
+
+    transformers remembers that a training is under ZeRO-3, for whatever it loads after.
+    """
+    from transformers.integrations import deepspeed
+
+    remembered = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = remembered
+
+
+def save_model(trainer: Any, folder: Path) -> None:
+    """`trainer.save_model` in float32, whatever the engine; called by every rank.
+
+    DeepSpeed with bf16 or fp16 trains float32 weights that its optimizer keeps, and would save the rounded copies.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapters = hasattr(model, "peft_config")
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad or not adapters}
+    if not trainer.is_deepspeed_enabled or all(value.dtype == torch.float32 for value in parameters.values()):
+        trainer.save_model(str(folder))
+        return
+    from deepspeed.runtime.zero import GatheredParameters
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    every = dict(model.named_parameters(remove_duplicate=False))  # tied ones by both names
+    weights = {} if adapters else {name: value for name, value in model.state_dict().items() if name not in every}
+    for name, value in parameters.items():  # one at a time: each is gathered on every rank
+        with GatheredParameters([value]):
+            whole = safe_get_full_fp32_param(value)
+            whole = value if whole is None else whole  # that was not trained
+            if trainer.args.should_save:
+                weights[name] = whole.detach().float().cpu().clone()
+    trainer._save(str(folder), state_dict=weights)
+    config = folder / "config.json"
+    if trainer.args.should_save and not adapters:
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+
+
+def stop_vllm(llm: Any) -> None:
+    """Ends the processes of a vllm.LLM, and with them its hold on the GPUs."""
+    llm.llm_engine.engine_core.shutdown()

@@ -1,0 +1,54 @@
+"""Training arguments: what the pipeline sets, what the recipe says over it, and what cannot work together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trimtab.pipelines.planning.errors import RecipeError
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+
+def check_arguments(stage: Any, step: Step) -> None:
+    """Raises RecipeError for arguments of a trainer-backed stage that its checkpoints or its data do not allow."""
+    if stage.train.save_total_limit == 1:
+        raise RecipeError(
+            "1 leaves nothing to resume from when a save is interrupted: keep at least 2",
+            (*step.path, "train", "save_total_limit"),
+        )
+    if stage.train.eval_strategy != "no" and stage.eval_data is None:
+        raise RecipeError("eval_strategy needs `eval_data`", (*step.path, "train", "eval_strategy"))
+
+
+def settings(step: Step) -> dict[str, Any]:
+    """The training arguments that the pipeline sets, under those of the recipe.
+
+    trl turns bf16 on unless told otherwise, which a machine without an accelerator refuses.
+    """
+    import torch
+
+    chosen = {
+        "output_dir": str(step.dir / "checkpoints"),
+        "run_name": step.name,
+        "seed": step.seed,
+        "report_to": "none",
+    }
+    if not torch.accelerator.is_available():
+        from trimtab.pipelines.trainers.seams.engines import sharding
+
+        sharded = sharding() is not None
+        chosen |= {"use_cpu": not sharded, "bf16": False, "dataloader_pin_memory": False}
+        chosen |= {"ddp_backend": "gloo"} if sharded else {}
+    return chosen
+
+
+def arguments(train: dict[str, Any], step: Step) -> dict[str, Any]:
+    """The `train` block as it is built: the recipe's over the pipeline's.
+
+    `report_to: wandb` is honoured by tracking.py, which owns the step's one run, so it must not start a second one.
+    """
+    merged = settings(step) | train
+    reports = merged["report_to"]
+    reports = [reports] if isinstance(reports, str) or reports is None else reports
+    return merged | {"report_to": [name for name in reports if name not in ("wandb", "none", "all", None)]}

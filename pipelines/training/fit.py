@@ -1,0 +1,99 @@
+"""`fit`, which runs any trainer of trl's kind: from a checkpoint, watched, evaluated, and saved."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.pipelines.planning.errors import Interrupted
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.training.inputs import policy, splits
+from trimtab.pipelines.training.save import save
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    trainer_class: Any, stage: Any, step: Step, *, optimizer: str | None = None, keep_optimizer: bool = False, **extra
+) -> dict[str, float]:
+    """Trains (from the newest complete checkpoint, if there is one), evaluates, and saves a complete model.
+
+    The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `extra`
+    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, and Interrupted
+    after SIGTERM, with a checkpoint of the last step.
+    """
+    from trimtab.pipelines.training import optimizer_state
+    from trimtab.pipelines.training.checkpoints import MarkComplete, newest
+    from trimtab.pipelines.training.watchdog import Watchdog
+
+    rows = splits(stage, step)
+    trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
+    lost = _rows_lost(trainer, rows)
+    folder = Path(trainer.args.output_dir)
+    checkpoint = newest(folder)
+    at = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
+    tracking.resume(at)
+    trainer.add_callback(MarkComplete())
+    trainer.add_callback(_callback())
+    if optimizer:
+        trainer.add_callback(optimizer_state.Warm(trainer, optimizer))
+    watchdog = Watchdog(trainer.accelerator.process_index)
+    trainer.add_callback(watchdog)
+    try:
+        trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:  # a failed training in a notebook must not be found dead an hour later
+        watchdog.end()
+    if watchdog.stopped and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(f"{step.name} was asked to stop and has a checkpoint of step {trainer.state.global_step}")
+    metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.metrics.items()}
+    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": at, **lost}
+    if trainer.eval_dataset is not None:
+        evaluated = trainer.evaluate()
+        metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}
+    if hasattr(trainer, "samples"):
+        tracking.table("completions", trainer.samples())
+    save(trainer, step.output)
+    if keep_optimizer and trainer.accelerator.is_main_process:
+        optimizer_state.save(trainer, step.output)
+    return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _rows_lost(trainer: Any, rows: dict[str, Any]) -> dict[str, int]:
+    """How many rows trl has left out as too long, which it does without a word."""
+    lost = {}
+    for name, given in rows.items():
+        kept = getattr(trainer, name)
+        if given is not None and not getattr(trainer.args, "packing", False) and len(kept) < len(given):
+            lost[f"{name.removesuffix('_dataset')}/rows_too_long"] = len(given) - len(kept)
+            logger.warning(
+                "%s: %d of %d rows are longer than max_length %s and were left out",
+                name, len(given) - len(kept), len(given), trainer.args.max_length,
+            )  # fmt: skip
+    return lost
+
+
+def _callback() -> Any:
+    from transformers import TrainerCallback
+    from trimtab.pipelines.trainers.seams.trl import rewrite_logs
+
+    class Report(TrainerCallback):
+        """Every metric to metrics.jsonl and wandb; the first one that is not a number stops the run."""
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            for name in ("loss", "grad_norm"):
+                value = (logs or {}).get(name)
+                if value is not None and math.isnan(float(value)):
+                    raise FloatingPointError(
+                        f"{name} is not a number at step {state.global_step}: the weights are lost. Lower "
+                        f"train.learning_rate ({args.learning_rate}); checkpoints in {args.output_dir} are from before"
+                    )
+            if state.is_world_process_zero:
+                tracking.log(rewrite_logs(logs), state.global_step)
+
+    return Report()

@@ -1,0 +1,75 @@
+"""What a trainer is given: the tokenizer as it will see it, its model and configuration, and its datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trl
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.recording import tracking
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+
+def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
+    """The tokenizer as the trainer will see it, or None while a step above has still to make the model."""
+    place, name = (*step.path, "model", "model_name_or_path"), model.model_name_or_path
+    if not name:
+        raise RecipeError("required key is missing: a local path, a hub name or $stage", place)
+    if step.pending(name):
+        return None
+    if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().exists():
+        raise RecipeError(f"no such model: {name}", place)
+    from transformers import AutoTokenizer
+
+    try:
+        tokens = AutoTokenizer.from_pretrained(name, revision=model.model_revision)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot load the tokenizer of {name}: {error}", place) from error
+    for key in ("eos_token", "pad_token"):
+        token = getattr(train, key, None)
+        if token is not None:
+            if token not in tokens.get_vocab():
+                raise RecipeError(f"{token!r} is not in the vocabulary of {name}", (*step.path, "train", key))
+            setattr(tokens, key, token)
+    template = getattr(train, "chat_template_path", None)
+    if template and Path(template).is_file():
+        tokens.chat_template = Path(template).read_text()
+    elif template:
+        tokens.chat_template = AutoTokenizer.from_pretrained(template).chat_template
+    return tokens
+
+
+def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
+    """The trainer's `model`, `args`, `peft_config` and `quantization_config`, as trl's own scripts make them.
+
+    The model goes in as a path, so that loading it under ZeRO-3 or FSDP stays trl's business.
+    """
+    train.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(train.model_init_kwargs or {}),
+    }
+    return {
+        "model": model.model_name_or_path,
+        "args": train,
+        "peft_config": trl.get_peft_config(model),
+        "quantization_config": trl.get_quantization_config(model),
+    }
+
+
+def splits(stage: Any, step: Step) -> dict[str, Any]:
+    """The trainer's `train_dataset` and `eval_dataset`; pairs with two equal answers are dropped and counted."""
+    found = {}
+    for key, name in (("data", "train_dataset"), ("eval_data", "eval_dataset")):
+        block = getattr(stage, key)
+        rows = loading.load(block, (*step.path, key)) if block else None
+        if rows is not None and {"chosen", "rejected"} <= set(rows.column_names):
+            rows, dropped = loading.drop_equal(rows)
+            tracking.log({f"{key}/pairs": len(rows), f"{key}/equal_pairs_dropped": dropped})
+        found[name] = rows
+    return found

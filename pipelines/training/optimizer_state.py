@@ -1,0 +1,101 @@
+"""The state of an optimizer as an artifact, so that a later step's training can go on with it instead of from zero.
+
+Moments are stored by the names of their parameters, in safetensors. The learning rate and its schedule are not: those
+are the next step's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.trainers.seams.engines import sharding
+
+STATE = Path("optimizer", "state.safetensors")  # in a folder of its own: engines read every weight file beside a model
+
+
+def check(stage: Any, step: Any) -> None:
+    """The preflight of a stage with fields `optimizer` and `keep_optimizer`."""
+    if not (stage.optimizer or stage.keep_optimizer):
+        return
+    key = "optimizer" if stage.optimizer else "keep_optimizer"
+    if stage.model.use_peft:
+        raise RecipeError("every step has new adapters, which no earlier optimizer knows", (*step.path, key))
+    if engine := sharding():
+        raise RecipeError(
+            f"{engine} splits the optimizer's state over the ranks: a warm one needs one process or DDP",
+            (*step.path, key),
+        )
+    if stage.optimizer and not step.pending(stage.optimizer) and not _file(stage.optimizer).is_file():
+        raise RecipeError(
+            f"{stage.optimizer} has no optimizer state: train it with `keep_optimizer: true`", (*step.path, key)
+        )
+
+
+def save(trainer: Any, output: Path) -> None:
+    """Writes the state beside a trained model, as `NAME/ENTRY` for each entry of each parameter's state."""
+    optimizer = _inner(trainer.optimizer)
+    names, kinds, tensors = _names(trainer), {}, {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for entry, value in entries.items():
+            key = f"{names[index][0]}/{entry}"
+            if not isinstance(value, torch.Tensor):
+                kinds[key] = type(value).__name__  # a count, in some optimizers
+            tensors[key] = torch.as_tensor(value).detach().cpu().contiguous()
+    path = output / STATE
+    path.parent.mkdir()
+    save_file(tensors, path, metadata={**kinds, "optimizer": type(optimizer).__name__})
+
+
+def load(trainer: Any, model: str) -> None:
+    """Gives the trainer's optimizer, which has not stepped yet, the state that was kept beside `model`.
+
+    Raises ValueError where it is another optimizer's or another model's.
+    """
+    path, optimizer = _file(model), _inner(trainer.optimizer)
+    with safe_open(path, framework="pt") as file:
+        kinds = file.metadata()
+    if kinds["optimizer"] != type(optimizer).__name__:
+        raise ValueError(f"{path} is the state of {kinds['optimizer']}, and `train.optim` makes this one "
+                         f"{type(optimizer).__name__}")  # fmt: skip
+    places = {name: (index, parameter) for index, (name, parameter) in _names(trainer).items()}
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in load_file(path).items():
+        name, _, entry = key.rpartition("/")
+        index, parameter = places.get(name, (None, None))
+        if parameter is None or (value.dim() == parameter.dim() and value.shape != parameter.shape):
+            raise ValueError(f"{path} is of another model: this one has no {name} of the shape {tuple(value.shape)}")
+        state.setdefault(index, {})[entry] = value.item() if key in kinds else value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Warm(TrainerCallback):
+    """Loads the state beside `model` where training begins, unless it goes on from a checkpoint, which has its own."""
+
+    def __init__(self, trainer: Any, model: str):
+        self.trainer, self.model = trainer, model
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            load(self.trainer, self.model)
+
+
+def _file(model: str) -> Path:
+    return Path(model).expanduser() / STATE
+
+
+def _inner(optimizer: Any) -> Any:
+    return getattr(optimizer, "optimizer", optimizer)  # accelerate's wraps torch's
+
+
+def _names(trainer: Any) -> dict[int, tuple[str, Any]]:
+    """Index in the optimizer's state -> name and parameter, whatever wraps the model."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    every = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    return {index: (names[id(parameter)], parameter) for index, parameter in enumerate(every)}

@@ -1,0 +1,50 @@
+"""Saving what was trained as a complete Hugging Face model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def save(trainer: Any, output: Path) -> None:
+    """Writes a complete Hugging Face model: adapters are merged into the base weights in float32.
+
+    The base is loaded anew, so the merge is the same whatever the training was sharded or quantised by.
+    """
+    from trimtab.pipelines.trainers.seams.engines import save_model, whole_models
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "peft_config"):
+        save_model(trainer, output)
+    else:
+        adapter = output.parent / "adapter"
+        save_model(trainer, adapter)
+        if trainer.accelerator.is_main_process:
+            with whole_models():  # the other ranks load nothing
+                _merge(model, adapter, output)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        (output / "training_args.bin").unlink(missing_ok=True)  # a pickle
+
+
+def _merge(model: Any, adapter: Path, output: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    config = model.peft_config["default"]
+    labels = {"num_labels": model.config.num_labels} if config.task_type == "SEQ_CLS" else {}
+    auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    base = auto.from_pretrained(
+        config.base_model_name_or_path,
+        revision=config.revision,
+        dtype=torch.float32,
+        **labels,
+    )
+    tokens = AutoTokenizer.from_pretrained(adapter)
+    if len(tokens) > base.get_input_embeddings().num_embeddings:  # the template added tokens
+        base.resize_token_embeddings(len(tokens))
+    base.config.pad_token_id = tokens.pad_token_id
+    merged = PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    merged.save_pretrained(output)
+    tokens.save_pretrained(output)

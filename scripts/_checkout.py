@@ -1,0 +1,19 @@
+"""Makes the folder above importable as `trimtab`, for scripts that are run as files, installed or not."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+if "trimtab" not in sys.modules:
+    spec = importlib.util.spec_from_file_location(
+        "trimtab", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["trimtab"] = module
+    spec.loader.exec_module(module)

@@ -1,0 +1,44 @@
+"""The `trimtab` command: the scripts of this folder under one name.
+
+    trimtab run tiny                                  one launch for each pending step of a recipe
+    trimtab plan mistral-7b/apo                       check everything, print steps, fingerprints and commands
+    trimtab train mine.yaml                           all pending steps in this process group
+    trimtab check-rewards mine.yaml                   load and try every reward before a long run
+    trimtab serve --config server.yaml                a reward behind HTTP
+    trimtab docs                                      the reference pages of stages and rewards
+    trimtab COMMAND --help
+
+A recipe is a YAML file or the name of one that is shipped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+# command -> module, and the words that it puts in front of the user's
+COMMANDS: dict[str, tuple[str, list[str]]] = {
+    "run": ("run", []),
+    "plan": ("run", ["--plan"]),
+    "check-rewards": ("run", ["--check-rewards"]),
+    "train": ("train", []),
+    "serve": ("serve_reward", []),
+    "docs": ("docs", []),
+}
+
+
+def main() -> int:
+    """The exit code of the command; 2 for a command that is none."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"error: no command {words[0]!r}: one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    name, given = COMMANDS[words[0]]
+    return importlib.import_module(f"trimtab.scripts.{name}").main([*given, *words[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
