@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 from trimtab.pipelines.planning.recipe import Recipe, Step
-from trimtab.scripts import train
+from trimtab.pipelines.running import runner
 
 
 def write_recipe(folder: Path, stages: dict, **top) -> Path:
@@ -18,5 +18,5 @@ def run_recipe(folder: Path, stages: dict, *overrides: str, **top) -> dict[str, 
     """Runs every step and returns them by name."""
     top.setdefault("wandb", False)
     path = str(write_recipe(folder, stages, **top))
-    assert train.main([path, *overrides]) == 0
+    assert runner.train(path, overrides) == 0
     return {step.name: step for step in Recipe.load(path, overrides).steps}
