@@ -17,9 +17,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
 import numpy as np
+
 from trimtab.pipelines.algorithms import tabular
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 

@@ -16,12 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
 import torch
 import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+
 from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
 from trimtab.pipelines.algorithms.objectives import Lagrangian

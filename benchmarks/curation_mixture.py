@@ -24,10 +24,11 @@ import math
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
 import numpy as np
 import torch
+
 from trimtab.pipelines.algorithms import curation
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 

@@ -20,9 +20,10 @@ import sys
 from itertools import product
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
 import numpy as np
+
 from trimtab.pipelines.algorithms import curation, tabular
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 

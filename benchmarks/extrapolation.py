@@ -25,10 +25,11 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
 import torch
 from safetensors.torch import save_file
+
 from trimtab.pipelines.algorithms.weights import INDEX, extrapolate
 
 ROOT = Path(__file__).resolve().parents[1]

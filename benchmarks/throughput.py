@@ -43,13 +43,14 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
 import datasets
 import torch
 import transformers
 import trl
 import yaml
+
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, tracking
 from trimtab.scripts import train

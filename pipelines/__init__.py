@@ -9,8 +9,9 @@
     training/     what every trainer-backed stage shares: arguments, fit, checkpoints, watchdog, saving
     scoring/      completions and a reward -> outcomes; rewards tried out, and served over HTTP
     reporting/    the report's page and figures, and what it shows of a kind
+    shrinking/    any recipe with tiny models and a few rows
     stages/       one file for each kind of stage
-    running/      one step, a launch, Slurm, the lock, and recipes shrunk until they run anywhere
+    running/      one step, a launch, Slurm, and the lock of a run
 
 A new stage is one new file in stages/, a new reward one in rewards/, a new preference loss one in algorithms/losses/.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from trimtab.pipelines.planning import kinds, reward_blocks, schema
+from trimtab.pipelines.planning import field_types, kinds, reward_blocks
 from trimtab.rewards import Reward
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ def page(package: str) -> str:
         cls = kinds.find(package, word)
         parts.append(f"## {word}\n\n{prose(inspect.getdoc(module))}\n")
         parts.append(f"{prose(inspect.getdoc(cls))}\n")
-        rows = [f"| `{field.name}` | {kind(schema.hints(cls)[field.name])} | {default(field)} |"
+        rows = [f"| `{field.name}` | {kind(field_types.hints(cls)[field.name])} | {default(field)} |"
                 for field in dataclasses.fields(cls)]  # fmt: skip
         if rows:
             parts.append("\n".join(["| key | type | default |", "| --- | --- | --- |", *rows]) + "\n")
@@ -92,7 +92,7 @@ def kind(hint: typing.Any) -> str:
 
 def default(field: dataclasses.Field) -> str:
     """The default as YAML would write it."""
-    value = schema.default(field)
+    value = field_types.default(field)
     if field.default is field.default_factory is dataclasses.MISSING:
         return "required"
     if isinstance(value, dict | list):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+
 from trimtab.pipelines.algorithms.weights import FLOATS, Weights, rewriting
 
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
@@ -76,10 +77,16 @@ def _modules(adapter: Path, source: Weights) -> Iterator[tuple[str, float, str]]
         if source.tensors[name].shape != (rows, columns):
             raise ValueError(f"{adapter} updates {name} as {(rows, columns)}: it is {source.tensors[name].shape}")
         if key.endswith(A):
-            alphas, plain = config.get("alpha_pattern") or {}, module.removeprefix(PREFIX)
-            found = (value for pattern, value in alphas.items() if re.match(rf"(.*\.)?({pattern})$", plain))  # as peft
-            alpha = next(found, config["lora_alpha"])
+            alpha = _alpha(config, module.removeprefix(PREFIX))
             yield name, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), module
+
+
+def _alpha(config: dict[str, Any], module: str) -> float:
+    """The alpha of a module: that of the first pattern that matches the end of its name, as peft has it."""
+    for pattern, alpha in (config.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return alpha
+    return config["lora_alpha"]
 
 
 def _refuse_variants(adapter: Path, config: dict[str, Any]) -> None:
@@ -91,7 +98,8 @@ def _refuse_variants(adapter: Path, config: dict[str, Any]) -> None:
     if config.get("init_lora_weights", True) not in (True, False, "gaussian", "orthogonal"):
         refused["init_lora_weights"] = config["init_lora_weights"]  # such as pissa, which changes the base
     if refused:
-        raise ValueError(f"{adapter} is no plain LoRA: {', '.join(f'{k}={v!r}' for k, v in refused.items())}")
+        settings = ", ".join(f"{key}={value!r}" for key, value in refused.items())
+        raise ValueError(f"{adapter} is no plain LoRA: {settings}")
 
 
 def _factors(adapter: Path, module: str) -> tuple[torch.Tensor, torch.Tensor]:

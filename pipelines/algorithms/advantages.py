@@ -35,7 +35,7 @@ class CriticSettings:
     warmup_steps: int = 0
     scale_kl: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
@@ -67,6 +67,6 @@ def value_errors(values: Tensor, old: Tensor, returns: Tensor, clip: float | Non
     """Half the squared errors, elementwise; with `clip` the larger one of those of the value and the clipped value."""
     errors = (values - returns).square()
     if clip is not None:
-        near = old + (values - old).clamp(-clip, clip)
-        errors = errors.maximum((near - returns).square())
+        clipped = old + (values - old).clamp(-clip, clip)
+        errors = errors.maximum((clipped - returns).square())
     return 0.5 * errors

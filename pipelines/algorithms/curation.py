@@ -1,4 +1,4 @@
-"""Curation: keeping M of K completions by preference, what that does to a model retrained on them, and clean text.
+"""Curation: keeping M of K completions by preference, and what that does to a model that is retrained on them.
 
 Ferbach, Bertrand, Bose and Gidel 2024 (https://arxiv.org/abs/2407.09499). Of x_1..x_K ~ p_t the curator keeps x_k with
 probability e^{r(x_k)} / sum_j e^{r(x_j)} (Plackett-Luce), and the next model is fitted to what was kept and to real
@@ -14,16 +14,11 @@ from __future__ import annotations
 
 import math
 import random
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import Literal
 
 import numpy as np
 
-SHINGLE = 5  # characters
-NGRAM = 13  # words, as in Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix C
 TINY = 1e-300
 
 
@@ -68,14 +63,15 @@ def choose(scores: Sequence[float], keep: int, temperature: float, seed: str) ->
 
 def turns(scores: Sequence[float], chosen: Sequence[int], temperature: float) -> list[float]:
     """The chance of each of `chosen` to be drawn at its turn, among those then left; their product is the draw's."""
-    left, found = list(range(len(scores))), []
+    left = list(range(len(scores)))
+    chances = []
     for index in chosen:
-        found.append(float(probabilities([scores[i] for i in left], temperature)[left.index(index)]))
+        chances.append(float(probabilities([scores[i] for i in left], temperature)[left.index(index)]))
         left.remove(index)
-    return found
+    return chances
 
 
-def entropy(chances: Sequence[float]) -> float:
+def entropy(chances: Iterable[float]) -> float:
     """-sum p log p in nats: log K when any may be chosen, 0 when the choice is certain."""
     return float(-sum(p * math.log(p) for p in chances if p > 0))
 
@@ -115,8 +111,8 @@ def advantage(p: np.ndarray, reward: np.ndarray, k: int) -> np.ndarray:
     rivals = np.array(list(product(range(p.shape[-1]), repeat=k - 1)), dtype=int)  # (n^(K-1), K-1)
     chance = p[..., rivals].prod(-1)[..., None, :]
     against = w[..., rivals].sum(-1)[..., None, :]
-    own = w[..., None]
-    return (chance * k * own / (own + against)).sum(-1)
+    answer = w[..., None]
+    return (chance * k * answer / (answer + against)).sum(-1)
 
 
 def retrain(
@@ -147,74 +143,3 @@ def divergence_bound(k: int, ratio: float) -> float:
     """S4: KL(p_t || p_ref) <= -log(1 - lambda (K-1)) nats for all t, if lambda < 1 / (K-1); else infinity."""
     left = 1 - ratio * (k - 1)
     return -math.log(left) if left > 0 else math.inf
-
-
-def fold(text: str) -> str:
-    """The text without differences of case, width, accents' encoding and white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def duplicates(
-    examples: Sequence[tuple[str, str]], threshold: float | None = None
-) -> list[Literal["exact", "near"] | None]:
-    """For each (prompt, completion) whether an earlier one, itself not a duplicate, is equal or nearly so.
-
-    Near: the sets of 5-character shingles of the prompts and those of the completions, folded, both have a Jaccard
-    similarity of at least `threshold` in (0, 1). A short answer to different questions is thus none. Candidates come
-    from MinHash LSH (Broder 1997) over both sets together, whose similarity is at least the smaller of the two.
-    """
-    found: list[Literal["exact", "near"] | None] = [None] * len(examples)
-    seen: set[tuple[str, str]] = set()
-    for at, example in enumerate(examples):
-        found[at] = "exact" if example in seen else None
-        seen.add(example)
-    if threshold is None or threshold >= 1:
-        return found
-    from datasketch import MinHash, MinHashLSH
-
-    # below the threshold, so that the sketch's error leaves none out: every candidate is looked at
-    index = MinHashLSH(threshold=0.8 * threshold, num_perm=128)
-    for at, (prompt, completion) in enumerate(examples):
-        if found[at]:
-            continue
-        own = _shingles(prompt), _shingles(completion)
-        sketch = MinHash(num_perm=128, seed=1)
-        sketch.update_batch([mark + gram.encode() for mark, grams in zip((b"p", b"c"), own, strict=True)
-                             for gram in grams])  # fmt: skip
-        for other in index.query(sketch):
-            if all(_jaccard(mine, _shingles(text)) >= threshold
-                   for mine, text in zip(own, examples[other], strict=True)):  # fmt: skip
-                found[at] = "near"
-                break
-        else:
-            index.insert(at, sketch)
-    return found
-
-
-class HeldOut:
-    """Prompts that must not be trained on: `text in held_out` for one that equals one of them (folded) or shares 13
-
-    successive words with it, whatever the case and punctuation.
-    """
-
-    def __init__(self, prompts: Iterable[str]):
-        prompts = list(prompts)
-        self.whole = {fold(prompt) for prompt in prompts}
-        self.grams = {gram for prompt in prompts for gram in _grams(prompt)}
-
-    def __contains__(self, prompt: str) -> bool:
-        return fold(prompt) in self.whole or any(gram in self.grams for gram in _grams(prompt))
-
-
-def _grams(text: str) -> list[str]:
-    words = re.findall(r"\w+", fold(text))
-    return [" ".join(words[at : at + NGRAM]) for at in range(len(words) - NGRAM + 1)]
-
-
-def _shingles(text: str) -> set[str]:
-    text = fold(text)
-    return {text[at : at + SHINGLE] for at in range(max(1, len(text) - SHINGLE + 1))}
-
-
-def _jaccard(a: set[str], b: set[str]) -> float:
-    return len(a & b) / len(a | b)

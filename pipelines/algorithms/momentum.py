@@ -4,8 +4,8 @@ Round t trains hat_{t+1} with theta_t as start and reference; the last hat is th
 
     theta_{t+1} = hat_{t+1} + a (hat_{t+1} - hat_t),        hat_0 = theta_0
 
-which does the same to log-probabilities, up to a constant, where they are affine in the weights. `weights.extrapolate`
-does it to models; here is what it amounts to.
+which does the same to log-probabilities, up to a constant, where they are affine in the weights.
+`extrapolation.extrapolate` does it to models; this module says what it amounts to.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """What constrained training makes of several rewards: the weights by which their advantages are mixed at each step.
 
-Every objective has `weights()`, (weight of the KL penalty, weight of each reward's advantage); `observe(means)`, told
-of every rollout before it is learned from; `step()`, after every optimizer step; `report()`, what to log of it, and
-`warnings()`; and its state. Moskovitz et al. 2023
-(https://arxiv.org/abs/2310.04373), sections 4 and 5.
+Moskovitz et al. 2023 (https://arxiv.org/abs/2310.04373), sections 4 and 5.
 """
 
 from __future__ import annotations
@@ -19,11 +16,28 @@ METHODS = {"mu": "at_least", "xi": "equal", "all": "at_most", "sat": None, "fixe
 
 
 class Objective(Protocol):
-    def weights(self) -> tuple[float, dict[str, float]]: ...
-    def observe(self, means: Mapping[str, float]) -> None: ...
-    def step(self) -> None: ...
-    def report(self) -> dict[str, float]: ...
-    def warnings(self) -> dict[str, str]: ...
+    """What constrained training asks of any of them."""
+
+    def weights(self) -> tuple[float, dict[str, float]]:
+        """(weight of the KL penalty, weight of each reward's advantage)."""
+        ...
+
+    def observe(self, means: Mapping[str, float]) -> None:
+        """Told the rewards' means of every rollout before it is learned from."""
+        ...
+
+    def step(self) -> None:
+        """Called after every optimizer step."""
+        ...
+
+    def report(self) -> dict[str, float]:
+        """What to log of it."""
+        ...
+
+    def warnings(self) -> dict[str, str]:
+        """What is wrong with the run, by a name for each kind of trouble."""
+        ...
+
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any]) -> None: ...
 
@@ -37,30 +51,32 @@ class Lagrangian:
     def __init__(self, task: Mapping[str, float], multipliers: Multipliers):
         self.task, self.multipliers = dict(task), multipliers
 
-    def weights(self):
+    def weights(self) -> tuple[float, dict[str, float]]:
         base, constrained = self.multipliers.weights()
         names = dict.fromkeys([*self.task, *constrained])
         return base, {name: base * self.task.get(name, 0.0) + constrained.get(name, 0.0) for name in names}
 
-    def observe(self, means):
+    def observe(self, means: Mapping[str, float]) -> None:
         self.multipliers.observe(means)
 
-    def step(self):
+    def step(self) -> None:
         self.multipliers.step()
 
-    def report(self):
+    def report(self) -> dict[str, float]:
         multipliers = self.multipliers
-        found = _distances(multipliers.constraints, multipliers.state.means)
-        found |= {f"multipliers/{name}": value for name, value in multipliers.values().items()}
-        return found | {f"lambda/{name}": value for name, value in multipliers.effective().items()}
+        return {
+            **_distances(multipliers.constraints, multipliers.state.means),
+            **{f"multipliers/{name}": value for name, value in multipliers.values().items()},
+            **{f"lambda/{name}": value for name, value in multipliers.effective().items()},
+        }
 
-    def warnings(self):
+    def warnings(self) -> dict[str, str]:
         return self.multipliers.warnings()
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return self.multipliers.state_dict()
 
-    def load_state_dict(self, saved):
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.multipliers.load_state_dict(saved)
 
 
@@ -70,25 +86,25 @@ class Fixed:
     def __init__(self, task: Mapping[str, float]):
         self.task = dict(task)
 
-    def weights(self):
+    def weights(self) -> tuple[float, dict[str, float]]:
         return 1.0, dict(self.task)
 
-    def observe(self, means):
+    def observe(self, means: Mapping[str, float]) -> None:
         pass
 
-    def step(self):
+    def step(self) -> None:
         pass
 
-    def report(self):
+    def report(self) -> dict[str, float]:
         return {}
 
-    def warnings(self):
+    def warnings(self) -> dict[str, str]:
         return {}
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {}
 
-    def load_state_dict(self, saved):
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         pass
 
 
@@ -104,24 +120,24 @@ class Saturating(Fixed):
         self.constraints = dict(constraints)
         self.means = {name: constraint.threshold for name, constraint in constraints.items()}
 
-    def weights(self):
-        return 1.0, {name: 2 * self.task[name] * (constraint.threshold - self.means[name])
-                     for name, constraint in self.constraints.items()}  # fmt: skip
+    def weights(self) -> tuple[float, dict[str, float]]:
+        missing = {name: constraint.threshold - self.means[name] for name, constraint in self.constraints.items()}
+        return 1.0, {name: 2 * self.task[name] * distance for name, distance in missing.items()}
 
-    def observe(self, means):
+    def observe(self, means: Mapping[str, float]) -> None:
         self.means |= {name: means[name] for name in self.constraints if math.isfinite(means[name])}
 
-    def report(self):
-        found = _distances(self.constraints, self.means)
-        return found | {f"weights/{name}": weight for name, weight in self.weights()[1].items()}
+    def report(self) -> dict[str, float]:
+        weights = {f"weights/{name}": weight for name, weight in self.weights()[1].items()}
+        return _distances(self.constraints, self.means) | weights
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"means": self.means}
 
-    def load_state_dict(self, saved):
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.means = dict(saved["means"])
 
 
 def _distances(constraints: Mapping[str, Constraint], means: Mapping[str, float]) -> dict[str, float]:
-    found = {f"thresholds/{name}": constraint.threshold for name, constraint in constraints.items()}
-    return found | {f"violations/{name}": constraints[name].violation(mean) for name, mean in means.items()}
+    thresholds = {f"thresholds/{name}": constraint.threshold for name, constraint in constraints.items()}
+    return thresholds | {f"violations/{name}": constraints[name].violation(mean) for name, mean in means.items()}

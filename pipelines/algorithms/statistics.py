@@ -18,6 +18,21 @@ def mean_stderr(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(spread / math.sqrt(array.size))
 
 
+def grouped(values: Sequence[float | None], groups: Sequence[int]) -> dict[str, float]:
+    """`mean` over groups of the mean over each one's values, and its `stderr`; None values are left out.
+
+    {} where nothing is left.
+    """
+    members: dict[int, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        if value is not None:
+            members.setdefault(group, []).append(value)
+    if not members:
+        return {}
+    mean, stderr = mean_stderr([sum(group) / len(group) for group in members.values()])
+    return {"mean": mean, "stderr": stderr}
+
+
 def wilson(rate: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95% score interval of a share `rate` of `n` trials (Wilson 1927)."""
     if n == 0:
@@ -35,14 +50,24 @@ def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def distinct(texts: Sequence[str], n: int) -> float:
     """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different word n-grams over all n-grams."""
-    grams = [tuple(words[i : i + n]) for words in map(str.split, texts) for i in range(len(words) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
+    different: set[tuple[str, ...]] = set()
+    count = 0
+    for words in map(str.split, texts):
+        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        different.update(grams)
+        count += len(grams)
+    return len(different) / count if count else 0.0
 
 
 def weighted(scores: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
     """The weighted sum of a completion's scores by name, None where one of them is."""
-    parts = [scores[name] for name in weights]
-    return None if None in parts else sum(w * part for w, part in zip(weights.values(), parts, strict=True))
+    parts = []
+    for name, weight in weights.items():
+        score = scores[name]
+        if score is None:
+            return None
+        parts.append(weight * score)
+    return sum(parts)
 
 
 def similarity(texts: Sequence[str]) -> float | None:
@@ -50,6 +75,11 @@ def similarity(texts: Sequence[str]) -> float | None:
 
     None for fewer than two texts. A text of one word counts as that word.
     """
-    sets = [set(pairwise(words)) or set(words) for words in map(str.split, texts)]
-    found = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in combinations(sets, 2)]
-    return sum(found) / len(found) if found else None
+    sets = [_word_pairs(text) for text in texts]
+    similarities = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in combinations(sets, 2)]
+    return sum(similarities) / len(similarities) if similarities else None
+
+
+def _word_pairs(text: str) -> set[tuple[str, ...]]:
+    words = text.split()
+    return set(pairwise(words)) or {(word,) for word in words}

@@ -1,16 +1,17 @@
 """A metric as a function of several rewards, fitted to what training runs came by, and where it is largest.
 
 Proxy points, Moskovitz et al. 2023 (https://arxiv.org/abs/2310.04373), section 3: rewards past which more of them
-makes the metric worse. Found jointly, since rewards are correlated. This module imports no torch.
+makes the metric worse. They are fitted jointly, since rewards are correlated. This module imports no torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+
 from trimtab.pipelines.algorithms import thresholds
 
 GRID = 60  # points along each of one or two rewards
@@ -57,31 +58,64 @@ def fit(
         raise ValueError("a reward is the same at all points: nothing is known of more or less of it")
     unit = (points - low) / (high - low)
     grid = _grid(unit, seed)
-    seen = _density(unit, grid)
-    counts = seen >= density * _density(unit, unit).max()
-    grid = grid[counts]
+    grid = grid[_density(unit, grid) >= density * _density(unit, unit).max()]
     rng = np.random.default_rng(seed)
     if kind == "polynomial":
-        mean, at_points = _polynomial(unit, values, degree, grid), _polynomial(unit, values, degree, unit)
-        again = (rng.integers(count, size=count) for _ in range(DRAWS))
-        draws = np.stack([_polynomial(unit[rows], values[rows], degree, grid) for rows in again])
+        fitted = _polynomial(unit, values, degree, grid, rng)
     else:
-        process = thresholds.fit(unit, values)
-        (mean, covariance), at_points = process.predict(grid, return_cov=True), process.predict(unit)
-        scales, axes = np.linalg.eigh(covariance)  # faster than `sample_y`, which decomposes by singular values
-        normal = rng.standard_normal((DRAWS, len(scales)))
-        draws = mean + normal * np.sqrt(scales.clip(min=0)) @ axes.T
-    best = int(mean.argmax())
-    peaks = grid[draws.argmax(1)] * (high - low)
+        fitted = _gaussian_process(unit, values, grid, rng)
+    best = int(fitted.mean.argmax())
+    peaks = grid[fitted.draws.argmax(1)] * (high - low)
     return Surface(
         grid=low + grid * (high - low),
-        mean=mean,
+        mean=fitted.mean,
         best=low + grid[best] * (high - low),
         best_stderr=peaks.std(0),
-        value=float(mean[best]),
-        value_stderr=float(draws[:, best].std()),
-        explained=float(1 - np.square(values - at_points).mean() / max(values.var(), 1e-300)),
+        value=float(fitted.mean[best]),
+        value_stderr=float(fitted.draws[:, best].std()),
+        explained=float(1 - np.square(values - fitted.at_points).mean() / max(values.var(), 1e-300)),
     )
+
+
+class _Fitted(NamedTuple):
+    """A fit: its mean on the grid (M,) and at the points (n,), and surfaces on the grid as likely as it (DRAWS, M)."""
+
+    mean: np.ndarray
+    at_points: np.ndarray
+    draws: np.ndarray
+
+
+def _gaussian_process(unit: np.ndarray, values: np.ndarray, grid: np.ndarray, rng: np.random.Generator) -> _Fitted:
+    """Surfaces are drawn from the posterior."""
+    process = thresholds.fit(unit, values)
+    mean, covariance = process.predict(grid, return_cov=True)
+    scales, axes = np.linalg.eigh(covariance)  # faster than `sample_y`, which decomposes by singular values
+    normal = rng.standard_normal((DRAWS, len(scales)))
+    draws = mean + normal * np.sqrt(scales.clip(min=0)) @ axes.T
+    return _Fitted(mean, process.predict(unit), draws)
+
+
+def _polynomial(
+    unit: np.ndarray, values: np.ndarray, degree: int, grid: np.ndarray, rng: np.random.Generator
+) -> _Fitted:
+    """Least squares of the smallest norm over all monomials up to `degree`, and the same of points drawn anew."""
+    on_grid, at_points = _monomials(grid, degree), _monomials(unit, degree)
+
+    def coefficients(rows: np.ndarray) -> np.ndarray:
+        return np.linalg.lstsq(_monomials(unit[rows], degree), values[rows], rcond=1e-6)[0]
+
+    fitted = coefficients(np.arange(len(unit)))
+    resampled = (rng.integers(len(unit), size=len(unit)) for _ in range(DRAWS))
+    draws = np.stack([on_grid @ coefficients(rows) for rows in resampled])
+    return _Fitted(on_grid @ fitted, at_points @ fitted, draws)
+
+
+def _monomials(points: np.ndarray, degree: int) -> np.ndarray:
+    """The features (n, terms) of points (n, N) in the unit box: products of Chebyshev polynomials up to `degree`."""
+    powers = [np.polynomial.chebyshev.chebvander(2 * column - 1, degree) for column in points.T]
+    exponents = (e for e in product(range(degree + 1), repeat=points.shape[1]) if sum(e) <= degree)
+    features = [np.prod([p[:, i] for p, i in zip(powers, e, strict=True)], axis=0) for e in exponents]
+    return np.stack(features, 1)
 
 
 def _grid(unit: np.ndarray, seed: int) -> np.ndarray:
@@ -94,19 +128,9 @@ def _grid(unit: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([qmc.Sobol(size, seed=seed).random_base2(11), unit])
 
 
-def _density(unit: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _density(unit: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The kernel density of the points `unit` (n, N) at `places` (M, N)."""
     from scipy.stats import gaussian_kde
 
     jitter = 1e-6 * np.random.default_rng(0).standard_normal(unit.shape)  # points on a line have no density
-    return gaussian_kde((unit + jitter).T)(at.T)
-
-
-def _polynomial(unit: np.ndarray, values: np.ndarray, degree: int, at: np.ndarray) -> np.ndarray:
-    """Least squares of the smallest norm over all monomials up to `degree`, in Chebyshev's form."""
-
-    def features(points: np.ndarray) -> np.ndarray:
-        powers = [np.polynomial.chebyshev.chebvander(2 * column - 1, degree) for column in points.T]
-        exponents = (e for e in product(range(degree + 1), repeat=points.shape[1]) if sum(e) <= degree)
-        return np.stack([np.prod([p[:, i] for p, i in zip(powers, e, strict=True)], axis=0) for e in exponents], 1)
-
-    return features(at) @ np.linalg.lstsq(features(unit), values, rcond=1e-6)[0]
+    return gaussian_kde((unit + jitter).T)(places.T)

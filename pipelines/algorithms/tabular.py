@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
 from trimtab.pipelines.algorithms.lagrange import Multipliers
 from trimtab.pipelines.algorithms.momentum import coefficients
 
@@ -77,8 +78,8 @@ def spectral_radius(preferences: np.ndarray, strength: float, momentum: float, l
     """Growth per round of a small deviation from `log_policy` (n,), a fixed point of SPPO with momentum.
 
     Above 1 the fixed point is repelling. The round is linear in (log pi_t, log pihat_t) there: with
-    J = 1 + (1/b) P (diag p - p p^T) it is [[(1 + alpha) J, -alpha], [J, 0]]. Constants, which are no change of a
-    policy, are projected out.
+    J = 1 + (1/b) P (diag p - p p^T) it is [[(1 + alpha) J, -alpha], [J, 0]]. Constants, which do not change a policy,
+    are projected out.
     """
     n = len(log_policy)
     p = np.exp(log_policy)

@@ -1,13 +1,13 @@
 """The search for thresholds: where on the rewards is the metric that counts at its best?
 
-Searches are generators: they yield a point, an array of one threshold for each reward, are sent the metric found
-there, and end when there is nothing more to ask. `Search` runs one step by step, and its state is what it was told: on
+Searches are generators: they yield a point, an array of one threshold for each reward, are sent the metric at that
+point, and end when there is nothing more to ask. `Search` runs one step by step, and its state is what it was told: on
 resumption the search is run again on that. This module imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ def nelder_mead(simplex: np.ndarray, tolerance: float = 0.0) -> Asking:
     when the standard deviation of the simplex's values is below `tolerance`.
     """
     points = [np.asarray(point, float) for point in simplex]
-    values = []
+    values: list[float] = []
     for point in points:
         values.append((yield point))  # noqa: PERF401 - no comprehension can yield
     while True:
@@ -54,13 +54,14 @@ def bayes(low: np.ndarray, high: np.ndarray, seed: int, initial: int = 4, candid
     """Maximises a noisy metric over a box by expected improvement of a Gaussian process, after `initial` points.
 
     The improvement is over the best posterior mean among the points asked, since every value is noisy (Jones et al.
-    1998; Letham et al. 2019, https://arxiv.org/abs/1706.07094). Asks for ever.
+    1998; Letham et al. 2019, https://arxiv.org/abs/1706.07094). It never ends by itself.
     """
     from scipy.stats import norm, qmc
 
     size = len(low)
     grid = qmc.Sobol(size, seed=seed).random_base2(int(np.log2(candidates)))
-    asked, told = [], []
+    asked: list[np.ndarray] = []
+    told: list[float] = []
     for point in grid[:initial]:
         asked.append(point)
         told.append((yield low + point * (high - low)))
@@ -95,37 +96,43 @@ def fit(points: np.ndarray, values: np.ndarray) -> Any:
 class Search:
     """A search that can be asked, told, saved and found again.
 
-    `cache` is the largest relative distance, in every coordinate, at which the value of an earlier point is taken
-    again instead of being asked for; `stale_after` the age (in the unit of `tell`'s `at`) from which it is not, since
-    the metric at a point depends on the policy that came to it.
+    `point` is the one that is asked for, None when there is nothing more to ask. `cache` is the largest relative
+    distance, in every coordinate, at which the value of an earlier point is taken again instead of being asked for;
+    `stale_after` the age, in steps, from which it is not, since the metric at a point depends on the policy that came
+    to it.
     """
 
     def __init__(self, asking: Callable[[], Asking], *, cache: float = 0.0, stale_after: float = float("inf")):
         self.asking, self.cache, self.stale_after = asking, cache, stale_after
-        self.history: list[dict[str, Any]] = []  # {point, value, at, reused}
+        self.history: list[dict[str, Any]] = []  # {point, value, at, reused}, `at` being the step
         self._start()
 
     def _start(self) -> None:
         self.generator = self.asking()
-        self.point: np.ndarray | None = next(self.generator)  # None: nothing more to ask
+        self.point: np.ndarray | None = next(self.generator)
 
-    def tell(self, value: float, at: float) -> None:
-        """The metric at `point`, found at step `at`; and again of every next point that is near to one of before."""
-        self._send(value, at, reused=False)
-        while self.point is not None and (known := self._near(self.point, at)) is not None:
-            self._send(known, at, reused=True)
+    def tell(self, value: float, step: float) -> None:
+        """The metric at `point`, at that step; and again of every next point that is near to one of before.
 
-    def _send(self, value: float, at: float, *, reused: bool) -> None:
-        self.history.append({"point": self.point.tolist(), "value": value, "at": at, "reused": reused})
+        Raises ValueError where there is nothing more to ask.
+        """
+        self._send(value, step, reused=False)
+        while self.point is not None and (earlier := self._near(self.point, step)) is not None:
+            self._send(earlier, step, reused=True)
+
+    def _send(self, value: float, step: float, *, reused: bool) -> None:
+        if self.point is None:
+            raise ValueError("the search has ended: it asks for no value")
+        self.history.append({"point": self.point.tolist(), "value": value, "at": step, "reused": reused})
         try:
             self.point = self.generator.send(value)
         except StopIteration:
             self.point = None
 
-    def _near(self, point: np.ndarray, at: float) -> float | None:
+    def _near(self, point: np.ndarray, step: float) -> float | None:
         for row in reversed(self.history):
             near = np.all(np.abs(point - np.array(row["point"])) <= self.cache * np.abs(np.array(row["point"])))
-            if self.cache and near and not row["reused"] and at - row["at"] <= self.stale_after:
+            if self.cache and near and not row["reused"] and step - row["at"] <= self.stale_after:
                 return row["value"]
         return None
 
@@ -145,7 +152,6 @@ class Search:
             self._send(row["value"], row["at"], reused=row["reused"])
 
 
-def simplex(low: Sequence[float], high: Sequence[float], seed: int) -> np.ndarray:
-    """N + 1 random points between `low` (where the policy starts, so that they can be held) and `high`."""
-    low, high = np.asarray(low, float), np.asarray(high, float)
+def simplex(low: np.ndarray, high: np.ndarray, seed: int) -> np.ndarray:
+    """N + 1 random points between `low` (where the policy starts, so that they can be held) and `high`, (N,) each."""
     return low + np.random.default_rng(seed).random((len(low) + 1, len(low))) * (high - low)

@@ -105,7 +105,9 @@ SFT = Form(
 )
 PREFERENCE = Form("preference", (("chosen", "rejected"),), _pair_row, LEARNED | {"pairs"})
 RANKING = Form("ranking", (("prompt", "completions"),), _ranking_row, LEARNED)
-UNPAIRED = Form("unpaired preference", (("prompt", "completion", "label"),), _unpaired_row, LEARNED)
+UNPAIRED = Form(
+    "unpaired preference", (("prompt", "completion", "label"), ("chosen", "rejected")), _unpaired_row, LEARNED
+)
 LABELLED = Form("labelled text", (("text", "label"),), _labelled_row, LEARNED)
 PROMPTS = Form("prompts", (("prompt",),), _prompt_row, frozenset({"prompts"}))
 CONVERSATIONS = Form("answered prompts", (("messages",), ("prompt", "completion")), _messages_row)

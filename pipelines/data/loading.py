@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trl
+
+from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 
 if TYPE_CHECKING:
@@ -37,7 +39,9 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
         names = ", ".join(name for entry in data.datasets for name in files(entry))
         splits = ", ".join(entry.split for entry in data.datasets)
-        raise RecipeError(f"cannot load {names} (split {splits}): {type(error).__name__}: {error}", path) from error
+        missing = (hub.unreachable(name, path) for entry in data.datasets for name in files(entry))
+        message = f"cannot load {names} (split {splits}): {type(error).__name__}: {error}"
+        raise next(filter(None, missing), None) or RecipeError(message, path) from error
     finally:
         if not hidden:
             datasets.enable_progress_bars()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 
 

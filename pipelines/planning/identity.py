@@ -1,7 +1,7 @@
 """What of a step's options determines its result, and therefore its fingerprint.
 
-Content instead of place, fingerprints instead of references, and nothing of what a class says is neutral: training
-arguments about logging and saving, and the keys that a stage or a reward names in its class attribute `neutral`.
+Content instead of place, fingerprints instead of references, and nothing of what a class says is neutral: the keys in
+the attribute `neutral` of a stage's or a reward's class, and of training arguments those about logging and saving.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning import field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import content_hash, is_local
 from trimtab.pipelines.planning.references import References, is_reference
@@ -32,16 +32,16 @@ class Identities:
 
     references: References
 
-    def of_options(self, cls: type, options: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    def of_options(self, cls: Any, options: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         """The options of a step of class `cls`, its defaults included: a new default is a new step."""
-        defaults = {name: schema.default(field) for name, field in cls.__dataclass_fields__.items()}  # type: ignore[attr-defined]
-        types = schema.hints(cls)
+        defaults = {name: field_types.default(field) for name, field in cls.__dataclass_fields__.items()}
         identity = {}
         for key, value in {**defaults, **options}.items():
-            if key in getattr(cls, "neutral", ()):
+            if key in cls.neutral:
                 continue
-            if schema.is_training_arguments(schema.bare(types.get(key))) and isinstance(value, dict):
-                value = {name: item for name, item in value.items() if name not in neutral_arguments(value)}
+            if isinstance(value, dict):
+                skipped = cls.neutral_inside(key, value)
+                value = {name: item for name, item in value.items() if name not in skipped}
             identity[key] = self._of(value, (*path, key))
         return identity
 

@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning import hub, kinds, schema
 from trimtab.pipelines.planning.commands import accelerate_config
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.references import strings
 
 
-def check(recipe: Recipe, steps: Iterable[Step]) -> None:
-    """Keys and types of every step first, then files, columns, rows and tokens. Raises RecipeError; writes nothing."""
+def check(recipe: Recipe, steps: Iterable[Step], *, without_hub: bool = False) -> list[RecipeError]:
+    """Keys and types of every step first, then files, columns, rows and tokens. Raises RecipeError; writes nothing.
+
+    With `without_hub`, what cannot be looked at because the hub cannot be reached is returned instead.
+    """
     steps = [step for step in steps if not step.done]
+    hub.prefer_cache(value for step in steps for value in strings(step.options))
+    unseen: dict[str, RecipeError] = {}
     try:
         for step in steps:
             if step.accelerate != "auto":
                 accelerate_config(step)
         for step, stage in [(step, build(step)) for step in steps]:
-            if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
+            if step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
+                continue
+            try:
                 stage.check(step)
+            except hub.Unreachable as error:
+                if not without_hub:
+                    raise
+                unseen.setdefault(error.message, error)
     except RecipeError as error:
         raise recipe.document.locate(error) from error.__cause__
+    return [recipe.document.locate(error) for error in unseen.values()]
 
 
 def require_inputs(steps: Iterable[Step]) -> None:

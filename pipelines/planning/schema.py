@@ -10,61 +10,19 @@ import dataclasses
 import enum
 import functools
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trimtab.pipelines.planning import field_types
 from trimtab.pipelines.planning.errors import OWNED, RENAMED, RecipeError, suggest
 from trimtab.pipelines.planning.kinds import REWARDS, find, words
 from trimtab.rewards import Reward
 
 Place = Sequence[str]
 PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
-
-
-@dataclasses.dataclass(frozen=True)
-class KeysOf:
-    """An annotation of a mapping that a macro hands on: it takes the keys of classes of trl, or of a stage."""
-
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return " or ".join(f"`{name}`" for name in self.names)
-
-    @property
-    def types(self) -> list[Any]:
-        import trl
-
-        return [getattr(trl, name.removeprefix("trl.")) for name in self.names if name.startswith("trl.")]
-
-
-@dataclasses.dataclass(frozen=True)
-class NamesModel:
-    """An annotation: the string is a model's folder, its name on the Hub, or a reference to a stage that makes one."""
-
-
-ModelName = typing.Annotated[str, NamesModel()]
-
-
-@dataclasses.dataclass(frozen=True)
-class WordOf:
-    """An annotation: the value is the name of a file in `package`, or one that `others` gives."""
-
-    package: str
-    others: Callable[[], Sequence[str]] = tuple
-
-    @property
-    def words(self) -> list[str]:
-        return list(dict.fromkeys([*words(self.package), *self.others()]))
-
-    def __call__(self, value: Any, path: Place) -> Any:
-        if value not in self.words:
-            known = ", ".join(self.words)
-            raise RecipeError(f"expected one of {known}, got {value!r}{suggest(value, self.words)}", path)
-        return value
 
 
 def load_reward(block: Mapping[str, Any], path: Place | str = ()) -> Any:
@@ -108,7 +66,7 @@ def check(
     if not isinstance(mapping, Mapping):
         raise RecipeError(f"expected a mapping of {cls.__name__}'s keys, got {mapping!r}", path)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    annotations = hints(cls)
+    types_of = field_types.hints(cls)
     checked = {}
     for key, value in mapping.items():
         place = (*path, str(key))
@@ -117,10 +75,10 @@ def check(
         if key not in fields:
             hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, fields)
             raise RecipeError(f"unknown key for {cls.__name__}{hint}", place)
-        checked[key] = coerce(value, annotations[key], place)
+        checked[key] = coerce(value, types_of[key], place)
         _check_choices(cls, fields[key], checked[key], place)
     for name, field in fields.items():
-        if is_required(field) and name not in checked:
+        if field_types.is_required(field) and name not in checked:
             raise RecipeError("required key is missing", (*path, name))
     return checked
 
@@ -131,21 +89,14 @@ def as_written(cls: Any, mapping: Mapping[str, Any], path: Place) -> Any:
     Required keys, plain types and defaults are those of the class's annotations. Blocks that the macro hands on to
     steps (data, rewards, models, training arguments) are taken as they are: the steps check them. Raises RecipeError.
     """
-    annotations = hints(cls)
+    types_of = field_types.hints(cls)
     values = {}
     for field in dataclasses.fields(cls):
-        if is_required(field) and not mapping.get(field.name):
+        if field_types.is_required(field) and not mapping.get(field.name):
             raise RecipeError("required key is missing", (*path, field.name))
         if field.name in mapping:
-            values[field.name] = coerce(mapping[field.name], _shape(annotations[field.name]), (*path, field.name))
+            values[field.name] = coerce(mapping[field.name], _shape(types_of[field.name]), (*path, field.name))
     return cls(**values)
-
-
-def documented_values(cls: Any, name: str) -> list[str]:
-    """The words that upstream's own help gives for a key, where its dataclass lists no choices: "'a', 'b' and 'c'"."""
-    text = str(cls.__dataclass_fields__[name].metadata.get("help", ""))
-    listed = re.search(r"(?:Possible|Supported) values are:?(.+?)\.(?: |$)", text)
-    return re.findall(r"'(\w+)'", listed[1]) if listed else []
 
 
 def coerce(value: Any, hint: Any, path: Place) -> Any:
@@ -184,56 +135,18 @@ def build(cls: Any, mapping: Mapping[str, Any], path: Place = (), *, dry: bool =
 
 def instance(cls: Any, checked: Mapping[str, Any], *, dry: bool = False) -> Any:
     """An instance of `cls` from a mapping that `check` has returned."""
-    annotations = hints(cls)
-    values = {key: _instances(value, annotations[key], dry) for key, value in checked.items()}
-    if dry and is_training_arguments(cls):
-        return types.SimpleNamespace(**{field.name: default(field) for field in dataclasses.fields(cls)} | values)
+    types_of = field_types.hints(cls)
+    values = {key: _instances(value, types_of[key], dry) for key, value in checked.items()}
+    if dry and field_types.is_training_arguments(cls):
+        defaults = {field.name: field_types.default(field) for field in dataclasses.fields(cls)}
+        return types.SimpleNamespace(**defaults | values)
     return cls(**values)
-
-
-def hints(cls: Any) -> dict[str, Any]:
-    """The annotations of a dataclass, as types."""
-    return typing.get_type_hints(cls, include_extras=True)
-
-
-def bare(hint: Any) -> Any:
-    """The type of an annotation without `Annotated` and without `| None`."""
-    if typing.get_origin(hint) is typing.Annotated:
-        return bare(typing.get_args(hint)[0])
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        rest = [argument for argument in typing.get_args(hint) if argument is not type(None)]
-        return bare(rest[0]) if len(rest) == 1 else hint
-    return hint
-
-
-def notes(hint: Any) -> tuple[Any, ...]:
-    """What stands in the `Annotated`s of an annotation, also inside `X | None` and containers."""
-    metadata = getattr(hint, "__metadata__", ())
-    inner = [notes(argument) for argument in typing.get_args(hint) if not isinstance(argument, str | int)]
-    return tuple(metadata) + tuple(note for group in inner for note in group)
-
-
-def is_training_arguments(hint: Any) -> bool:
-    """Whether a type is one of the Trainer's configurations: trl.SFTConfig and its like."""
-    return dataclasses.is_dataclass(hint) and hasattr(hint, "resume_from_checkpoint")
-
-
-def is_required(field: dataclasses.Field) -> bool:
-    """Whether a field has no default."""
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def default(field: dataclasses.Field) -> Any:
-    """The default of a dataclass's field, None when it is required."""
-    if is_required(field):
-        return None
-    return field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
 
 
 def _check_choices(cls: Any, field: dataclasses.Field, value: Any, place: Place) -> None:
     choices = field.metadata.get("choices")
     if field.name == "loss_type" and not choices:
-        choices = documented_values(cls, field.name)
+        choices = field_types.documented_values(cls, field.name)
     for word in value if isinstance(value, list) else [value]:
         if choices and word is not None and word not in choices:
             near = suggest(word, map(str, choices))
@@ -258,7 +171,7 @@ def _shape(hint: Any) -> Any:
 
 
 def _instances(value: Any, hint: Any, dry: bool) -> Any:
-    hint = bare(hint)
+    hint = field_types.bare(hint)
     if hint is Reward and isinstance(value, Mapping):
         return load_reward(value)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
@@ -325,7 +238,7 @@ def _mapping(value: Any, hint: Any, path: Place) -> dict[Any, Any]:
 
 
 def _checked_block(value: Any, hint: Any, path: Place) -> dict[str, Any]:
-    checked = check(hint, value, path, OWNED if is_training_arguments(hint) else {})
+    checked = check(hint, value, path, OWNED if field_types.is_training_arguments(hint) else {})
     if hint.__module__.startswith("trimtab."):
         build(hint, checked, path)  # cheap, and its own check of its values names this place
     return checked

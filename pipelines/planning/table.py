@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning import field_types, kinds, schema
 from trimtab.pipelines.planning.commands import command
 from trimtab.pipelines.planning.errors import OWNED
 from trimtab.pipelines.planning.recipe import Recipe, Step
@@ -38,7 +38,7 @@ def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:
     rows: list[tuple[str, Any, str]] = []
 
     def walk(value: Any, hint: Any, path: tuple[str, ...]) -> None:
-        hint = schema.bare(hint)
+        hint = field_types.bare(hint)
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):
             walk_fields(value, hint, path)
         elif isinstance(value, dict) and value:
@@ -50,13 +50,13 @@ def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:
             rows.append((".".join(path), value, origin or f"stage {step.stage!r}"))
 
     def walk_fields(value: dict[str, Any], hint: Any, path: tuple[str, ...]) -> None:
-        types = schema.hints(hint)
+        types = field_types.hints(hint)
         for field in dataclasses.fields(hint):
             place = (*path, field.name)
             if field.name in value:
                 walk(value[field.name], types[field.name], place)
             elif field.init and field.name not in OWNED:
-                rows.append((".".join(place), schema.default(field), f"default of {hint.__name__}"))
+                rows.append((".".join(place), field_types.default(field), f"default of {hint.__name__}"))
 
     walk(schema.check(cls, step.options, step.path), cls, ())
     return rows

@@ -63,11 +63,15 @@ def plan(
     """Checks the recipe and prints what would run. Returns 2 for a mistake in it."""
     environment.prepare()
     try:
-        recipe, steps = _checked(path, overrides, only, start)
+        recipe = Recipe.load(path, overrides)
+        steps = recipe.select(only, start)
+        unseen = preflight.check(recipe, steps, without_hub=True)
         auto = None if sbatch is None else slurm.CONFIG
         print(table(recipe, steps, extra, auto, verbose=verbose))
         if sbatch is not None:
             print("\n" + slurm.script(recipe, _launches(recipe, steps, extra, sbatch), sbatch, Path.cwd()))
+        for error in unseen:
+            print(f"note: {error}", file=sys.stderr)
     except RecipeError as error:
         return environment.fail(str(error))
     return 0

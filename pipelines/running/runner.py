@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from trimtab.pipelines.planning import kinds, preflight, schema
+from trimtab.pipelines.planning import field_types, kinds, preflight, schema
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.stops import stop
@@ -117,7 +117,11 @@ def build(step: Step) -> Any:
     """The step's stage as it is run, with training arguments that are constructed. Raises RecipeError."""
     cls = kinds.find(kinds.STAGES, step.kind, step.path)
     checked = schema.check(cls, step.options, step.path)
-    trained = [key for key, hint in schema.hints(cls).items() if schema.is_training_arguments(schema.bare(hint))]
+    trained = [
+        key
+        for key, hint in field_types.hints(cls).items()
+        if field_types.is_training_arguments(field_types.bare(hint))
+    ]
     for key in trained:
         from trimtab.pipelines.training.arguments import arguments
 
@@ -133,6 +137,7 @@ def _join_process_group(timeout: timedelta) -> Any:
     import torch
     import transformers
     from accelerate import PartialState
+
     from trimtab.pipelines.trainers.seams.engines import prepare_cpu_engines, sharding
 
     transformers.utils.logging.disable_progress_bar()  # of loading and saving weights; the trainer's stays

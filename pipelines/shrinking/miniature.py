@@ -12,7 +12,7 @@ from typing import Any
 
 import trl
 from trimtab.pipelines.data.forms import Form
-from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning import field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, RewardBlock, cut
 from trimtab.pipelines.sampling.settings import Sampling
@@ -66,7 +66,7 @@ class Miniature:
     def changes(self, cls: type, block: Mapping[str, Any]) -> dict[str, Any]:
         """`key.subkey` -> value of what changes in a block of the stage class `cls`, by the types of its fields."""
         changes: dict[str, Any] = {}
-        for key, hint in schema.hints(cls).items():
+        for key, hint in field_types.hints(cls).items():
             if _is_arguments(hint):
                 changes |= self._arguments(key, block.get(key) or {}, _types(hint))
             elif block.get(key) is not None:
@@ -101,16 +101,16 @@ class Miniature:
         return any(name == stage or name.startswith(f"{stage}-") for stage in self.stages)
 
     def _field(self, key: str, hint: Any, value: Any) -> dict[str, Any]:
-        types, forms = _types(hint), [note for note in schema.notes(hint) if isinstance(note, Form)]
+        types, forms = _types(hint), [note for note in field_types.notes(hint) if isinstance(note, Form)]
         if forms:
             return {} if self.is_inside(value) else {key: self.rows(forms[0])}
         if trl.ModelConfig in types:
             return self._model(key, value)
         if RewardBlock in types or ConstrainedReward in types:
             return self._rewards(key, value)
-        if any(isinstance(note, schema.NamesModel) for note in schema.notes(hint)):
+        if any(isinstance(note, field_types.NamesModel) for note in field_types.notes(hint)):
             return self._named_models(key, value)
-        if schema.bare(hint) is dict and isinstance(value, Mapping):
+        if field_types.bare(hint) is dict and isinstance(value, Mapping):
             return self._stage_keys(key, hint, value)
         return {}
 
@@ -134,7 +134,7 @@ class Miniature:
 
     def _stage_keys(self, key: str, hint: Any, value: Mapping[str, Any]) -> dict[str, Any]:
         """Of a macro's block that takes the keys of another kind of stage: what that kind changes."""
-        notes = [note for note in schema.notes(hint) if isinstance(note, schema.KeysOf)]
+        notes = [note for note in field_types.notes(hint) if isinstance(note, field_types.KeysOf)]
         changes: dict[str, Any] = {}
         for kind in notes[0].names if notes else ():
             stage = kinds.find(kinds.STAGES, kind)
@@ -171,12 +171,12 @@ class Miniature:
 
 
 def _is_arguments(hint: Any) -> bool:
-    return any(map(schema.is_training_arguments, _types(hint)))
+    return any(map(field_types.is_training_arguments, _types(hint)))
 
 
 def _types(hint: Any) -> set[Any]:
     """The types that an annotation is made of, reward blocks and the classes of KeysOf among them."""
     if hint in (RewardBlock, ConstrainedReward) or dataclasses.is_dataclass(hint):
         return {hint}
-    named = {kind for note in schema.notes(hint) if isinstance(note, schema.KeysOf) for kind in note.types}
+    named = {kind for note in field_types.notes(hint) if isinstance(note, field_types.KeysOf) for kind in note.types}
     return named.union(*(_types(argument) for argument in typing.get_args(hint) if not isinstance(argument, str)))

@@ -18,13 +18,15 @@ changes in `small`. Modules here import trl's names through `trl.`, which loads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import trl
+
 from trimtab.pipelines.data.forms import Data, Form
-from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning import field_types, schema
+from trimtab.pipelines.planning.identity import neutral_arguments
 from trimtab.pipelines.reporting.shows import Shows
 
 if TYPE_CHECKING:
@@ -56,6 +58,11 @@ class Stage:
         yield name, kind, options
 
     @classmethod
+    def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:
+        """The keys inside a block of the stage that cannot change the result."""
+        return ()
+
+    @classmethod
     def as_written(cls, name: str, options: dict[str, Any]) -> Self:
         """A macro's own fields: required keys, types and defaults are those of the annotations."""
         return schema.as_written(cls, options, ("stages", name))
@@ -70,7 +77,7 @@ class Stage:
 
     def reads(self) -> dict[str, Form]:
         """The form of the rows that each `Data` field takes."""
-        noted = {key: schema.notes(hint) for key, hint in schema.hints(type(self)).items()}
+        noted = {key: field_types.notes(hint) for key, hint in field_types.hints(type(self)).items()}
         forms = {key: [note for note in notes if isinstance(note, Form)] for key, notes in noted.items()}
         return {key: given[0] for key, given in forms.items() if given}
 
@@ -103,6 +110,10 @@ class TrainerStage(Stage):
     data: Data
     eval_data: Data | None = None
     train: Any
+
+    @classmethod
+    def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:
+        return neutral_arguments(block) if key == "train" else ()
 
     def audit_tokenizer(self, step: Step) -> Any:
         from trimtab.pipelines.training.inputs import tokenizer

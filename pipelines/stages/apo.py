@@ -39,7 +39,7 @@ from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
-from trimtab.pipelines.planning.schema import KeysOf, WordOf, documented_values
+from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_values
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 

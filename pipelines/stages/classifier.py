@@ -4,7 +4,7 @@
                  train: {learning_rate: 2e-5, num_train_epochs: 2, max_length: 128}}
 
 `label` counts from 0. `train` holds trl.RewardConfig's keys, which are those of sequence classification. The artifact
-is a sequence-classification model; `eval/accuracy` is the share of labels found.
+is a sequence-classification model; `eval/accuracy` is the share of texts whose label it names.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 20  # prompts whose completions are kept side by side
+Scores = dict[str, dict[int, list[float]]]  # reward -> prompt_index -> the scores of the prompt's completions
 
 
 @dataclass(kw_only=True)
@@ -56,27 +56,26 @@ class Compare(Stage):
             if [text(prompt) for prompt in table["prompt"]] != prompts:
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))
         ratios = self._ratios(rows)
-        distributed = PartialState()
-        means = {name: _by_prompt(table) for name, table in rows.items()}
+        scores = {name: _by_prompt(table) for name, table in rows.items()}
+        policies = {name: self._policy(name, rows[name], scores, ratios.get(name)) for name in rows}
         asked = len(set(rows[self.baseline]["prompt_index"]))
         result = {
             "prompts": asked,
             "completions_per_prompt": round(len(prompts) / asked),
             "baseline": self.baseline,
             "reference": self.reference.model_name_or_path if self.reference else None,
-            "policies": {name: self._policy(name, rows[name], means, ratios) for name in rows},
+            "policies": policies,
             "samples": _samples(rows),
         }
-        if distributed.is_main_process:
+        if PartialState().is_main_process:
             (step.output / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
-            (step.output / "summary.txt").write_text(_table(result))
-        return {
-            f"{name}/{reward}/{key}": value
-            for name, policy in result["policies"].items()
-            for reward, numbers in policy["rewards"].items()
-            for key, value in numbers.items()
-            if key in ("mean", "stderr")
-        }
+            (step.output / "summary.txt").write_text(_summary(result))
+        metrics = {}
+        for name, policy in policies.items():
+            for reward, numbers in policy["rewards"].items():
+                metrics[f"{name}/{reward}/mean"] = numbers["mean"]
+                metrics[f"{name}/{reward}/stderr"] = numbers["stderr"]
+        return metrics
 
     def _ratios(self, rows: dict[str, Any]) -> dict[str, list[float]]:
         """Summed log-ratios of each policy's own completions to the reference; each rank does its share."""
@@ -87,94 +86,120 @@ class Compare(Stage):
         policy = transformers_engine.load(self.reference)
         return {name: transformers_engine.log_ratios(policy, table) for name, table in rows.items()}
 
-    def _policy(self, name: str, rows: Any, means: dict[str, Any], ratios: dict[str, list[float]]) -> dict[str, Any]:
-        mine, theirs = means[name], means[self.baseline]
-        rewards, difference, wins = {}, {}, {}
-        for reward in rows.features["scores"]:
-            scores = {i: values for i, values in mine[reward].items() if values}
-            averages = {i: sum(values) / len(values) for i, values in scores.items()}
-            mean, stderr = statistics.mean_stderr(list(averages.values()))
-            given = sum(map(len, scores.values()))
-            rewards[reward] = {"mean": mean, "stderr": stderr, "n": given, "abstained": 1 - given / len(rows)}
-            both = [i for i in averages if theirs[reward].get(i)]
-            if name != self.baseline and both:
-                gaps = [averages[i] - sum(theirs[reward][i]) / len(theirs[reward][i]) for i in both]
-                difference[reward] = dict(zip(("mean", "stderr"), statistics.mean_stderr(gaps), strict=True))
-                shares = [statistics.win_rate(scores[i], theirs[reward][i]) for i in both]
-                rate = sum(shares) / len(shares)
-                low, high = statistics.wilson(rate, len(shares))
-                wins[reward] = {"rate": rate, "low": low, "high": high}
+    def _policy(
+        self, name: str, rows: Any, scores: dict[str, Scores], ratios: list[float] | None
+    ) -> dict[str, Any]:
+        """What evaluation.json says of one policy."""
+        groups = rows["prompt_index"]
         texts = [text(completion) for completion in rows["completion"]]
-        lengths = [len(ids) for ids in rows["completion_ids"]]
+        policy: dict[str, Any] = {"rewards": {}}
+        for reward in rows.features["scores"]:
+            policy["rewards"][reward] = _mean(scores[name][reward], len(rows))
+        if name != self.baseline:
+            policy |= {"difference": {}, "win_rate": {}}
+            for reward in rows.features["scores"]:
+                mine, theirs = _on_common_prompts(scores[name][reward], scores[self.baseline][reward])
+                if mine:
+                    policy["difference"][reward] = _difference(mine, theirs)
+                    policy["win_rate"][reward] = _win_rate(mine, theirs)
         return {
-            "rewards": rewards,
-            **({"difference": difference, "win_rate": wins} if name != self.baseline else {}),
-            "kl": _grouped(ratios[name], rows["prompt_index"]) if ratios else None,
-            "length": _grouped(lengths, rows["prompt_index"]),
+            **policy,
+            "kl": None if ratios is None else statistics.grouped(ratios, groups),
+            "length": statistics.grouped([len(ids) for ids in rows["completion_ids"]], groups),
             "distinct_1": statistics.distinct(texts, 1),
             "distinct_2": statistics.distinct(texts, 2),
             "truncated": sum(rows["truncated"]) / len(rows),
         }
 
 
-def _by_prompt(rows: Any) -> dict[str, dict[int, list[float]]]:
-    """reward -> prompt index -> the scores given to the prompt's completions."""
-    found: dict[str, dict[int, list[float]]] = {reward: defaultdict(list) for reward in rows.features["scores"]}
-    for index, scores in zip(rows["prompt_index"], rows["scores"], strict=True):
-        for reward, score in scores.items():
+def _by_prompt(rows: Any) -> Scores:
+    """The scores that were given, without those of a reward that has abstained."""
+    scores: Scores = {reward: {} for reward in rows.features["scores"]}
+    for index, given in zip(rows["prompt_index"], rows["scores"], strict=True):
+        for reward, score in given.items():
             if score is not None:
-                found[reward][index].append(score)
-    return found
+                scores[reward].setdefault(index, []).append(score)
+    return scores
 
 
-def _grouped(values: list[float], index: list[int]) -> dict[str, float]:
-    groups: dict[int, list[float]] = defaultdict(list)
-    for i, value in zip(index, values, strict=True):
-        groups[i].append(value)
-    mean, stderr = statistics.mean_stderr([sum(group) / len(group) for group in groups.values()])
+def _mean(scores: dict[int, list[float]], completions: int) -> dict[str, float]:
+    mean, stderr = statistics.mean_stderr([sum(group) / len(group) for group in scores.values()])
+    given = sum(map(len, scores.values()))
+    return {"mean": mean, "stderr": stderr, "n": given, "abstained": 1 - given / completions}
+
+
+def _on_common_prompts(
+    mine: dict[int, list[float]], theirs: dict[int, list[float]]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """The scores of two policies on every prompt where both have some."""
+    both = [index for index in mine if index in theirs]
+    return [mine[index] for index in both], [theirs[index] for index in both]
+
+
+def _difference(mine: list[list[float]], theirs: list[list[float]]) -> dict[str, float]:
+    gaps = [sum(a) / len(a) - sum(b) / len(b) for a, b in zip(mine, theirs, strict=True)]
+    mean, stderr = statistics.mean_stderr(gaps)
     return {"mean": mean, "stderr": stderr}
+
+
+def _win_rate(mine: list[list[float]], theirs: list[list[float]]) -> dict[str, float]:
+    shares = [statistics.win_rate(a, b) for a, b in zip(mine, theirs, strict=True)]
+    rate = sum(shares) / len(shares)
+    low, high = statistics.wilson(rate, len(shares))
+    return {"rate": rate, "low": low, "high": high}
 
 
 def _samples(rows: dict[str, Any]) -> list[dict[str, Any]]:
     """The first completion of each of the first prompts, by every policy."""
-    first = {name: [row for row in table.select(range(min(len(table), 512))) if row["sample_index"] == 0][:SHOWN]
-             for name, table in rows.items()}  # fmt: skip
-    return [
-        {
-            "prompt": text(together[0]["prompt"]),
-            "policies": {
-                name: {"completion": text(row["completion"]), "scores": row["scores"]}
-                for name, row in zip(first, together, strict=True)
-            },
-        }
-        for together in zip(*first.values(), strict=False)
-    ]
+    first = {name: _first_completions(table) for name, table in rows.items()}
+    samples = []
+    for side_by_side in zip(*first.values(), strict=False):
+        policies = {}
+        for name, row in zip(first, side_by_side, strict=True):
+            policies[name] = {"completion": text(row["completion"]), "scores": row["scores"]}
+        samples.append({"prompt": text(side_by_side[0]["prompt"]), "policies": policies})
+    return samples
 
 
-def _table(result: dict[str, Any]) -> str:
+def _first_completions(rows: Any) -> list[dict[str, Any]]:
+    head = rows.select(range(min(len(rows), 512)))
+    return [row for row in head if row["sample_index"] == 0][:SHOWN]
+
+
+def _summary(result: dict[str, Any]) -> str:
     """The evaluation as text: one line per policy, mean +- standard error, win rate against the baseline."""
-    head = [f"{result['prompts']} prompts x {result['completions_per_prompt']}"]
     rewards = list(next(iter(result["policies"].values()))["rewards"])
+    head = [f"{result['prompts']} prompts x {result['completions_per_prompt']}"]
     for reward in rewards:
         head += [reward, f"wins vs {result['baseline']}"]
-    lines = [[*head, "KL", "tokens", "distinct-2"]]
+    table = [[*head, "KL", "tokens", "distinct-2"]]
+    notes = []
     for name, policy in result["policies"].items():
-        cells = [name]
-        for reward in rewards:
-            win = policy.get("win_rate", {}).get(reward)
-            cells.append(_number(policy["rewards"][reward]))
-            cells.append(f"{win['rate']:.2f} [{win['low']:.2f}, {win['high']:.2f}]" if win else "-")
-        cells += [_number(policy["kl"]), f"{policy['length']['mean']:.1f}", f"{policy['distinct_2']:.3f}"]
-        lines.append(cells)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-    notes = [
-        f"{name} - {result['baseline']}, {reward}: {gap['mean']:+.3f} +- {gap['stderr']:.3f}"
-        + (f" ({gap['mean'] / gap['stderr']:+.1f} standard errors)" if gap["stderr"] else "")
-        for name, policy in result["policies"].items()
-        for reward, gap in policy.get("difference", {}).items()
-    ]
-    return "\n".join([text, *notes]) + "\n"
+        table.append([name, *_cells(policy, rewards)])
+        for reward, gap in policy.get("difference", {}).items():
+            notes.append(f"{name} - {result['baseline']}, {reward}: {_gap(gap)}")
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for cells in table:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def _cells(policy: dict[str, Any], rewards: list[str]) -> list[str]:
+    cells = []
+    for reward in rewards:
+        wins = policy.get("win_rate", {}).get(reward)
+        cells.append(_number(policy["rewards"][reward]))
+        cells.append(f"{wins['rate']:.2f} [{wins['low']:.2f}, {wins['high']:.2f}]" if wins else "-")
+    return [*cells, _number(policy["kl"]), f"{policy['length']['mean']:.1f}", f"{policy['distinct_2']:.3f}"]
+
+
+def _gap(gap: dict[str, float]) -> str:
+    measured = f"{gap['mean']:+.3f} +- {gap['stderr']:.3f}"
+    if not gap["stderr"]:
+        return measured
+    return f"{measured} ({gap['mean'] / gap['stderr']:+.1f} standard errors)"
 
 
 def _number(numbers: dict[str, float] | None) -> str:

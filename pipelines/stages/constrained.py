@@ -53,7 +53,7 @@ from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, Multi
 from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
 from trimtab.pipelines.algorithms.searching import Searching, ThresholdSearch
 from trimtab.pipelines.data.forms import PROMPTS, Data
-from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, cut
 from trimtab.pipelines.reporting.shows import Shows
@@ -71,10 +71,9 @@ UNUSED = {"reward_weights": "`weight` in the reward's block", "multi_objective_a
 
 @dataclass(kw_only=True)
 class Constrained(TrainerStage):
-    """`data` are prompts; further columns go to the rewards. `eval_data` is sampled and scored as
-    `train.eval_strategy`
+    """`data` are prompts, whose further columns go to the rewards.
 
-    says, and at the end.
+    `eval_data` is sampled and scored as `train.eval_strategy` says, and at the end.
     """
 
     model: trl.ModelConfig
@@ -113,8 +112,22 @@ class Constrained(TrainerStage):
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
         for key, instead in UNUSED.items():
-            if getattr(self.train, key) != schema.default(trl.GRPOConfig.__dataclass_fields__[key]):
+            if getattr(self.train, key) != field_types.default(trl.GRPOConfig.__dataclass_fields__[key]):
                 raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
+        self._check_thresholds(step)
+        self._check_trainer(step)
+        if self.thresholds is not None:
+            self._check_search(self.thresholds, step)
+        if self.target_kl is not None and not self.target_kl > 0:
+            raise RecipeError(f"must be above 0, got {self.target_kl}", (*step.path, "target_kl"))
+        try:
+            self._objective(step)
+        except ValueError as error:
+            raise RecipeError(str(error), (*step.path, "multipliers")) from error
+        super().check(step)
+
+    def _check_thresholds(self, step: Step) -> None:
+        """Raises RecipeError where the method has no use for a threshold that is there, or needs one that is not."""
         without = [name for name, block in self.rewards.items() if block.get("threshold") is None]
         trained = [name for name in without if self.rewards[name].get("weight", 1.0) != 0]
         if self.method in ("all", "sat") and trained:
@@ -130,6 +143,9 @@ class Constrained(TrainerStage):
                 f"is {self.train.beta:g}, trl's default, and the KL to the start is what is to be kept small: try 0.1",
                 (*step.path, "train", "beta"),
             )
+
+    def _check_trainer(self, step: Step) -> None:
+        """Raises RecipeError for what the trainer cannot do, or not on this machine."""
         if self.trainer == "ppo" and self.model.use_peft and self.critics.trunk == "separate":
             raise RecipeError("LoRA would train a whole second model: set `shared`", (*step.path, "critics", "trunk"))
         if self.trainer == "ppo" and self.train.use_vllm:
@@ -139,40 +155,10 @@ class Constrained(TrainerStage):
             )
         if self.train.use_vllm and find_spec("vllm") is None:
             raise RecipeError("vLLM is not installed: pip install trimtab[vllm]", (*step.path, "train", "use_vllm"))
-        if self.thresholds is not None:
-            self._check_search(step)
-        if self.target_kl is not None and not self.target_kl > 0:
-            raise RecipeError(f"must be above 0, got {self.target_kl}", (*step.path, "target_kl"))
-        try:
-            self._objective(step)
-        except ValueError as error:
-            raise RecipeError(str(error), (*step.path, "multipliers")) from error
-        super().check(step)
 
-    def run(self, step: Step) -> Metrics:
-        from accelerate import PartialState
-        from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
-        from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
-
-        functions = []
-        for name, block in self.rewards.items():
-            parts = cut(block, constrained=True)
-            reward = schema.load_reward(parts.reward, (*step.path, "rewards", name))
-            functions.append(RewardFunction(name, reward, **parts.policy))
-        objective = self._objective(step)
-        extra = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
-        if self.trainer == "ppo":
-            found = fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
-        else:
-            found = fit(ConstrainedGRPOTrainer, self, step, **extra)
-        if isinstance(objective, Searching) and PartialState().is_main_process:
-            searched = objective.found()
-            (step.output / "search.json").write_text(json.dumps(searched, indent=1))
-            (step.output / "thresholds.json").write_text(json.dumps(searched["thresholds"], indent=1))
-        return found | objective.report()
-
-    def _check_search(self, step: Step) -> None:
-        metric, place = self.thresholds.metric, (*step.path, "thresholds")
+    def _check_search(self, search: ThresholdSearch, step: Step) -> None:
+        """Raises RecipeError where thresholds cannot be searched for, or not by that metric."""
+        metric, place = search.metric, (*step.path, "thresholds")
         if self.method not in ("mu", "xi"):
             raise RecipeError("mu and xi hold rewards at thresholds that can be searched for", (*step.path, "method"))
         if metric not in self.rewards:
@@ -183,17 +169,44 @@ class Constrained(TrainerStage):
         if self.eval_data is None:
             raise RecipeError("the metric is taken on `eval_data`: name prompts that are not trained on", place)
 
+    def run(self, step: Step) -> Metrics:
+        from accelerate import PartialState
+
+        from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+        from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+
+        functions = []
+        for name, block in self.rewards.items():
+            parts = cut(block, constrained=True)
+            reward = schema.load_reward(parts.reward, (*step.path, "rewards", name))
+            functions.append(RewardFunction(name, reward, **parts.policy))
+        objective = self._objective(step)
+        extra: dict[str, Any] = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
+        if self.trainer == "ppo":
+            metrics = fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
+        else:
+            metrics = fit(ConstrainedGRPOTrainer, self, step, **extra)
+        if isinstance(objective, Searching) and PartialState().is_main_process:
+            result = objective.result()
+            (step.output / "search.json").write_text(json.dumps(result, indent=1))
+            (step.output / "thresholds.json").write_text(json.dumps(result["thresholds"], indent=1))
+        return metrics | objective.report()
+
     def _objective(self, step: Step) -> Objective:
-        kind = METHODS[self.method]
-        weights = {name: block.get("weight", 1.0) for name, block in self.rewards.items()}
-        constraints = {name: Constraint(block["threshold"], block.get("constraint", kind or "equal"))
-                       for name, block in self.rewards.items() if block.get("threshold") is not None}  # fmt: skip
+        weights, constraints = {}, {}
+        for name, block in self.rewards.items():
+            weights[name] = block.get("weight", 1.0)
+            if block.get("threshold") is not None:
+                kind = block.get("constraint", METHODS[self.method] or "equal")
+                constraints[name] = Constraint(block["threshold"], kind)
         if self.method == "fixed":
             return Fixed(weights)
         if self.method == "sat":
             return Saturating(weights, constraints)
-        task: dict[str, Any] = weights if self.method == "all" else {
-            name: weight for name, weight in weights.items() if name not in constraints}  # fmt: skip
+        if self.method == "all":
+            task = weights
+        else:
+            task = {name: weight for name, weight in weights.items() if name not in constraints}
         multipliers = Multipliers(constraints, self.multipliers)
         if self.thresholds is not None:
             return Searching(task, multipliers, self.thresholds, step.seed)

@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.algorithms import clean_text, curation, statistics
+from trimtab.pipelines.data import choices, loading
 from trimtab.pipelines.data.forms import CHOICES, PROMPTS, SAMPLED, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
@@ -99,49 +100,40 @@ class Curate(Stage):
         super().check(step)
 
     def run(self, step: Step) -> Metrics:
-        from trimtab.pipelines.algorithms import curation
         from trimtab.pipelines.data.writing import write_rows
 
         groups = self._groups(step)
         choices = self._choices(groups, step)
-        held_out = None
-        if self.decontaminate:
-            rows = loading.load(self.decontaminate, (*step.path, "decontaminate"))
-            held_out = curation.HeldOut(_asked(prompt) for prompt in rows["prompt"])
-        counts, series = Counter(dict.fromkeys(COUNTED, 0)), defaultdict(list)
-        chosen: Group = []
+        held_out = self._held_out(step)
+        counts = Counter(dict.fromkeys(COUNTED, 0))
+        chosen = _Chosen(self.round, self.policy)
         for index, group in groups.items():
             counts["unscored_dropped"] += sum(row["score"] is None for row in group) if self.reward else 0
             if held_out is not None and _asked(group[0]["prompt"]) in held_out:
                 counts["contaminated_dropped"] += 1
             elif index in choices:
                 by_index = {row["sample_index"]: row for row in group}
-                self._keep(chosen, group, [by_index[i] for i in choices[index][: self.keep]], series)
+                chosen.by_choice(group, [by_index[i] for i in choices[index][: self.keep]])
             else:
                 counts["missing_choices"] += self.choices is not None
                 if self.choices is None or self.missing_choices == "reward":
-                    self._draw(chosen, group, series, f"{step.seed}-{self.round}-{index}")
-        found = curation.duplicates([(text(r["prompt"]), text(r["completion"])) for r in chosen], self.deduplicate)
-        counts.update(f"{word}_duplicates" for word in found if word)
-        kept = [row for row, word in zip(chosen, found, strict=True) if not word or self.deduplicate is None]
+                    chosen.by_reward(group, self.keep, self.temperature, f"{step.seed}-{self.round}-{index}")
+        kept = self._without_duplicates(chosen.rows, counts)
         if not kept:
             raise RecipeError(f"nothing is left of {len(groups)} prompts: {dict(counts)}", step.path)
         write_rows(step, kept)
-        tracking.table("curated", [{"prompt": text(r["prompt"]), "completion": text(r["completion"]),
-                                    "score": r["score"], "rank": r["rank"]} for r in kept[:20]])  # fmt: skip
+        tracking.table("curated", [_shown(row) for row in kept[:20]])
         completions = sum(map(len, groups.values()))
-        return {"prompts": len(groups), "completions": completions, "kept": len(kept), **counts, **_means(series)}
+        return {"prompts": len(groups), "completions": completions, "kept": len(kept), **counts, **chosen.means()}
 
     def _groups(self, step: Step) -> dict[int, Group]:
         """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
-        from trimtab.pipelines.algorithms import statistics
-
         rows = loading.load(self.completions, (*step.path, "completions"))
         weights = {self.reward: 1.0} if isinstance(self.reward, str) else self.reward or {}
-        known = sorted(rows.features["scores"]) if weights else []
+        rewards = sorted(rows.features["scores"]) if weights else []
         for name in weights:
-            if name not in known:
-                raise RecipeError(f"no reward {name!r} in the scores ({', '.join(known)})", (*step.path, "reward"))
+            if name not in rewards:
+                raise RecipeError(f"no reward {name!r} in the scores ({', '.join(rewards)})", (*step.path, "reward"))
         groups: dict[int, Group] = defaultdict(list)
         for row in rows.select_columns([*CHOOSABLE, *(["scores"] if weights else [])]):
             scores = row.pop("scores", {})
@@ -151,94 +143,94 @@ class Curate(Stage):
             group.sort(key=lambda row: row["sample_index"])  # so that a choice does not depend on the rows' order
             for row, after in pairwise(group):
                 if row["sample_index"] == after["sample_index"]:
-                    raise RecipeError(f"prompt_index {index} has sample_index {row['sample_index']} twice: are these "
-                                      "several datasets of `sample`?", (*step.path, "completions"))  # fmt: skip
+                    twice = f"prompt_index {index} has sample_index {row['sample_index']} twice"
+                    place = (*step.path, "completions")
+                    raise RecipeError(f"{twice}: are these several datasets of `sample`?", place)
         return dict(sorted(groups.items()))
 
-    def _choices(self, groups: dict[int, Group], step) -> dict[int, list[int]]:
+    def _choices(self, groups: dict[int, Group], step: Step) -> dict[int, list[int]]:
         """prompt_index -> sample indices, best first. Raises RecipeError naming the wrong row, or what is missing."""
         if self.choices is None:
             return {}
-        place, found = (*step.path, "choices"), {}
-        source = ", ".join(name for entry in self.choices.datasets for name in loading.files(entry))
-        for at, row in enumerate(loading.load(self.choices, place)):
-            ranking = [row["choice"]] if row.get("choice") is not None else row.get("ranking")
-            if problem := _problem(row, ranking, groups, found, self.keep):
-                raise RecipeError(f"{source}, row {at}: {problem}", place)
-            found[row["prompt_index"]] = ranking
-        missing = [index for index in groups if index not in found]
+        place = (*step.path, "choices")
+        samples = {index: [row["sample_index"] for row in group] for index, group in groups.items()}
+        read = choices.read(self.choices, samples, self.keep, place)
+        missing = [index for index in groups if index not in read]
         if missing and self.missing_choices == "stop":
-            raise RecipeError(f"{source}: no choice for {len(missing)} of {len(groups)} prompts, prompt_index "
-                              f"{', '.join(map(str, missing[:5]))}{', ...' if missing[5:] else ''}: add them, or set "
-                              "`missing_choices` to reward or drop", place)  # fmt: skip
-        return found
+            listed = f"{', '.join(map(str, missing[:5]))}{', ...' if missing[5:] else ''}"
+            raise RecipeError(
+                f"{choices.source(self.choices)}: no choice for {len(missing)} of {len(groups)} prompts, prompt_index "
+                f"{listed}: add them, or set `missing_choices` to reward or drop",
+                place,
+            )
+        return read
 
-    def _draw(self, chosen: Group, group: Group, series: dict[str, list[float]], seed: str) -> None:
+    def _held_out(self, step: Step) -> clean_text.HeldOut | None:
+        if not self.decontaminate:
+            return None
+        rows = loading.load(self.decontaminate, (*step.path, "decontaminate"))
+        return clean_text.HeldOut(_asked(prompt) for prompt in rows["prompt"])
+
+    def _without_duplicates(self, rows: Group, counts: Counter[str]) -> Group:
+        """The rows, without the duplicates among them where `deduplicate` says so; counts them in either case."""
+        examples = [(text(row["prompt"]), text(row["completion"])) for row in rows]
+        kinds = clean_text.duplicates(examples, self.deduplicate)
+        counts.update(f"{kind}_duplicates" for kind in kinds if kind)
+        if self.deduplicate is None:
+            return rows
+        return [row for row, kind in zip(rows, kinds, strict=True) if kind is None]
+
+
+class _Chosen:
+    """The rows that are chosen, and what there is to say of each prompt's choice: `means` over prompts are metrics."""
+
+    def __init__(self, number: int, policy: str | None):
+        self.origin = {"round": number, "policy": policy}
+        self.rows: Group = []
+        self.series: dict[str, list[float]] = defaultdict(list)
+
+    def by_choice(self, group: Group, best: Group) -> None:
+        """Adds what was chosen elsewhere, best first."""
+        self._note_rewards(group, best)
+        for rank, row in enumerate(best, start=1):
+            self._add(row, rank=rank, probability=None, chosen_by="choice")
+
+    def by_reward(self, group: Group, keep: int, temperature: float, seed: str) -> None:
         """Adds the completions that the reward chooses; a prompt with fewer scored ones keeps those."""
-        from trimtab.pipelines.algorithms import curation
-
         group = [row for row in group if row["score"] is not None]
         if not group:
             return
         scores = [row["score"] for row in group]
-        drawn = curation.choose(scores, min(self.keep, len(group)), self.temperature, seed)
-        chances = curation.turns(scores, drawn, self.temperature)
-        self._keep(chosen, group, [group[i] for i in drawn], series, chances)
-        entropy = curation.entropy(curation.probabilities(scores, self.temperature))
-        series["entropy"].append(entropy)
+        drawn = curation.choose(scores, min(keep, len(group)), temperature, seed)
+        chances = curation.turns(scores, drawn, temperature)
+        self._note_rewards(group, [group[i] for i in drawn])
+        for i, chance in zip(drawn, chances, strict=True):
+            rank = 1 + sum(score > scores[i] for score in scores)
+            self._add(group[i], rank=rank, probability=chance, chosen_by="reward")
+        entropy = curation.entropy(curation.probabilities(scores, temperature))
+        self.series["entropy"].append(entropy)
         if len(group) > 1:
-            series["entropy_share"].append(entropy / math.log(len(group)))
-        if self.keep == 1 and 0 < self.temperature < math.inf:  # what the theorem is about
-            weights, expected, guaranteed = curation.increments(scores, self.temperature)
-            series["increment/realised"].append(float(weights[drawn[0]] - weights.mean()))
-            series["increment/expected"].append(expected)
-            series["increment/guaranteed"].append(guaranteed)
+            self.series["entropy_share"].append(entropy / math.log(len(group)))
+        if keep == 1 and 0 < temperature < math.inf:  # what the theorem is about
+            weights, expected, guaranteed = curation.increments(scores, temperature)
+            self.series["increment/realised"].append(float(weights[drawn[0]] - weights.mean()))
+            self.series["increment/expected"].append(expected)
+            self.series["increment/guaranteed"].append(guaranteed)
 
-    def _keep(
-        self,
-        chosen: Group,
-        group: Group,
-        best: Group,
-        series: dict[str, list[float]],
-        chances: list[float] | None = None,
-    ) -> None:
-        scores = [row["score"] for row in group if row["score"] is not None]
-        of_kept = [row["score"] for row in best if row["score"] is not None]
-        if of_kept:
-            series["reward/kept"].append(sum(of_kept) / len(of_kept))
-            series["reward/all"].append(sum(scores) / len(scores))
-        for nth, row in enumerate(best):
-            rank = nth + 1 if chances is None else 1 + sum(score > row["score"] for score in scores)
-            chosen.append({
-                **row,
-                "round": self.round,
-                "policy": self.policy,
-                "rank": rank,
-                "probability": None if chances is None else chances[nth],
-                "chosen_by": "choice" if chances is None else "reward",
-            })  # fmt: skip
+    def means(self) -> dict[str, float]:
+        """Means over prompts."""
+        means = {name: statistics.mean_stderr(values)[0] for name, values in self.series.items()}
+        realised = self.series.get("increment/realised", [])
+        return means | ({"increment/stderr": statistics.mean_stderr(realised)[1]} if len(realised) > 1 else {})
 
+    def _note_rewards(self, group: Group, best: Group) -> None:
+        scores, of_best = ([row["score"] for row in rows if row["score"] is not None] for rows in (group, best))
+        if of_best:
+            self.series["reward/kept"].append(sum(of_best) / len(of_best))
+            self.series["reward/all"].append(sum(scores) / len(scores))
 
-def _problem(row: dict[str, Any], ranking: Any, groups: dict[int, Group], found: dict, keep: int) -> str | None:
-    """What is wrong with a row of `choices`."""
-    index, given = row["prompt_index"], [key for key in ("choice", "ranking") if row.get(key) is not None]
-    if index not in groups:
-        return f"no prompt_index {index!r} among the completions"
-    if index in found:
-        return f"a second choice for prompt_index {index}"
-    if len(given) != 1:
-        return f"expected either `choice` or `ranking`, got {' and '.join(given) or 'neither'}"
-    if not isinstance(ranking, list):
-        return f"`ranking` is {ranking!r}, expected a list of sample indices"
-    known = [completion["sample_index"] for completion in groups[index]]
-    for sample in ranking:
-        if type(sample) is not int or sample not in known:
-            return f"no sample_index {sample!r} for prompt_index {index} (there are {known})"
-    if len(set(ranking)) < len(ranking):
-        return f"`ranking` {ranking} has a sample_index twice"
-    if len(ranking) < keep:
-        return f"names {len(ranking)} of the {keep} to keep: give a longer `ranking`"
-    return None
+    def _add(self, row: dict[str, Any], **choice: Any) -> None:
+        self.rows.append({**row, **self.origin, **choice})
 
 
 def _asked(prompt: str | list[dict[str, Any]]) -> str:
@@ -246,10 +238,6 @@ def _asked(prompt: str | list[dict[str, Any]]) -> str:
     return prompt if isinstance(prompt, str) else text([turn for turn in prompt if turn.get("role") != "system"])
 
 
-def _means(series: dict[str, list[float]]) -> dict[str, float]:
-    """Means over prompts."""
-    from trimtab.pipelines.algorithms import statistics
-
-    means = {name: statistics.mean_stderr(values)[0] for name, values in series.items()}
-    realised = series.get("increment/realised", [])
-    return means | ({"increment/stderr": statistics.mean_stderr(realised)[1]} if len(realised) > 1 else {})
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    said = {"prompt": text(row["prompt"]), "completion": text(row["completion"])}
+    return {**said, "score": row["score"], "rank": row["rank"]}

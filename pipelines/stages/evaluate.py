@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
-from trimtab.pipelines.planning.schema import KeysOf, ModelName
+from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.schema import ModelName
+from trimtab.pipelines.planning.field_types import ModelName
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 

@@ -24,13 +24,12 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
-from trimtab.pipelines.algorithms import statistics
+from trimtab.pipelines.algorithms import drift, statistics
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import CONVERSATIONS, SCORED, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
@@ -46,7 +45,13 @@ if TYPE_CHECKING:
 
 
 WATCHED = SCORED.where("completion_ids", "logprobs")
-LIMITS = {"kl": "above", "length": "above", "real_nll": "above", "entropy": "below", "distinct_2": "below"}
+LIMITS = {  # key -> the metric, and on which side of the limit the policy has left the range
+    "kl": ("kl/mean", "above"),
+    "length": ("length/ratio", "above"),
+    "real_nll": ("real_nll", "above"),
+    "entropy": ("entropy", "below"),
+    "distinct_2": ("distinct_2/ratio", "below"),
+}
 REAL_ROWS = 500
 
 
@@ -87,17 +92,17 @@ class Monitor(Stage):
 
     @classmethod
     def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
-        limits = {key: -1 if LIMITS[key] == "below" else 1e9 for key in block.get("stop_if") or {} if key in LIMITS}
-        changes = super().small(block, miniature)
-        return changes | ({"stop_if": limits} if limits else {})  # a random model is beyond every limit
+        limits = {}  # that nothing meets: a random model is beyond every other one
+        for key in block.get("stop_if") or {}:
+            if key in LIMITS:
+                limits[key] = -1 if LIMITS[key][1] == "below" else 1e9
+        return super().small(block, miniature) | ({"stop_if": limits} if limits else {})
 
     def check(self, step: Step) -> None:
         for key in self.stop_if:
             if key not in LIMITS:
-                known = ", ".join(LIMITS)
-                raise RecipeError(
-                    f"unknown limit{suggest(key, LIMITS)} (known: {known})", (*step.path, "stop_if", key)
-                )
+                hint = f"{suggest(key, LIMITS)} (known: {', '.join(LIMITS)})"
+                raise RecipeError(f"unknown limit{hint}", (*step.path, "stop_if", key))
         if "kl" in self.stop_if and self.reference is None:
             raise RecipeError("a limit on `kl` needs a `reference`", (*step.path, "stop_if", "kl"))
         if self.real is not None and self.policy is None:
@@ -106,35 +111,20 @@ class Monitor(Stage):
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
-        from accelerate.utils import release_memory
-        from trimtab.pipelines.sampling import transformers_engine
 
         rows = loading.load(self.scored, (*step.path, "scored"))
-        groups = rows["prompt_index"][:]
-        series = {f"rewards/{name}": [row[name] for row in rows["scores"]] for name in rows.features["scores"]}
         first = loading.load(self.first, (*step.path, "first")) if self.first else None
-        for name in rows.features["scores"] if first else ():
-            series[f"win_rate/{name}"] = _wins(rows, first, name)
-        series["length"] = [len(ids) for ids in rows["completion_ids"]]
-        for name, model in (("kl", self.reference), ("kl_trained", self.trained)):
-            if model is not None:
-                policy = transformers_engine.load(model)
-                series[name] = transformers_engine.log_ratios(policy, rows)
-                del policy
-                release_memory()
-        metrics = {}
-        for name, values in series.items():
-            metrics |= {f"{name}/{key}": value for key, value in _by_prompt(values, groups).items()}
+        metrics = self._means(rows, first)
         metrics["entropy"] = -sum(map(sum, rows["logprobs"])) / max(1, sum(map(len, rows["logprobs"])))
-        metrics |= _diversity(rows, first)
+        metrics |= drift.diversity(_texts(rows), rows["prompt_index"], _texts(first) if first else None)
         if "truncated" in rows.column_names:
             metrics["truncated"] = sum(rows["truncated"]) / len(rows)
         if first:
             start = sum(len(ids) for ids in first["completion_ids"]) / len(first)
             metrics["length/ratio"] = metrics["length/mean"] / max(1e-9, start)
         if self.curation:
-            before = loading.load(self.previous, (*step.path, "previous")) if self.previous else None
-            metrics |= _theory(self.curation, rows, before, first)
+            previous = loading.load(self.previous, (*step.path, "previous")) if self.previous else None
+            metrics |= _theory(self.curation, rows, previous, first)
         if self.real is not None:
             metrics["real_nll"] = self._likelihood(step)
         tracking.log(metrics)
@@ -148,9 +138,34 @@ class Monitor(Stage):
                 stop(step.output, reason)
         return metrics
 
+    def _means(self, rows: Any, first: Any | None) -> dict[str, float]:
+        """What is a number of each completion, as means over prompts with their standard errors."""
+        from accelerate.utils import release_memory
+
+        from trimtab.pipelines.sampling import transformers_engine
+
+        rewards = list(rows.features["scores"])
+        series = {f"rewards/{name}": [scores[name] for scores in rows["scores"]] for name in rewards}
+        for name in rewards if first else ():
+            series[f"win_rate/{name}"] = _win_shares(rows, first, name)
+        series["length"] = [len(ids) for ids in rows["completion_ids"]]
+        for name, model in (("kl", self.reference), ("kl_trained", self.trained)):
+            if model is not None:
+                policy = transformers_engine.load(model)
+                series[name] = transformers_engine.log_ratios(policy, rows)
+                del policy
+                release_memory()
+        prompts = rows["prompt_index"][:]
+        metrics: dict[str, float] = {}
+        for name, values in series.items():
+            for key, value in statistics.grouped(values, prompts).items():
+                metrics[f"{name}/{key}"] = value
+        return metrics
+
     def _likelihood(self, step: Step) -> float:
         """Mean negative log-likelihood of the real completions, in nats per token. Every rank computes all of it."""
         from accelerate.utils import release_memory
+
         from trimtab.pipelines.sampling import transformers_engine
 
         policy, tokenizer = transformers_engine.load(self.policy), transformers_engine.load_tokenizer(self.policy)
@@ -158,8 +173,10 @@ class Monitor(Stage):
         prompts, completions = [], []
         rows = loading.load(self.real, (*step.path, "real"))
         for row in rows.select(range(min(REAL_ROWS, len(rows)))):
-            prompt, completion = (row["messages"][:-1], row["messages"][-1:]) if "messages" in row else (
-                row["prompt"], row["completion"])  # fmt: skip
+            if "messages" in row:
+                prompt, completion = row["messages"][:-1], row["messages"][-1:]
+            else:
+                prompt, completion = row["prompt"], row["completion"]
             begin = transformers_engine.encode(tokenizer, prompt)
             if isinstance(completion, str):
                 whole = tokenizer(prompt + completion + (tokenizer.eos_token or ""))["input_ids"]
@@ -168,78 +185,40 @@ class Monitor(Stage):
             if learned := whole[len(begin) : context]:  # what the model can see of it
                 prompts.append(begin)
                 completions.append(learned)
-        found = transformers_engine.logprobs(policy, prompts, completions)
+        logprobs = transformers_engine.logprobs(policy, prompts, completions)
         del policy
         release_memory()
-        return -sum(map(sum, found)) / sum(map(len, found))
+        return -sum(map(sum, logprobs)) / sum(map(len, logprobs))
 
     def _limit(self, step: Step, metrics: dict[str, float]) -> str | None:
         """Which limit is met, in words, or None."""
-        found = {**metrics, "kl": metrics.get("kl/mean"), "length": metrics.get("length/ratio"),
-                 "distinct_2": metrics.get("distinct_2/ratio")}  # fmt: skip
         for key, limit in self.stop_if.items():
-            value = found.get(key)
-            if value is not None and (value < limit if LIMITS[key] == "below" else value > limit):
-                return f"{step.name}: {key} is {value:.3g}, {LIMITS[key]} {limit:g}"
+            metric, side = LIMITS[key]
+            value = metrics.get(metric)
+            if value is not None and (value < limit if side == "below" else value > limit):
+                return f"{step.name}: {key} is {value:.3g}, {side} {limit:g}"
         return None
 
 
-def _wins(rows: Any, first: Any, name: str) -> list[float | None]:
-    """For each row, the share of the first round's completions that it beats (a tie is half), None without a score."""
-    before: dict[str, list[float]] = {}
-    for prompt, scores in zip(first["prompt"], first["scores"], strict=True):
-        known = before.setdefault(text(prompt), [])
-        if scores.get(name) is not None:
-            known.append(scores[name])
-    prompts = [text(prompt) for prompt in rows["prompt"]]
-    if not before.keys() >= set(prompts):  # a fold of its own
-        prompts, before = [""] * len(prompts), {"": [score for scores in before.values() for score in scores]}
-    ordered = {prompt: sorted(scores) for prompt, scores in before.items()}
-    wins: list[float | None] = []
-    for prompt, scores in zip(prompts, rows["scores"], strict=True):
-        score, others = scores[name], ordered[prompt]
-        known = score is not None and others
-        wins.append((bisect_left(others, score) + bisect_right(others, score)) / (2 * len(others)) if known else None)
-    return wins
+def _texts(rows: Any) -> list[str]:
+    return [text(completion) for completion in rows["completion"]]
 
 
-def _diversity(rows: Any, first: Any | None) -> dict[str, float]:
-    texts = [text(completion) for completion in rows["completion"]]
-    groups: dict[int, list[str]] = {}
-    for prompt, completion in zip(rows["prompt_index"], texts, strict=True):
-        groups.setdefault(prompt, []).append(completion)
-    found = {"distinct_2": statistics.distinct(texts, 2)}
-    similar = [value for value in map(statistics.similarity, groups.values()) if value is not None]
-    if similar:
-        found["similarity"] = sum(similar) / len(similar)
-    if first:
-        before = [text(completion) for completion in first["completion"]]
-        found["distinct_2/ratio"] = found["distinct_2"] / max(1e-9, statistics.distinct(before, 2))
-        words = [set(" ".join(completions).split()) for completions in (texts, before)]
-        found["vocabulary"] = len(words[0] & words[1]) / max(1, len(words[1]))
-    return found
+def _win_shares(rows: Any, first: Any, reward: str) -> list[float | None]:
+    prompts, first_prompts = ([text(prompt) for prompt in table["prompt"]] for table in (rows, first))
+    scores = [scores[reward] for scores in rows["scores"]]
+    return drift.win_shares(prompts, scores, first_prompts, [scores.get(reward) for scores in first["scores"]])
 
 
 def _theory(curation: dict[str, Any], rows: Any, previous: Any | None, first: Any | None) -> dict[str, float]:
     """What a round should have brought: see the module's docstring."""
-    from trimtab.pipelines.algorithms import curation as theory
-
     share, temperature = curation["real_fraction"], curation["temperature"]
     ratio = (1 - share) / share if share else math.inf
-    now = _totals(rows, curation["reward"])
-    if not 0 < temperature < math.inf or not ratio or not now:
+    scores = _totals(rows, curation["reward"])
+    if not 0 < temperature < math.inf or not ratio or not scores:
         return {}
-    k = max(map(len, now))
-    found = {"exp_reward/log": theory.log_exp_reward(now, temperature)[0]}
-    bound = theory.divergence_bound(k, ratio)
-    if math.isfinite(bound):
-        found["kl_bound"] = bound
-    base = previous if math.isinf(ratio) else first
-    if base:
-        found["exp_reward/log_promised"] = theory.log_exp_reward(
-            _totals(base, curation["reward"]), temperature, ratio
-        )[1]
-    return found
+    before = previous if math.isinf(ratio) else first
+    return drift.promised(scores, _totals(before, curation["reward"]) if before else None, temperature, ratio)
 
 
 def _totals(rows: Any, weights: dict[str, float]) -> list[list[float]]:
@@ -250,15 +229,3 @@ def _totals(rows: Any, weights: dict[str, float]) -> list[list[float]]:
         if total is not None:
             groups.setdefault(prompt, []).append(total)
     return list(groups.values())
-
-
-def _by_prompt(values: list[float | None], groups: list[int]) -> dict[str, float]:
-    """Mean over prompts of the mean over each one's completions, and its standard error."""
-    found: dict[int, list[float]] = {}
-    for value, group in zip(values, groups, strict=True):
-        if value is not None:
-            found.setdefault(group, []).append(value)
-    if not found:
-        return {}
-    mean, stderr = statistics.mean_stderr([sum(group) / len(group) for group in found.values()])
-    return {"mean": mean, "stderr": stderr}

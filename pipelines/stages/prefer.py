@@ -29,7 +29,7 @@ from trimtab.pipelines.data import audit, loading
 from trimtab.pipelines.data.forms import LISTS, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.kinds import LOSSES
-from trimtab.pipelines.planning.schema import WordOf
+from trimtab.pipelines.planning.field_types import WordOf
 from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training.fit import fit

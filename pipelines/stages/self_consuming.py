@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal
 from trimtab.pipelines.data.forms import ANSWERS, CONVERSATIONS, PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
-from trimtab.pipelines.planning.schema import KeysOf, ModelName
+from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 

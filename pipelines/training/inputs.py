@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trl
+
 from trimtab.pipelines.data import loading
+from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 
@@ -28,7 +30,8 @@ def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
     try:
         tokens = AutoTokenizer.from_pretrained(name, revision=model.model_revision)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"cannot load the tokenizer of {name}: {error}", place) from error
+        message = f"cannot load the tokenizer of {name}: {error}"
+        raise hub.unreachable(name, place) or RecipeError(message, place) from error
     for key in ("eos_token", "pad_token"):
         token = getattr(train, key, None)
         if token is not None:

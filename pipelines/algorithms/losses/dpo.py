@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from trimtab.pipelines.algorithms.losses import are_there
 from trimtab.pipelines.algorithms.preference import plackett_luce
 

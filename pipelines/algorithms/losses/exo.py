@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+
 from trimtab.pipelines.algorithms.losses import are_there
 
 

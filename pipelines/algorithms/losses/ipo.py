@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from trimtab.pipelines.algorithms.losses import are_there, mean_where, ordered_pairs
 
 

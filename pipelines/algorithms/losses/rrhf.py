@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from trimtab.pipelines.algorithms.losses import are_there
 
 

@@ -1,0 +1,117 @@
+"""A process that has imported torch, transformers and trl once, and forks every launch that it is asked for.
+
+A launch is accelerate's own, from its words to its agent that watches the ranks; only the start of a Python process,
+and with it ten seconds of imports, is a fork. What ranks cannot show then is the same in every one of them that was
+forked of one parent: the seed of Python's hashes. Launches that are to prove more are real ones (tests/launches.py).
+"""
+
+import atexit
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+
+IMPORTS = ("torch.distributed.run", "torch.distributed.checkpoint", "transformers", "accelerate.commands.launch",
+           "datasets", "peft", "matplotlib.pyplot", "deepspeed")  # fmt: skip
+TRAINERS = ("SFTTrainer", "RewardTrainer", "DPOTrainer", "GRPOTrainer")
+
+
+class Forked:
+    """The part of subprocess.Popen that torch's agent uses, for a Python script that a fork runs."""
+
+    def __init__(self, args, env, stdout=None, stderr=None, **_):
+        self.returncode = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            for stream, number in ((stdout, 1), (stderr, 2)):
+                if stream is not None:
+                    os.dup2(stream.fileno(), number)
+            end(run_script, [word for word in args[1:] if word != "-u"], env)
+
+    def poll(self):
+        return self.returncode if self.returncode is not None else self._reap(os.WNOHANG)
+
+    def wait(self, timeout=None):
+        return self.returncode if self.returncode is not None else self._reap(0)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _reap(self, options):
+        pid, status = os.waitpid(self.pid, options)
+        if pid:
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def end(function, *arguments):
+    """Ends this fork with the exit code of what it runs, as an interpreter would."""
+    code = 0
+    try:
+        function(*arguments)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run_script(words, env):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = words
+    sys.path[0] = os.path.dirname(os.path.abspath(words[0]))
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def launch(words, env, cwd, out):
+    from accelerate.commands import launch as accelerate
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(file, number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    subprocess_handler.Popen = Forked
+    accelerate.launch_command(accelerate.launch_command_parser().parse_args(words))
+
+
+def main():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends when the tests end
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for module in IMPORTS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    for name in TRAINERS:
+        getattr(importlib.import_module("trl"), name)
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            end(launch, *request)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps(code), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
