@@ -3,6 +3,11 @@
 To add `kind: brevity`, write `rewards/brevity.py` with a dataclass `Brevity` that satisfies `Reward`. No registry.
 Rewards import nothing of `pipelines`, so each one also works alone in a notebook and in TRL's `reward_funcs`.
 
+A class may say more of its kind: `neutral` names the keys that do not change what it says (a timeout, a device), which
+stay out of fingerprints; `names_code` names the keys whose value is a function in a file, whose source is then a part
+of what it says; and the static method `small(block, miniature)` gives the block that a shrunk run has in its place,
+where the reward needs a server or a large model.
+
 A completion has one of three outcomes: a score, None (the reward abstains: not of my kind), or a failure. A failure
 is never a score; `outcomes` is how a caller asks for all three.
 """
@@ -12,14 +17,27 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 import math
 import numbers
+import os
 import re
+import sysconfig
 import threading
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+logger = logging.getLogger(__name__)
+
 SECRET = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|xox[a-z]-)[\w-]{8,}|(?<=Bearer )\S+|(?<=://)[^/@\s]+(?=@)")
+
+
+_ROOT = Path(__file__).resolve().parents[1]
+_LIBRARIES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+# folders whose lines say nothing to the author of a reward
+_NOT_OWN = tuple(map(Path, _LIBRARIES)) + tuple(_ROOT / name for name in ("rewards", "pipelines", "scripts"))
 
 
 class Reward(Protocol):
@@ -48,6 +66,12 @@ class RewardFailure(Exception):
         if self.index is None:
             return self.reason
         return f"reward {self.reward!r} failed on completion {self.index} ({self.sample!r}): {self.reason}"
+
+    def of_completion(self, reward: str, index: int, completion: Any) -> RewardFailure:
+        """The same failure, of one completion of a reward."""
+        failure = RewardFailure(self.reason, reward=reward, index=index, sample=excerpt(completion))
+        failure.__cause__ = self.__cause__
+        return failure
 
 
 Outcome = float | None | RewardFailure
@@ -95,21 +119,22 @@ def outcomes(
     if not completions:
         return []
     try:
-        found = list(resolve(reward(prompts=prompts, completions=completions, **columns)))
+        answers = list(resolve(reward(prompts=prompts, completions=completions, **columns)))
     except PartlyScored as error:
-        found = error.outcomes
+        answers = error.outcomes
     except Exception as error:
-        found = [RewardFailure(describe(error))] * len(completions)
-    if len(found) != len(completions):
-        reason = f"{len(found)} scores came back for {len(completions)} completions"
-        found = [RewardFailure(reason)] * len(completions)
+        answers = [failure_of(error)] * len(completions)
+    if len(answers) != len(completions):
+        reason = f"{len(answers)} scores came back for {len(completions)} completions"
+        answers = [RewardFailure(reason)] * len(completions)
     places = range(len(completions)) if indices is None else indices
-    return [
-        RewardFailure(outcome.reason, reward=name, index=place, sample=excerpt(completion))
-        if isinstance(outcome := score(item), RewardFailure)
-        else outcome
-        for item, place, completion in zip(found, places, completions, strict=True)
-    ]
+    scored = []
+    for answer, place, completion in zip(answers, places, completions, strict=True):
+        outcome = score(answer)
+        if isinstance(outcome, RewardFailure):
+            outcome = outcome.of_completion(name, place, completion)
+        scored.append(outcome)
+    return scored
 
 
 def score(value: Any) -> Outcome:
@@ -125,6 +150,35 @@ def score(value: Any) -> Outcome:
     except OverflowError:
         number = math.inf
     return number if math.isfinite(number) else RewardFailure(f"the score is {number}")
+
+
+def failure_of(error: BaseException) -> RewardFailure:
+    """The failure that an exception of a reward means: what it says, and the last line of the author's own code.
+
+    The exception stays its `__cause__`. With TRIMTAB_TRACEBACK=1 in the environment, the whole traceback is logged.
+    """
+    if isinstance(error, RewardFailure):
+        return error
+    place = _own_line(error)
+    whole = os.environ.get("TRIMTAB_TRACEBACK", "").lower() in ("1", "true", "yes", "on")
+    if whole:
+        lines = "".join(traceback.format_exception(error))
+        logger.error("a reward raised:\n%s", SECRET.sub("(redacted)", lines).rstrip())
+    hint = "" if whole else "; TRIMTAB_TRACEBACK=1 shows all of it"
+    failure = RewardFailure(describe(error) + (f" ({place}{hint})" if place else ""))
+    failure.__cause__ = error
+    return failure
+
+
+def _own_line(error: BaseException) -> str:
+    """`file.py:12, in accuracy`: the last frame of an exception that is neither ours nor a library's; "" for none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        file = Path(frame.filename)
+        if file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in _NOT_OWN):
+            where = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+            return f"{where}:{frame.lineno}, in {frame.name}"
+    return ""
 
 
 def describe(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from trimtab.rewards._forward import Forward
 
 REMEMBERED = 1 << 20  # logits kept for a second reward that asks for another head

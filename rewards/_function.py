@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trimtab.rewards import Outcome, RewardFailure, describe, resolve, score, settled
+from trimtab.rewards import Outcome, failure_of, resolve, score, settled
 
 FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?")
 
@@ -136,7 +136,7 @@ def _attempt(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:
-        return _failure(error)
+        return failure_of(error)
 
 
 async def _together(found: Sequence[Any]) -> list[Any]:
@@ -144,10 +144,6 @@ async def _together(found: Sequence[Any]) -> list[Any]:
         try:
             return await value if inspect.isawaitable(value) else value
         except Exception as error:
-            return _failure(error)
+            return failure_of(error)
 
     return await asyncio.gather(*map(result, found))
-
-
-def _failure(error: Exception) -> RewardFailure:
-    return error if isinstance(error, RewardFailure) else RewardFailure(describe(error))

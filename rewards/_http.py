@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import httpx
 import tenacity
+
 from trimtab.rewards import RewardFailure, describe, excerpt
 
 BACKOFF = 1.0  # seconds before the second try; doubles with every further one, up to 30

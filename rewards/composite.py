@@ -135,7 +135,9 @@ def failed(row: Mapping[str, Outcome]) -> RewardFailure | None:
     """The first failure in a completion's outcomes by part, with the part's name in its reason."""
     for name, outcome in row.items():
         if isinstance(outcome, RewardFailure):
-            return RewardFailure(f"part {name!r}: {outcome.reason}")
+            failure = RewardFailure(f"part {name!r}: {outcome.reason}")
+            failure.__cause__ = outcome.__cause__
+            return failure
     return None
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.running import runner
 

@@ -4,14 +4,26 @@ import re
 
 import pytest
 from conftest import ROOT
+
 from trimtab.pipelines.planning import preflight
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.reporting import reference
 from trimtab.scripts import docs
 
 
-@pytest.mark.parametrize(("package", "name"), [("trimtab.pipelines.stages", "stages"), ("rewards", "rewards")])
-def test_pages_match_the_dataclasses(package, name):
-    assert (ROOT / "docs" / f"{name}.md").read_text() == docs.page(package), "run `make docs`"
+@pytest.mark.parametrize("name", reference.PACKAGES)
+def test_pages_match_the_dataclasses(name):
+    assert (ROOT / "docs" / name).read_text() == reference.page(name), "run `make docs`"
+
+
+def test_the_check_meets_a_stale_page_and_writes_nothing(tmp_path, capsys):
+    folder = ["--output", str(tmp_path / "pages")]
+    assert docs.main(["--check", *folder]) == 1
+    assert not (tmp_path / "pages").exists()
+    assert docs.main(folder) == docs.main(["--check", *folder]) == 0
+    (tmp_path / "pages" / "rewards.md").write_text("# Rewards\n")
+    assert docs.main(["--check", *folder]) == 1
+    assert "rewards.md is stale" in capsys.readouterr().err
 
 
 def test_every_file_that_the_documents_name_exists():

@@ -3,11 +3,12 @@
 import pytest
 import yaml
 from conftest import ROOT
+
 from trimtab.pipelines.planning import preflight, table
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.running import shrink
-from trimtab.scripts import train
+from trimtab.pipelines.running import runner
+from trimtab.pipelines.shrinking import recipe as shrinking
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
@@ -26,9 +27,9 @@ def test_recipe_plans_and_its_keys_and_types_are_right(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_recipe_runs_shrunk(path, tmp_path, monkeypatch):
     """Every stage of every recipe for two steps, on tiny random models of the same architectures."""
-    monkeypatch.setattr(shrink, "FOLDER", tmp_path)
-    made = shrink.shrunk(str(path))
-    assert train.main([made]) == 0
+    monkeypatch.setattr(shrinking, "FOLDER", tmp_path)
+    made = shrinking.shrunk(str(path))
+    assert runner.train(made) == 0
     recipe = Recipe.load(made)
     original = Recipe.load(str(path))
     assert [step.name for step in recipe.steps] == [step.name for step in original.steps]
@@ -37,11 +38,11 @@ def test_recipe_runs_shrunk(path, tmp_path, monkeypatch):
 
 
 def test_shrinking_an_unknown_family_says_so(write, monkeypatch, tmp_path):
-    monkeypatch.setattr(shrink, "FOLDER", tmp_path)
+    monkeypatch.setattr(shrinking, "FOLDER", tmp_path)
     stage = {"model": {"model_name_or_path": "org/unheard-of-7b"}, "data": "org/data", "train": {}}
     path = write("recipe.yaml", yaml.safe_dump({"stages": {"sft": stage}}))
     with pytest.raises(RecipeError, match="knows no family for the model 'org/unheard-of-7b'"):
-        shrink.shrunk(path)
+        shrinking.shrunk(path)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ forked of one parent: the seed of Python's hashes. Launches that are to prove mo
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -103,6 +104,7 @@ def main():
             importlib.import_module(module)
     for name in TRAINERS:
         getattr(importlib.import_module("trl"), name)
+    gc.freeze()  # a collection in a fork, of which each training makes several, looks at its own objects only
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()

@@ -1,7 +1,7 @@
 """Choices among completions that people or a judge have made, one row for each prompt.
 
-    {"prompt_index": 0, "choice": 2}             # the sample_index of the chosen completion
-    {"prompt_index": 1, "ranking": [3, 0, 1]}    # several, best first
+{"prompt_index": 0, "choice": 2}             # the sample_index of the chosen completion
+{"prompt_index": 1, "ranking": [3, 0, 1]}    # several, best first
 """
 
 from __future__ import annotations

@@ -82,12 +82,12 @@ class Document:
     def merge(self, path: tuple[str, ...], source: tuple[str, ...]) -> None:
         """Copies what `source` has and `path` has not, keeping the lines and calling the origin "defaults"."""
         for key, value in self.at(source).items():
-            here, there = (*path, key), (*source, key)
+            target, default = (*path, key), (*source, key)
             mine = self.at(path)
             if key in mine and isinstance(mine[key], dict) and isinstance(value, dict):
-                self.merge(here, there)
+                self.merge(target, default)
             elif key not in mine:
-                self.set(here, _copy(value), "defaults", self.lines.get(there))
+                self.set(target, _copy(value), "defaults", self.lines.get(default))
 
     def at(self, path: Sequence[str]) -> Any:
         target = self.values
@@ -101,8 +101,8 @@ class Document:
         if not equals or not all(path):
             raise RecipeError(f"override {text!r}: expected a.b.c=value, as in stages.dpo.train.beta=0.2")
         if path[0] == "stages" and len(path) > 1 and path[1] not in (self.values.get("stages") or {}):
-            known = self.values.get("stages") or {}
-            raise RecipeError(f"override {text!r}: no stage {path[1]!r}{suggest(path[1], known)}")
+            stages = self.values.get("stages") or {}
+            raise RecipeError(f"override {text!r}: no stage {path[1]!r}{suggest(path[1], stages)}")
         try:
             parsed = yaml.load(value, Loader) if value.strip() else ""
         except yaml.YAMLError:
@@ -122,9 +122,9 @@ class Document:
         self.origins[path] = f"recipe line {self.lines[path]}"
         loader = Loader("")
         if isinstance(node, yaml.MappingNode):
-            own = [key.value for key, _ in node.value]
-            for index, key in enumerate(own):
-                if key in own[:index]:
+            keys = [key.value for key, _ in node.value]
+            for index, key in enumerate(keys):
+                if key in keys[:index]:
                     line = node.value[index][0].start_mark.line + 1
                     raise RecipeError(f"{self.path}:{line}: key {key!r} is given twice")
             loader.flatten_mapping(node)  # `<<: *anchor`

@@ -1,4 +1,4 @@
-"""Numbers that a stage has found, for stages below it: `$stage.name` in a recipe."""
+"""Numbers that one stage leaves for stages below it: `$stage.name` in a recipe."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ def threshold(value: Any, path: Sequence[str]) -> Any:
 
     Any other value is what it is. Raises RecipeError for a name that is not in the file.
     """
-    file, mark, name = value.rpartition("#") if isinstance(value, str) else ("", "", "")
-    if not mark:
+    if not isinstance(value, str) or "#" not in value:
         return value
+    file, _, name = value.rpartition("#")
     if not Path(file).parent.exists():
         return math.nan
     if not Path(file).exists():
         raise RecipeError("that stage finds no thresholds", path)
-    known = json.loads(Path(file).read_text())
-    if name not in known:
-        raise RecipeError(f"no threshold {name!r} there{suggest(name, known)} (known: {', '.join(known)})", path)
-    return known[name]
+    thresholds = json.loads(Path(file).read_text())
+    if name not in thresholds:
+        names = ", ".join(thresholds)
+        raise RecipeError(f"no threshold {name!r} there{suggest(name, thresholds)} (known: {names})", path)
+    return thresholds[name]

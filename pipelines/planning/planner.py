@@ -121,8 +121,8 @@ class Planner:
             "seed": seed,
             "options": self.identities.of_options(kinds.find(kinds.STAGES, kind, path), options, path),
         }
-        mark = fingerprint(identity)
-        folder = self.run / f"{name}-{mark}"
+        identifier = fingerprint(identity)
+        folder = self.run / f"{name}-{identifier}"
         step = Step(
             name=name,
             stage=stage,
@@ -130,7 +130,7 @@ class Planner:
             options=resolved,
             seed=seed,
             accelerate=accelerate,
-            fingerprint=mark,
+            fingerprint=identifier,
             dir=folder,
             output=folder / "output",
             inputs=tuple(inputs.values()),

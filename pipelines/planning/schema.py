@@ -273,4 +273,4 @@ def _describe(hint: Any) -> str:
         return f"a list of {_describe(arguments[0])}" if arguments else "a list"
     if hint is dict or origin is dict:
         return "a mapping"
-    return PLAIN.get(hint) or getattr(hint, "__name__", str(hint))
+    return PLAIN.get(hint) or str(getattr(hint, "__name__", hint))

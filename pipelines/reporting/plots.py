@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from trimtab.pipelines.reporting.numerals import finite
+
 SERIES = 6  # colours
 POINTS = 400  # of one curve; longer ones are drawn as means of neighbours
 LANE, ROW, MIDDLE, DOT = 14, 30, 15, 4.5  # of the chain's drawing, in pixels
@@ -44,24 +46,22 @@ STYLE = {
 BOOKKEEPING = ("*epoch", "*rate", "*grad_norm", "*num_tokens", "*runtime", "*per_second", "*flos", "*step", "*steps")
 
 
-def finite(value: Any) -> bool:
-    """Whether the value is a number that can be shown."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """The names that a pattern matches, in the patterns' order, each once."""
     names = list(names)
-    return list(dict.fromkeys(n for p in patterns for n in names if n == p or fnmatchcase(n, p)))
+    matches: dict[str, None] = {}
+    for pattern in patterns:
+        matches |= dict.fromkeys(name for name in names if name == pattern or fnmatchcase(name, pattern))
+    return list(matches)
 
 
 def curves(rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """(title, SVG) of each panel that has something to show.
 
     `rows` are those of a metrics.jsonl; `panels` maps a title to metric names or patterns (`train/multiplier/*`),
-    each match a curve over the trainer's step. Metrics from an evaluation are marked as points, and what never
-    changes, such as a threshold, is a dashed line. A title with `*` stands for a panel each of what `*` is in its
-    last pattern.
+    each match a curve over the trainer's step. Metrics from an evaluation are marked as points, and a constant, such
+    as a threshold, is a dashed line. A title with `*` stands for one panel for each name that
+    `*` matches in its last pattern.
     """
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -69,15 +69,17 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]
             for key, value in row.items():
                 if key not in ("step", "time") and finite(value):
                     series.setdefault(key, []).append((row["step"], value))
+    wanted = _named(panels, series) if panels else _generic(series).items()
     drawn = []
-    for title, patterns in _each(panels, series) if panels else _generic(series).items():
+    for title, patterns in wanted:
         chosen = {key: sorted(series[key]) for key in matching(series, patterns)}
         if chosen:
             drawn.append((title, _panel(title, chosen)))
     return drawn
 
 
-def _each(panels: Mapping[str, Sequence[str]], series: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
+def _named(panels: Mapping[str, Sequence[str]], series: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str]]]:
+    """The panels, with one for each name in the place of one whose title has a `*`."""
     for title, patterns in panels.items():
         if "*" not in title:
             yield title, patterns
@@ -142,9 +144,13 @@ def _labels(keys: list[str]) -> list[str]:
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most POINTS points: means of as many neighbours as it takes."""
     size = math.ceil(len(points) / POINTS)
-    groups = [points[at : at + size] for at in range(0, len(points), size)]
-    return [tuple(sum(values) / len(group) for values in zip(*group, strict=True)) for group in groups]
+    thinned = []
+    for start in range(0, len(points), size):
+        steps, values = zip(*points[start : start + size], strict=True)
+        thinned.append((sum(steps) / len(steps), sum(values) / len(values)))
+    return thinned
 
 
 def _inline(svg: str) -> str:

@@ -15,7 +15,7 @@ class Shows:
 
     `panels` maps the title of a learning curve to the metrics (or patterns) in it, and `results` are those that the
     table of steps shows. With `by_round` the curves are those of the steps of a loop, one point each, instead of one
-    step's. `section` says what the artifact is: an `evaluation` (evaluation.json as `compare` leaves it), a
+    step's. `section` says what the artifact is: an `evaluation` (with its evaluation.json), a
     `reward model` with its accuracy, or a dataset of `completions`.
     """
 

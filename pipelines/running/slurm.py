@@ -17,29 +17,39 @@ HEAD = """\
 #SBATCH --requeue
 #SBATCH --ntasks-per-node=1
 #SBATCH --signal=TERM@120
-{words}
+{options}
 # One job step for each step of the recipe; what is done is left alone, so the job can be queued again at any time.
 set -euo pipefail
-cd {here}
+cd {folder}
 export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export PORT=$((20000 + SLURM_JOB_ID % 20000))
 """
 # of every node, where the ranks are started
-NODE = '{launch} {ranks}--num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" --main_process_ip "$HEAD" --main_process_port "$PORT" {script}'  # noqa: E501
+NODE = (
+    '{launch} {ranks}--num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" '
+    '--main_process_ip "$HEAD" --main_process_port "$PORT" {script}'
+)
 RANKS = '--num_processes "$((SLURM_NNODES * ${SLURM_GPUS_ON_NODE:-1}))" '
 CONFIG = "multi_node_ddp"  # of steps that leave it to the machine: this one may have no GPU, unlike the job's
 
 
-def script(recipe: Recipe, commands: Mapping[str, Sequence[str]], words: Sequence[str], here: Path) -> str:
-    """The sbatch script. `commands` are the launches by step; `words` are options of sbatch (`--nodes=2`)."""
-    lines = [HEAD.format(
-        name=f"trimtab-{recipe.name}", log=shlex.quote(str(recipe.run.resolve() / "slurm-%j.log")),
-        words="\n".join(f"#SBATCH {word}" for word in words), here=shlex.quote(str(here)),
-    )]  # fmt: skip
+def script(recipe: Recipe, commands: Mapping[str, Sequence[str]], options: Sequence[str], folder: Path) -> str:
+    """The sbatch script, which works in `folder`.
+
+    `commands` are the launches by step; `options` are those of sbatch (`--nodes=2`).
+    """
+    head = HEAD.format(
+        name=f"trimtab-{recipe.name}",
+        log=shlex.quote(str(recipe.run.resolve() / "slurm-%j.log")),
+        options="\n".join(f"#SBATCH {option}" for option in options),
+        folder=shlex.quote(str(folder)),
+    )
+    lines = [head]
     for step, command in commands.items():
-        at = next(i for i, word in enumerate(command) if word.endswith("train.py"))
-        ranks = "" if "--num_processes" in command[:at] else RANKS
-        node = NODE.format(launch=shlex.join(command[:at]), ranks=ranks, script=shlex.join(command[at:]))
+        split = next(index for index, word in enumerate(command) if word.endswith("train.py"))
+        launch, training = command[:split], command[split:]
+        ranks = "" if "--num_processes" in launch else RANKS
+        node = NODE.format(launch=shlex.join(launch), ranks=ranks, script=shlex.join(training))
         lines.append(f"echo {shlex.quote(f'[{step}]')}\nsrun --kill-on-bad-exit=1 bash -c {shlex.quote(node)}\n")
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimtab.rewards import Outcome, Reward, RewardFailure, describe, outcomes, score
+from trimtab.rewards import Outcome, Reward, RewardFailure, failure_of, outcomes, score
 
 
 @dataclass(eq=False, kw_only=True)
@@ -29,7 +29,6 @@ class Row:
     label: Any = None
     outcome: Outcome = None
     logs: dict[str, float | None] = field(default_factory=dict)
-    ticket: Ticket | None = None
 
 
 @dataclass(eq=False)
@@ -42,6 +41,14 @@ class Ticket:
     alone: bool = False  # not to be merged with other requests (again)
 
 
+@dataclass(eq=False)
+class Waiting:
+    """A row in the queue, and the request that it belongs to."""
+
+    row: Row
+    ticket: Ticket
+
+
 class Batcher:
     """Merges the rows of concurrent requests into calls of the reward.
 
@@ -51,7 +58,7 @@ class Batcher:
 
     def __init__(self, reward: Reward, name: str = "", *, batch_size: int = 64, max_wait: float = 0.01):
         self.reward, self.name, self.batch_size, self.max_wait = reward, name, batch_size, max_wait
-        self._waiting: list[Row] = []
+        self._queue: list[Waiting] = []
         self._arrived = asyncio.Condition()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward")
 
@@ -59,36 +66,34 @@ class Batcher:
         """Queues the rows of a request. The future is done when all are scored, and holds the first RewardFailure."""
         loop = asyncio.get_running_loop()
         ticket = Ticket(loop.create_future(), len(rows), loop.time())
-        for row in rows:
-            row.ticket = ticket
         async with self._arrived:
-            self._waiting += rows
+            self._queue += [Waiting(row, ticket) for row in rows]
             self._arrived.notify()
         return ticket.done
 
     async def run(self) -> None:
-        """Works for ever."""
+        """Serves the queue until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             async with self._arrived:
-                await self._arrived.wait_for(lambda: self._waiting)
+                await self._arrived.wait_for(lambda: self._queue)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._waiting[0].ticket.arrived + self.max_wait):
-                        await self._arrived.wait_for(lambda: len(self._waiting) >= self.batch_size)
+                    async with asyncio.timeout_at(self._queue[0].ticket.arrived + self.max_wait):
+                        await self._arrived.wait_for(lambda: len(self._queue) >= self.batch_size)
             if batch := self._take():
-                await loop.run_in_executor(self._thread, self.call, batch)
+                await loop.run_in_executor(self._thread, self.call, [waiting.row for waiting in batch])
                 self._settle(batch)
 
     def call(self, rows: Sequence[Row]) -> None:
         """Scores the rows in one call of the reward, in this thread."""
-        logs: dict[str, list] = {}
+        logs: dict[str, list[float | None]] = {}
 
-        def log_extra(column: str, values: Sequence) -> None:
+        def log_extra(column: str, values: Sequence[Any]) -> None:
             if len(values) == len(rows):  # or it could not be said whose they are
-                logs[column] = [found if isinstance(found := score(v), float) else None for v in values]
+                logs[column] = [number if isinstance(number := score(value), float) else None for value in values]
 
         try:
-            found = outcomes(
+            answers = outcomes(
                 self.reward,
                 [row.prompt for row in rows],
                 [row.completion for row in rows],
@@ -100,38 +105,40 @@ class Batcher:
                 log_metric=lambda name, value: None,  # a number of the whole call, which is no request's
             )
         except Exception as error:  # nobody would answer the requests if this thread's work ended here
-            found = [RewardFailure(describe(error), reward=self.name)] * len(rows)
+            answers = [failure_of(error)] * len(rows)
         for place, row in enumerate(rows):
-            row.outcome = found[place]
+            row.outcome = answers[place]
             row.logs = {column: values[place] for column, values in logs.items()}
 
-    def _take(self) -> list[Row]:
-        self._waiting = [row for row in self._waiting if not row.ticket.done.done()]
-        if not self._waiting:
+    def _take(self) -> list[Waiting]:
+        """The next call: the oldest row and those nearest to it in length, of requests that are still wanted."""
+        self._queue = [waiting for waiting in self._queue if not waiting.ticket.done.done()]
+        if not self._queue:
             return []
-        oldest = self._waiting[0]
+        oldest = self._queue[0]
         if oldest.ticket.alone:
-            mates = [row for row in self._waiting if row.ticket is oldest.ticket]
+            mates = [waiting for waiting in self._queue if waiting.ticket is oldest.ticket]
         else:
-            mates = [row for row in self._waiting if not row.ticket.alone]
-        length = len(oldest.query)
-        batch = heapq.nsmallest(self.batch_size, mates, key=lambda row: abs(len(row.query) - length))
+            mates = [waiting for waiting in self._queue if not waiting.ticket.alone]
+        length = len(oldest.row.query)
+        batch = heapq.nsmallest(self.batch_size, mates, key=lambda waiting: abs(len(waiting.row.query) - length))
         taken = set(batch)
-        self._waiting = [row for row in self._waiting if row not in taken]
+        self._queue = [waiting for waiting in self._queue if waiting not in taken]
         return batch
 
-    def _settle(self, batch: list[Row]) -> None:
-        failed = [row for row in batch if isinstance(row.outcome, RewardFailure)]
-        if len(failed) == len(batch) and len({row.ticket for row in batch}) > 1:
-            for row in batch:
-                row.ticket.alone = True
-            self._waiting[:0] = batch
+    def _settle(self, batch: list[Waiting]) -> None:
+        failed = [waiting for waiting in batch if isinstance(waiting.row.outcome, RewardFailure)]
+        if len(failed) == len(batch) and len({waiting.ticket for waiting in batch}) > 1:
+            for waiting in batch:
+                waiting.ticket.alone = True
+            self._queue[:0] = batch
             return
-        for row in batch:
-            row.ticket.left -= 1
-            if row.ticket.done.done():
+        for waiting in batch:
+            ticket, outcome = waiting.ticket, waiting.row.outcome
+            ticket.left -= 1
+            if ticket.done.done():
                 continue
-            if isinstance(row.outcome, RewardFailure):
-                row.ticket.done.set_exception(row.outcome)
-            elif row.ticket.left == 0:
-                row.ticket.done.set_result(None)
+            if isinstance(outcome, RewardFailure):
+                ticket.done.set_exception(outcome)
+            elif ticket.left == 0:
+                ticket.done.set_result(None)

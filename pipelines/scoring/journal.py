@@ -26,6 +26,7 @@ from trimtab.rewards import Outcome, Reward, RewardFailure
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,29 @@
-"""A reward behind OpenRLHF's HTTP contract: the keys of the server's YAML, and the app (scripts/serve_reward.py)."""
+"""A reward behind OpenRLHF's HTTP contract: the keys of the server's YAML, and the app.
+
+The keys of server.yaml, with their defaults but for `reward` (any reward of the recipes):
+
+    reward: {kind: reward_model, path: runs/tiny/politeness/output}
+    host: 127.0.0.1          # another than this machine's own only with a token
+    port: 5000               # 0: any that is free
+    token_env: REWARD_TOKEN  # the environment variable with the token, when there is to be one
+    tokenizer: null          # the policy's: its special tokens are taken out of prompts and completions
+    max_body_mb: 16          # MiB per request
+    max_completions: 4096    # per request
+    batch_size: 64           # completions per call of the reward, merged from all requests that wait
+    max_wait: 0.01           # seconds that a completion waits for others to fill its batch
+    warm_up: {prompt: What is 2 + 2?, completion: '4', label: '4'}   # scored once, before the port opens
+
+POST /get_reward (or /) takes {"query": [...], "prompts": [...], "labels": [...]}, the last two optional, and answers
+{"rewards": [...], "scores": [...], "extra_logs": {name: [...]}}: a number per query, null where the reward abstains,
+and the numbers that it logs through `log_extra`. The completion is what follows the prompt in its query; where the
+query does not begin with the prompt, the prompt is "" and the completion all of it. The reward also gets the columns
+`labels` and `queries`, the full texts as they came. When it fails on a query the answer is 500 and {"error": ...},
+never a made-up number; 401, 413 and 422 say what is wrong with the request. GET /health needs no token; GET /metadata
+tells what is served. SIGTERM and Ctrl-C end the server with exit code 0, after every request in it has its answer.
+
+    openrlhf: --reward.remote_url http://127.0.0.1:5000/get_reward
+    with a token, which OpenRLHF can only send so: http://any:TOKEN@host:5000/get_reward
+"""
 
 from __future__ import annotations
 
@@ -21,6 +46,7 @@ import pydantic
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
+
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording.tracking import redact
 from trimtab.pipelines.scoring.batching import Batcher, Row

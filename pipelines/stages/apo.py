@@ -38,8 +38,8 @@ from trimtab.pipelines.algorithms import momentum as theory
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_values
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 
@@ -95,26 +95,23 @@ class Apo(Sampling, Stage):
             yield from loop._sampling_steps(round_name, policy, number, cls.handed_on(options))
             yield loop._monitor_step(name, number, start, trained if number > 1 and momentum[number - 2] else None)
             yield loop._pair_step(round_name)
-            step_name = name if last else round_name
             yield loop._training_step(
-                step_name, f"${round_name}-pair", policy, trained if number > 1 else None, last=last,
-                beta=beta[number - 1], epochs=epochs[number - 1],
-            )  # fmt: skip
+                name if last else round_name,
+                data=f"${round_name}-pair",
+                policy=policy,
+                warm=trained if number > 1 else None,
+                last=last,
+                beta=beta[number - 1],
+                epochs=epochs[number - 1],
+            )
             if last:
                 return
             before, trained = trained, f"${round_name}"
             policy = trained
             if momentum[number - 1]:
                 policy = f"${round_name}-extrapolate"
-                yield (
-                    f"{round_name}-extrapolate",
-                    "extrapolate",
-                    {
-                        "new": trained,
-                        "previous": before,
-                        "momentum": momentum[number - 1],
-                    },
-                )
+                extrapolating = {"new": trained, "previous": before, "momentum": momentum[number - 1]}
+                yield f"{round_name}-extrapolate", "extrapolate", extrapolating
 
     def _momentum_and_beta(self, path: tuple[str, ...]) -> tuple[list[float], list[float]]:
         """Both for each round, as the arm has them."""
@@ -139,33 +136,26 @@ class Apo(Sampling, Stage):
             raise RecipeError(f"expected one number, or {rounds} for {rounds} rounds, got {value}", (*path, key))
         return value
 
-    def _loading(self) -> dict[str, Any]:
-        return {key: value for key, value in self.model.items() if key in LOADING}
+    def _loaded(self, model: str) -> dict[str, Any]:
+        return {**{key: value for key, value in self.model.items() if key in LOADING}, "model_name_or_path": model}
 
     def _sampling_steps(
         self, round_name: str, policy: str, number: int, sampling: dict[str, Any]
     ) -> Iterator[StepOptions]:
         if self.split_prompts and self.rounds > 1:
             sampling = {**sampling, "fold": [number, self.rounds]}
-        yield (
-            f"{round_name}-sample",
-            "sample",
-            {
-                "model": {**self._loading(), "model_name_or_path": policy},
-                "prompts": self.prompts,
-                **sampling,
-            },
-        )
+        sampling = {"model": self._loaded(policy), "prompts": self.prompts, **sampling}
+        yield f"{round_name}-sample", "sample", sampling
         yield f"{round_name}-score", "score", {"completions": f"${round_name}-sample", "rewards": self.rewards}
 
     def _monitor_step(self, name: str, number: int, start: str, trained: str | None) -> StepOptions:
         """`trained` is the policy before its extrapolation, where there was one."""
-        watched = {"reference": {**self._loading(), "model_name_or_path": start}, **self.monitor}
+        watched = {"reference": self._loaded(start), **self.monitor}
         watched["scored"] = f"${name}-{number}-score"
         if number > 1:
             watched["first"] = f"${name}-1-score"
         if trained is not None:
-            watched["trained"] = {**self._loading(), "model_name_or_path": trained}
+            watched["trained"] = self._loaded(trained)
         return f"{name}-{number}-monitor", "monitor", watched
 
     def _pair_step(self, round_name: str) -> StepOptions:
@@ -174,7 +164,7 @@ class Apo(Sampling, Stage):
         return f"{round_name}-pair", "pair", {"completions": f"${round_name}-score", "reward": weights, **select}
 
     def _training_step(
-        self, step_name: str, data: str, policy: str, warm: str | None, *, last: bool, beta: float, epochs: float
+        self, name: str, *, data: str, policy: str, warm: str | None, last: bool, beta: float, epochs: float
     ) -> StepOptions:
         """`warm` is the model beside which the optimizer's state lies."""
         training: dict[str, Any] = {"model": {**self.model, "model_name_or_path": policy}, "data": data}
@@ -183,8 +173,8 @@ class Apo(Sampling, Stage):
             training |= {"optimizer": warm} if warm else {}
         train = {**self.train, "num_train_epochs": epochs}
         if self._has_list_loss:
-            return step_name, "prefer", {**training, "loss": self.loss, "beta": beta, "train": train}
-        return step_name, "dpo", {**training, "train": {**train, "loss_type": self.loss, "beta": beta}}
+            return name, "prefer", {**training, "loss": self.loss, "beta": beta, "train": train}
+        return name, "dpo", {**training, "train": {**train, "loss_type": self.loss, "beta": beta}}
 
     @property
     def _has_list_loss(self) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import trl
+
 from trimtab.pipelines.data.forms import LABELLED, Data
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage

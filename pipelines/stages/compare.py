@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
+
 from trimtab.pipelines.algorithms import statistics
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import SCORED, Data
@@ -86,9 +87,7 @@ class Compare(Stage):
         policy = transformers_engine.load(self.reference)
         return {name: transformers_engine.log_ratios(policy, table) for name, table in rows.items()}
 
-    def _policy(
-        self, name: str, rows: Any, scores: dict[str, Scores], ratios: list[float] | None
-    ) -> dict[str, Any]:
+    def _policy(self, name: str, rows: Any, scores: dict[str, Scores], ratios: list[float] | None) -> dict[str, Any]:
         """What evaluation.json says of one policy."""
         groups = rows["prompt_index"]
         texts = [text(completion) for completion in rows["completion"]]

@@ -48,6 +48,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
+
 from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating

@@ -103,7 +103,7 @@ class Curate(Stage):
         from trimtab.pipelines.data.writing import write_rows
 
         groups = self._groups(step)
-        choices = self._choices(groups, step)
+        rankings = self._choices(groups, step)
         held_out = self._held_out(step)
         counts = Counter(dict.fromkeys(COUNTED, 0))
         chosen = _Chosen(self.round, self.policy)
@@ -111,9 +111,9 @@ class Curate(Stage):
             counts["unscored_dropped"] += sum(row["score"] is None for row in group) if self.reward else 0
             if held_out is not None and _asked(group[0]["prompt"]) in held_out:
                 counts["contaminated_dropped"] += 1
-            elif index in choices:
+            elif index in rankings:
                 by_index = {row["sample_index"]: row for row in group}
-                chosen.by_choice(group, [by_index[i] for i in choices[index][: self.keep]])
+                chosen.by_choice(group, [by_index[i] for i in rankings[index][: self.keep]])
             else:
                 counts["missing_choices"] += self.choices is not None
                 if self.choices is None or self.missing_choices == "reward":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 from trimtab.pipelines.data import loading
@@ -51,17 +52,17 @@ class Dialogues(Stage):
         from accelerate import PartialState
 
         rows = loading.load(self.data, (*step.path, "data"))
-        values = sorted({label for labels in rows[self.labels] for label in labels})
+        values = sorted(set(chain.from_iterable(rows[self.labels])))
         replies, prompts, labels = [], [], []
         for turns, acts in zip(rows[self.turns], rows[self.labels], strict=True):
             turns = [" ".join(turn.split()) for turn in turns]
-            for at in range(1, len(turns)):
-                text = self._joined(turns[at - 1 : at + 1])
-                labels.append({"text": text, "label": values.index(acts[at])})
-                prompt = self._prompt(turns[max(0, at - self.context) : at])
-                if at >= self.context and prompt:
-                    replies.append({"prompt": prompt, "completion": turns[at]})
-                    prompts.append({"prompt": prompt, "reference": turns[at], "intent": acts[at]})
+            for i in range(1, len(turns)):
+                text = self._joined(turns[i - 1 : i + 1])
+                labels.append({"text": text, "label": values.index(acts[i])})
+                prompt = self._prompt(turns[max(0, i - self.context) : i])
+                if i >= self.context and prompt:
+                    replies.append({"prompt": prompt, "completion": turns[i]})
+                    prompts.append({"prompt": prompt, "reference": turns[i], "intent": acts[i]})
         if not replies:
             raise RecipeError(f"no dialogue has more than {self.context} turns", (*step.path, "context"))
         if PartialState().is_main_process:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import trl
+
 from trimtab.pipelines.data.forms import PREFERENCE, Data
 from trimtab.pipelines.reporting import shows as reporting
 from trimtab.pipelines.stages import Metrics, TrainerStage

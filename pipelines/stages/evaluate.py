@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
-from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 
@@ -47,18 +47,12 @@ class Evaluate(Sampling, Stage):
             hint = suggest(baseline, policies)
             raise RecipeError(f"{baseline!r} is not one of the policies{hint}", ("stages", name, "baseline"))
         for policy, weights in policies.items():
-            sample, score = f"{name}-{policy}-sample", f"{name}-{policy}-score"
-            yield (
-                sample,
-                "sample",
-                {
-                    "model": {**model, "model_name_or_path": weights},
-                    "prompts": macro.prompts,
-                    **cls.handed_on(options),
-                },
-            )
-            yield score, "score", {"completions": f"${sample}", "rewards": macro.rewards}
-        compared = {"scored": {policy: f"${name}-{policy}-score" for policy in policies}, "baseline": baseline}
+            sampling = {"model": {**model, "model_name_or_path": weights}, "prompts": macro.prompts}
+            yield f"{name}-{policy}-sample", "sample", {**sampling, **cls.handed_on(options)}
+            scoring = {"completions": f"${name}-{policy}-sample", "rewards": macro.rewards}
+            yield f"{name}-{policy}-score", "score", scoring
+        scored = {policy: f"${name}-{policy}-score" for policy in policies}
+        compared: dict[str, Any] = {"scored": scored, "baseline": baseline}
         if macro.reference:
             compared["reference"] = {**model, "model_name_or_path": macro.reference}
         yield name, "compare", compared

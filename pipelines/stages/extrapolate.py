@@ -2,8 +2,9 @@
 
     extrapolate: {new: $round-2, previous: $round-1, momentum: 0.3}
 
-No data and no accelerator: it reads and writes files, in float32 (see pipelines/algorithms/weights.py). `previous` is
-the model that the round before has trained, not its extrapolation; of the first round it is what that started from.
+No data and no accelerator: it reads and writes files, in float32 (see pipelines/algorithms/extrapolation.py).
+`previous` is the model that the round before has trained, not its extrapolation; of the first round it is what that
+started from.
 """
 
 from __future__ import annotations
@@ -36,14 +37,13 @@ class Extrapolate(Stage):
     shows: ClassVar[Shows] = Shows(results=("relative_step", "step_norm"))
 
     def check(self, step: Step) -> None:
-        from trimtab.pipelines.algorithms import weights
+        from trimtab.pipelines.algorithms.extrapolation import match
+        from trimtab.pipelines.algorithms.weights import Weights
 
         if not 0 <= self.momentum < 1:
-            message = (
-                f"expected a number of at least 0 and below 1, got {self.momentum}: at 1 rounds add up without end"
-            )
-            raise RecipeError(message, (*step.path, "momentum"))
-        found = []
+            expected = f"expected a number of at least 0 and below 1, got {self.momentum}"
+            raise RecipeError(f"{expected}: at 1 rounds add up without end", (*step.path, "momentum"))
+        models = []
         for key in ("new", "previous"):
             folder = Path(getattr(self, key)).expanduser()
             if step.pending(str(folder)) or _on_hub(getattr(self, key)):
@@ -51,18 +51,19 @@ class Extrapolate(Stage):
             if not folder.is_dir():
                 raise RecipeError(f"no such folder: {folder}: a model's folder or $stage", (*step.path, key))
             try:
-                found.append(weights.Weights(folder))
+                models.append(Weights(folder))
             except (OSError, ValueError) as error:
                 raise RecipeError(str(error), (*step.path, key)) from error
-        if len(found) == 2:
+        if len(models) == 2:
             try:
-                weights.match(*found)
+                match(*models)
             except ValueError as error:
                 raise RecipeError(str(error), (*step.path, "previous")) from error
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
-        from trimtab.pipelines.algorithms.weights import extrapolate
+
+        from trimtab.pipelines.algorithms.extrapolation import extrapolate
 
         if not PartialState().is_main_process:
             return {}  # the others wait for it where the step is published

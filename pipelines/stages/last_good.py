@@ -34,14 +34,19 @@ class LastGood(Stage):
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        notes = [stopped(Path(monitor)) for monitor in self.monitors]
-        bad = next((n for n, note in enumerate(notes) if note), None)
-        chosen = len(self.models) - 1 if bad is None else max(0, bad - 1)
-        folder = Path(self.models[chosen]).expanduser()
+        last_good, reason = self._last_good()
+        folder = Path(self.models[last_good]).expanduser()
         if not folder.is_dir():
-            raise RecipeError(f"no round was good, and the start is no folder to return: {notes[bad]}", step.path)
+            raise RecipeError(f"no round was good, and the start is no folder to return: {reason}", step.path)
         if PartialState().is_main_process:
-            if bad is not None:
-                print(f"    the loop has ended early: {notes[bad]}. Its last good round is {chosen}", flush=True)
+            if reason is not None:
+                print(f"    the loop has ended early: {reason}. Its last good round is {last_good}", flush=True)
             shutil.copytree(folder, step.output, dirs_exist_ok=True)
-        return {"round": chosen, "rounds": len(self.models) - 1}
+        return {"round": last_good, "rounds": len(self.models) - 1}
+
+    def _last_good(self) -> tuple[int, str | None]:
+        """The number of the last model that was let pass, and why the one after it was not, None where all were."""
+        for number, monitor in enumerate(self.monitors):
+            if reason := stopped(Path(monitor)):
+                return max(0, number - 1), reason
+        return len(self.models) - 1, None

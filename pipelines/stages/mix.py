@@ -46,16 +46,13 @@ class Mix(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        synthetic = [{"prompt": row["prompt"], "completion": row["completion"], "source": f"synthetic-{n}"}
-                     for n, block in enumerate(self.synthetic, start=1)
-                     for row in loading.load(block, (*step.path, "synthetic"))]  # fmt: skip
+        synthetic = []
+        for number, block in enumerate(self.synthetic, start=1):
+            curated = loading.load(block, (*step.path, "synthetic"))
+            synthetic += [_row(row["prompt"], row["completion"], f"synthetic-{number}") for row in curated]
         real = self._drawn(step, len(synthetic))
         rows = real if self.real_fraction == 1 else synthetic + real
-        if (
-            real
-            and synthetic
-            and isinstance(real[0]["completion"], str) != isinstance(synthetic[0]["completion"], str)
-        ):
+        if len({isinstance(part[0]["completion"], str) for part in (synthetic, real) if part}) > 1:
             raise RecipeError("one of synthetic and real rows is chat and the other text", (*step.path, "real"))
         random.Random(step.seed).shuffle(rows)
         write_rows(step, rows)
@@ -66,20 +63,22 @@ class Mix(Stage):
         wanted = synthetic if fraction == 1 else round(synthetic * fraction / (1 - fraction))
         if not wanted:
             return []
-        rows = [_pair(row) for row in loading.load(self.real, (*step.path, "real"))]
+        rows = [_real(row) for row in loading.load(self.real, (*step.path, "real"))]
         drawn: list[dict[str, Any]] = []
         generator = random.Random(f"{step.seed}-real")
-        while len(drawn) < wanted:  # more than there are: each once more
+        while len(drawn) < wanted:  # where more are wanted than there are, every one comes once more
             drawn += generator.sample(rows, min(len(rows), wanted - len(drawn)))
         return drawn
 
 
-def _pair(row: dict[str, Any]) -> dict[str, Any]:
+def _real(row: dict[str, Any]) -> dict[str, Any]:
     """A row of any of the forms as prompt and completion."""
     if "messages" in row:
-        prompt, completion = row["messages"][:-1], row["messages"][-1:]
-    elif "text" in row:
-        prompt, completion = "", row["text"]
-    else:
-        prompt, completion = row["prompt"], row["completion"]
-    return {"prompt": prompt, "completion": completion, "source": "real"}
+        return _row(row["messages"][:-1], row["messages"][-1:], "real")
+    if "text" in row:
+        return _row("", row["text"], "real")
+    return _row(row["prompt"], row["completion"], "real")
+
+
+def _row(prompt: Any, completion: Any, source: str) -> dict[str, Any]:
+    return {"prompt": prompt, "completion": completion, "source": source}

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
+
 from trimtab.pipelines.algorithms import drift, statistics
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import CONVERSATIONS, SCORED, Data

@@ -45,8 +45,8 @@ class Openings(Stage):
 
         texts = loading.load(self.data, (*step.path, "data"))["text"]
         opening = re.compile(rf"\s*\S+(?:\s+\S+){{{self.words - 1}}}(?=\s+\S)")
-        cuts = [(text, found.end()) for text in texts if (found := opening.match(text))]
+        cuts = [(text, match.end()) for text in texts if (match := opening.match(text))]
         if not cuts:
             raise RecipeError(f"none of {len(texts)} texts has more than {self.words} words", (*step.path, "words"))
-        write_rows(step, ({"prompt": text[:at], "completion": text[at:]} for text, at in cuts))
+        write_rows(step, [{"prompt": text[:end], "completion": text[end:]} for text, end in cuts])
         return {"rows": len(cuts), "too_short": len(texts) - len(cuts)}

@@ -17,6 +17,7 @@ Ties (within `margin`), completions of equal text and unscored ones are left out
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -55,20 +56,22 @@ class Pair(Stage):
         from trimtab.pipelines.data.writing import write_rows
 
         rows = loading.load(self.completions, (*step.path, "completions"))
-        known, weights = sorted(rows.features["scores"]), self._weights()
+        rewards, weights = sorted(rows.features["scores"]), self._weights()
         for name in weights:
-            if name not in known:
-                raise RecipeError(f"no reward {name!r} in the scores ({', '.join(known)})", (*step.path, "reward"))
+            if name not in rewards:
+                raise RecipeError(f"no reward {name!r} in the scores ({', '.join(rewards)})", (*step.path, "reward"))
         groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
             groups[row["prompt_index"]].append(row)
         counts: dict[str, int] = defaultdict(int)
-        made = [new for group in groups.values() for new in self._select(group, weights, counts, step.seed)]
-        if not made:
+        preferences: list[dict[str, Any]] = []
+        for group in groups.values():
+            preferences += self._select(group, weights, counts, step.seed)
+        if not preferences:
             raise ValueError(f"no pairs: of {len(groups)} prompts {dict(counts)}. Sample more, or lower `margin`")
-        write_rows(step, made)
-        gaps = [new["chosen_score"] - new["rejected_score"] for new in made if "chosen_score" in new]
-        metrics = {"prompts": len(groups), "rows": len(made), **counts}
+        write_rows(step, preferences)
+        gaps = [row["chosen_score"] - row["rejected_score"] for row in preferences if "chosen_score" in row]
+        metrics = {"prompts": len(groups), "rows": len(preferences), **counts}
         return metrics | ({"mean_gap": sum(gaps) / len(gaps)} if gaps else {})
 
     def _weights(self) -> dict[str, float]:
@@ -77,58 +80,69 @@ class Pair(Stage):
     def _select(
         self, group: list[dict], weights: dict[str, float], counts: dict[str, int], seed: int
     ) -> list[dict[str, Any]]:
-        from trimtab.pipelines.algorithms import preference, statistics
+        """The rows that one prompt's completions make; `counts` is told of what is left out."""
+        from trimtab.pipelines.algorithms import preference
 
-        unique: dict[str, tuple[dict, float]] = {}
-        for row in group:
-            score = statistics.weighted(row["scores"], weights)
-            if score is None:
-                counts["unscored_dropped"] += 1
-                continue
-            answer = text(row["completion"])
-            counts["duplicates_dropped"] += answer in unique
-            unique.setdefault(answer, (row, score))
-        rows, scores = [row for row, _ in unique.values()], [score for _, score in unique.values()]
+        rows, scores = _unique_and_scored(group, weights, counts)
         if self.select == "ranked":
             order = preference.ranking(scores)
-            kept = [at for n, at in enumerate(order) if n == 0 or scores[order[n - 1]] - scores[at] > self.margin]
-            counts["ties_dropped"] += len(order) - len(kept)
-            return [self._list(rows, scores, kept)] if len(kept) > 1 else []
+            ranks = [i for n, i in enumerate(order) if n == 0 or scores[order[n - 1]] - scores[i] > self.margin]
+            counts["ties_dropped"] += len(order) - len(ranks)
+            return [self._list(rows, scores, ranks)] if len(ranks) > 1 else []
         if self.select == "drawn":
             pairs = preference.drawn_pair(scores, f"{seed}-{group[0]['prompt_index']}")
         else:
             pairs = (preference.all_pairs if self.select == "all" else preference.best_worst)(scores)
-        made = []
-        for chosen, rejected in pairs:
-            if scores[chosen] - scores[rejected] <= self.margin:
-                counts["ties_dropped"] += 1
-            elif self.select in ("ends", "drawn"):
-                made.append(self._list(rows, scores, [chosen, rejected]))
-            else:
-                made.append({
-                    "prompt": group[0]["prompt"],
-                    "chosen": rows[chosen]["completion"],
-                    "rejected": rows[rejected]["completion"],
-                    "chosen_score": scores[chosen],
-                    "rejected_score": scores[rejected],
-                })  # fmt: skip
-        return made
+        clear = [(better, worse) for better, worse in pairs if scores[better] - scores[worse] > self.margin]
+        if len(clear) < len(pairs):
+            counts["ties_dropped"] += len(pairs) - len(clear)
+        if self.select in ("ends", "drawn"):
+            return [self._list(rows, scores, pair) for pair in clear]
+        return [_pair(rows, scores, better, worse) for better, worse in clear]
 
-    def _list(self, rows: list[dict], scores: list[float], kept: list[int]) -> dict[str, Any]:
-        """One row of the answers at `kept`, best first; the probabilities of winning are against all of `rows`."""
+    def _list(self, rows: list[dict], scores: list[float], ranks: Sequence[int]) -> dict[str, Any]:
+        """One row of the answers `ranks`, best first; the probabilities of winning are against all of `rows`."""
         from trimtab.pipelines.algorithms import preference
 
         wins = preference.win_probabilities(scores, self.score_scale)
-        made = {
+        row = {
             "prompt": rows[0]["prompt"],
-            "completions": [rows[at]["completion"] for at in kept],
-            "completion_scores": [scores[at] for at in kept],
-            "win_probs": [wins[at] for at in kept],
+            "completions": [rows[i]["completion"] for i in ranks],
+            "completion_scores": [scores[i] for i in ranks],
+            "win_probs": [wins[i] for i in ranks],
         }
         if rows[0].keys() >= set(TOKENS):
-            made |= {
+            row |= {
                 "prompt_ids": rows[0]["prompt_ids"],
-                "completion_ids": [rows[at]["completion_ids"] for at in kept],
-                "ref_logps": [sum(rows[at]["logprobs"]) for at in kept],
+                "completion_ids": [rows[i]["completion_ids"] for i in ranks],
+                "ref_logps": [sum(rows[i]["logprobs"]) for i in ranks],
             }
-        return made
+        return row
+
+
+def _unique_and_scored(
+    group: list[dict], weights: dict[str, float], counts: dict[str, int]
+) -> tuple[list[dict], list[float]]:
+    """The first completion of each text that has a score, and the scores."""
+    from trimtab.pipelines.algorithms import statistics
+
+    unique: dict[str, tuple[dict, float]] = {}
+    for row in group:
+        score = statistics.weighted(row["scores"], weights)
+        if score is None:
+            counts["unscored_dropped"] += 1
+            continue
+        answer = text(row["completion"])
+        counts["duplicates_dropped"] += answer in unique
+        unique.setdefault(answer, (row, score))
+    return [row for row, _ in unique.values()], [score for _, score in unique.values()]
+
+
+def _pair(rows: list[dict], scores: list[float], better: int, worse: int) -> dict[str, Any]:
+    return {
+        "prompt": rows[0]["prompt"],
+        "chosen": rows[better]["completion"],
+        "rejected": rows[worse]["completion"],
+        "chosen_score": scores[better],
+        "rejected_score": scores[worse],
+    }

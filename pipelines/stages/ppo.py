@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import trl
+
 from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward

@@ -19,17 +19,20 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
+
 from trimtab.pipelines.algorithms import losses
 from trimtab.pipelines.data import audit, loading
 from trimtab.pipelines.data.forms import LISTS, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.kinds import LOSSES
 from trimtab.pipelines.planning.field_types import WordOf
+from trimtab.pipelines.planning.kinds import LOSSES
 from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training.fit import fit
@@ -40,8 +43,14 @@ if TYPE_CHECKING:
 
 VERIFIED = 16  # rows whose reference is computed again
 NATS, SHARE = 0.5, 0.02  # an answer's log-probability may differ by either: arithmetic in bfloat16 does
-UNUSED = {"packing": False, "padding_free": False, "assistant_only_loss": False, "shuffle_dataset": False,
-          "loss_type": "nll", "label_smoothing_factor": 0}  # fmt: skip
+UNUSED = {  # keys of trl.SFTConfig with the one value that lists leave them
+    "packing": False,
+    "padding_free": False,
+    "assistant_only_loss": False,
+    "shuffle_dataset": False,
+    "loss_type": "nll",
+    "label_smoothing_factor": 0,
+}
 
 
 @dataclass(kw_only=True)
@@ -79,7 +88,7 @@ class Prefer(TrainerStage):
                 raise RecipeError("has no meaning for lists of answers", (*step.path, "train", name))
         for key in ("data", "eval_data"):
             block = getattr(self, key)
-            sources = [name for entry in block.datasets for name in loading.files(entry)] if block else []
+            sources = list(chain.from_iterable(map(loading.files, block.datasets))) if block else []
             if sources and not any(map(step.pending, sources)):
                 self._check_rows(loading.load(block, (*step.path, key)), ", ".join(sources), (*step.path, key))
         optimizer_state.check(self, step)
@@ -88,9 +97,16 @@ class Prefer(TrainerStage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.trainers.lists import ListTrainer
 
-        found = self._verify(step) if "ref_logps" in self._columns() else {}
-        kept = {"optimizer": self.optimizer, "keep_optimizer": self.keep_optimizer}
-        return fit(ListTrainer, self, step, loss=self._loss(), **kept) | found
+        verified = self._verify(step) if "ref_logps" in self._columns() else {}
+        trained = fit(
+            ListTrainer,
+            self,
+            step,
+            loss=self._loss(),
+            optimizer=self.optimizer,
+            keep_optimizer=self.keep_optimizer,
+        )
+        return trained | verified
 
     def _loss(self) -> Any:
         loss = losses.named(self.loss)
@@ -110,19 +126,7 @@ class Prefer(TrainerStage):
                 place,
             )
         for index, row in enumerate(rows.select(range(min(audit.AUDITED, len(rows))))):
-            count = len(row[answers] or ())
-            wrong = next((name for name in numbers if len(row[name] or ()) != count), None)
-            if count < 2 or not row[prompt] or not all(row[answers]):
-                wrong = "needs a prompt and two answers or more, of one token or more each"
-            elif wrong:
-                wrong = f"{wrong!r} is not a list of {count} numbers, one for each of {answers!r}"
-            elif not all(math.isfinite(value) for name in numbers for value in row[name]):
-                wrong = f"{' or '.join(map(repr, numbers))} has a value that is not finite"
-            elif "win_probs" in numbers and not all(0 <= value <= 1 for value in row["win_probs"]):
-                wrong = "'win_probs' has a value that is no probability"
-            elif "ref_logps" in numbers and max(row["ref_logps"]) > 1e-3:  # more than rounding
-                wrong = "'ref_logps' has a value above 0: it is the logarithm of a probability"
-            if wrong:
+            if wrong := _wrong(row, prompt, answers, numbers):
                 raise RecipeError(f"{source}, row {index}: {wrong}", place)
 
     def _verify(self, step: Step) -> dict[str, float]:
@@ -131,27 +135,52 @@ class Prefer(TrainerStage):
         Raises RecipeError where it is more than rounding. Every rank does the same, so that all of them stop.
         """
         from accelerate.utils import release_memory
+
         from trimtab.pipelines.sampling import transformers_engine
 
         policy = transformers_engine.load(replace(self.model, dtype="float32"))
-        model, words = self.model.model_name_or_path, policy.get_input_embeddings().num_embeddings
         largest = 0.0
         for key in ("data", "eval_data") if self.eval_data else ("data",):
             rows = loading.load(getattr(self, key), (*step.path, key))
             for i in range(0, len(rows), math.ceil(len(rows) / VERIFIED)):  # from all over a mixture
-                prompt, answers, stored = (rows[i][name] for name in ("prompt_ids", "completion_ids", "ref_logps"))
-                if max(max(ids) for ids in (prompt, *answers)) >= words:
-                    raise RecipeError(f"row {i} has token ids that {model} does not know", (*step.path, key))
-                found = map(sum, transformers_engine.logprobs(policy, [prompt] * len(answers), answers))
-                for k, (theirs, ours) in enumerate(zip(stored, found, strict=True)):
-                    largest = max(largest, abs(theirs - ours))
-                    if not abs(theirs - ours) <= max(NATS, SHARE * abs(theirs)):
-                        raise RecipeError(
-                            f"the reference is another model than the sampler: in row {i}, ref_logps of answer {k} is "
-                            f"{theirs:.2f} nats and {model} gives {ours:.2f}. Set `model` to the model that `sample` "
-                            "used, or sample anew",
-                            (*step.path, key),
-                        )
+                largest = max(largest, self._verify_row(rows[i], i, policy, (*step.path, key)))
         del policy
         release_memory()
         return {"ref_logps/largest_error": largest}
+
+    def _verify_row(self, row: dict[str, Any], number: int, policy: Any, place: tuple[str, ...]) -> float:
+        from trimtab.pipelines.sampling import transformers_engine
+
+        model, words = self.model.model_name_or_path, policy.get_input_embeddings().num_embeddings
+        prompt, answers, stored = (row[name] for name in ("prompt_ids", "completion_ids", "ref_logps"))
+        if max(max(ids) for ids in (prompt, *answers)) >= words:
+            raise RecipeError(f"row {number} has token ids that {model} does not know", place)
+        largest = 0.0
+        computed = map(sum, transformers_engine.logprobs(policy, [prompt] * len(answers), answers))
+        for k, (theirs, ours) in enumerate(zip(stored, computed, strict=True)):
+            largest = max(largest, abs(theirs - ours))
+            if not abs(theirs - ours) <= max(NATS, SHARE * abs(theirs)):
+                raise RecipeError(
+                    f"the reference is another model than the sampler: in row {number}, ref_logps of answer {k} is "
+                    f"{theirs:.2f} nats and {model} gives {ours:.2f}. Set `model` to the model that `sample` used, or "
+                    "sample anew",
+                    place,
+                )
+        return largest
+
+
+def _wrong(row: dict[str, Any], prompt: str, answers: str, numbers: Sequence[str]) -> str | None:
+    """What is wrong with a row, whose columns `numbers` hold one number for each answer; None where nothing is."""
+    count = len(row[answers] or ())
+    if count < 2 or not row[prompt] or not all(row[answers]):
+        return "needs a prompt and two answers or more, of one token or more each"
+    for name in numbers:
+        if len(row[name] or ()) != count:
+            return f"{name!r} is not a list of {count} numbers, one for each of {answers!r}"
+    if not all(math.isfinite(value) for value in chain.from_iterable(row[name] for name in numbers)):
+        return f"{' or '.join(map(repr, numbers))} has a value that is not finite"
+    if "win_probs" in numbers and not all(0 <= value <= 1 for value in row["win_probs"]):
+        return "'win_probs' has a value that is no probability"
+    if "ref_logps" in numbers and max(row["ref_logps"]) > 1e-3:  # more than rounding
+        return "'ref_logps' has a value above 0: it is the logarithm of a probability"
+    return None

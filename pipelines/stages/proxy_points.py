@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.planning.field_types import KeysOf
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.stages import Stage, StepOptions
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ class Report(Stage):
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
+
         from trimtab.pipelines.reporting import page
 
         if not PartialState().is_main_process:

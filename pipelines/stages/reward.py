@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
+
 from trimtab import rewards
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import PREFERENCE, RANKING, RATED, Data, Form
@@ -72,13 +73,13 @@ class Reward(TrainerStage):
 
         source = self.calibrate or self.eval_data
         distributed = PartialState()
-        metrics = {}
+        metrics: dict[str, float] = {}
         if source is not None and distributed.is_main_process:
             rows = loading.load(source, (*step.path, "calibrate"))
             prompts, answers = _answers(rows.select(range(min(CALIBRATED, len(rows)))))
             reward = schema.load_reward({"kind": "reward_model", "path": str(step.output)})
-            found = rewards.outcomes(reward, prompts, answers)
-            scores = [outcome for outcome in found if isinstance(outcome, float)]  # not those beyond the context
+            outcomes = rewards.outcomes(reward, prompts, answers)
+            scores = [outcome for outcome in outcomes if isinstance(outcome, float)]  # not those beyond the context
             mean, std = statistics.fmean(scores), statistics.pstdev(scores)
             record = {"mean": [mean], "std": [std], "answers": len(scores)}
             (step.output / "reward_calibration.json").write_text(json.dumps(record) + "\n")
@@ -89,11 +90,13 @@ class Reward(TrainerStage):
 
 def _answers(rows: Any) -> tuple[list, list]:
     """Prompts and answers of rows in any of the forms; without a prompt the answer holds the whole conversation."""
-    prompts, answers = [], []
+    prompts: list[Any] = []
+    answers: list[Any] = []
     for row in rows:
-        found = row["completions"] if "completions" in row else [
-            row[key] for key in ("chosen", "rejected", "completion") if key in row
-        ]  # fmt: skip
-        prompts += [row.get("prompt") or ("" if isinstance(found[0], str) else [])] * len(found)
-        answers += found
+        if "completions" in row:
+            of_row = row["completions"]
+        else:
+            of_row = [row[key] for key in ("chosen", "rejected", "completion") if key in row]
+        prompts += [row.get("prompt") or ("" if isinstance(of_row[0], str) else [])] * len(of_row)
+        answers += of_row
     return prompts, answers

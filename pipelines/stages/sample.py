@@ -21,9 +21,11 @@ then depend on the machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
+
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
@@ -62,61 +64,42 @@ class Sample(Sampling, Stage):
 
     def run(self, step: Step) -> Metrics:
         from transformers import set_seed
+
         from trimtab.pipelines.data.writing import write_rows
         from trimtab.pipelines.sampling import shards, transformers_engine
 
-        rows = loading.load(self.prompts, (*step.path, "prompts"))
-        if self.fold:
-            part, count = self.fold
-            rows = rows.select(range(part - 1, len(rows), count))
+        rows = self._prompts(step)
         tokenizer = transformers_engine.load_tokenizer(self.model)
         config = transformers_engine.settings(self.model, tokenizer, self.generate)
         ids = [transformers_engine.encode(tokenizer, prompt) for prompt in rows["prompt"]]
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        order = [i for i in by_length for _ in range(self.num_generations)]
-        batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
-        nth = [at % self.num_generations for at in range(len(order))]
-        drawn = None
-        if self.with_vllm:
-            from trimtab.pipelines.sampling import vllm_engine
-
-            prompts = [ids[i] for i in by_length]
-            drawn = vllm_engine.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
+        order = list(product(by_length, range(self.num_generations)))  # (prompt_index, sample_index)
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        drawn = self._drawn_by_vllm(step, [ids[i] for i in by_length], config)
         policy = transformers_engine.load(self.model)
 
-        def make(batch: int) -> list[dict[str, Any]]:
-            set_seed(step.seed + 7919 * batch)
-            chosen = batches[batch]
-            prompts = [ids[i] for i in chosen]
+        def make(number: int) -> list[dict[str, Any]]:
+            set_seed(step.seed + 7919 * number)
+            batch = batches[number]
+            prompts = [ids[i] for i, _ in batch]
             if drawn is None:
                 completions = transformers_engine.generate(policy, prompts, config)
             else:
-                completions = drawn[batch * self.batch_size :][: len(chosen)]
+                completions = drawn[number * self.batch_size :][: len(batch)]
             logprobs = transformers_engine.logprobs(policy, prompts, completions)
             texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
-            found = []
-            for at, i in enumerate(chosen):
-                row = rows[i]
-                chat = not isinstance(row["prompt"], str)
-                found.append({
-                    **row,
-                    "prompt_index": i,
-                    "sample_index": nth[batch * self.batch_size + at],
-                    "completion": [{"role": "assistant", "content": texts[at]}] if chat else texts[at],
-                    "prompt_ids": prompts[at],
-                    "completion_ids": completions[at],
-                    "logprobs": logprobs[at],
-                    "truncated": not completions[at] or completions[at][-1] not in config.eos_token_id,
-                })  # fmt: skip
-            return found
+            sampled = []
+            for (i, k), completion, of_tokens, answer in zip(batch, completions, logprobs, texts, strict=True):
+                tokens = {"prompt_ids": ids[i], "completion_ids": completion, "logprobs": of_tokens}
+                truncated = not completion or completion[-1] not in config.eos_token_id
+                sampled.append(_row(rows[i], i, k, answer) | tokens | {"truncated": truncated})
+            return sampled
 
         shards.compute(step, "batch", len(batches), make)
         table = shards.collect(step, "batch", len(batches))
         table = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")])
         write_rows(step, table)
-        shown = table.slice(0, 20).to_pylist()
-        tracking.table("samples", [{"prompt": text(r["prompt"]), "completion": text(r["completion"])}
-                                   for r in shown])  # fmt: skip
+        tracking.table("samples", [_shown(row) for row in table.slice(0, 20).to_pylist()])
         lengths = [len(completion) for completion in table["completion_ids"].to_pylist()]
         return {
             "prompts": len(ids),
@@ -125,3 +108,28 @@ class Sample(Sampling, Stage):
             "length": sum(lengths) / len(lengths),
             "truncated": sum(table["truncated"].to_pylist()) / len(lengths),
         }
+
+    def _prompts(self, step: Step) -> Any:
+        rows = loading.load(self.prompts, (*step.path, "prompts"))
+        if self.fold is None:
+            return rows
+        part, count = self.fold
+        return rows.select(range(part - 1, len(rows), count))
+
+    def _drawn_by_vllm(self, step: Step, prompts: list[list[int]], config: Any) -> list[list[int]] | None:
+        """The token ids of all completions, prompt after prompt; None where transformers samples batch by batch."""
+        if not self.with_vllm:
+            return None
+        from trimtab.pipelines.sampling import vllm_engine
+
+        return vllm_engine.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
+
+
+def _row(row: dict[str, Any], prompt_index: int, sample_index: int, answer: str) -> dict[str, Any]:
+    """The prompt's columns and a completion of its form."""
+    completion = answer if isinstance(row["prompt"], str) else [{"role": "assistant", "content": answer}]
+    return {**row, "prompt_index": prompt_index, "sample_index": sample_index, "completion": completion}
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    return {"prompt": text(row["prompt"]), "completion": text(row["completion"])}

@@ -16,7 +16,7 @@ when more than `max_failures` (0.05) of all completions have failed. Shares of e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
@@ -53,23 +53,30 @@ class Score(Stage):
 
     def run(self, step: Step) -> Metrics:
         from accelerate.utils import release_memory
+
         from trimtab.pipelines.data.writing import write_rows
         from trimtab.pipelines.scoring import journal
 
         rows = loading.load(self.completions, (*step.path, "completions"))
         groups = rows["prompt_index"][:] if "prompt_index" in rows.column_names else None
-        loaded = {name: schema.load_reward(cut(block).reward, (*step.path, "rewards", name))
-                  for name, block in self.rewards.items()}  # fmt: skip
+        loaded = {}
+        for name, block in self.rewards.items():
+            loaded[name] = schema.load_reward(cut(block).reward, (*step.path, "rewards", name))
         scores: dict[str, list[float | None]] = {}
         metrics: dict[str, float] = {}
         for name, block in self.rewards.items():
             # its weights leave the memory with it, unless a reward to come shares them
-            found = journal.score(step, name, loaded.pop(name), rows, self.batch_size)
-            scores[name] = found.settled(block.get("on_failure", "stop"), groups)
-            metrics |= found.summary(name, scores[name])
+            scored = journal.score(step, name, loaded.pop(name), rows, self.batch_size)
+            scores[name] = scored.settled(block.get("on_failure", "stop"), groups)
+            metrics |= scored.summary(name, scores[name])
             release_memory()
-        merged = [{**row, "scores": {name: scores[name][i] for name in scores}} for i, row in enumerate(rows)]
+        merged = []
+        for i, row in enumerate(rows):
+            merged.append({**row, "scores": {name: of_reward[i] for name, of_reward in scores.items()}})
         write_rows(step, merged)
-        tracking.table("scores", [{"prompt": text(r["prompt"]), "completion": text(r["completion"]),
-                                   **r["scores"]} for r in merged[:20]])  # fmt: skip
+        tracking.table("scores", [_shown(row) for row in merged[:20]])
         return metrics
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {"prompt": text(row["prompt"]), "completion": text(row["completion"]), **row["scores"]}

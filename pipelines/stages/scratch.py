@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
+
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import CORPUS, Data
 from trimtab.pipelines.planning.errors import RecipeError
@@ -78,6 +80,6 @@ class Scratch(Stage):
     def _texts(self, step: Step) -> Iterator[str]:
         for entry in self.corpus.datasets:  # one by one: a corpus may mix columns
             rows = loading.load(trl.DatasetMixtureConfig(datasets=[entry]), (*step.path, "corpus"))
-            names = [name for columns in CORPUS.columns for name in columns if name in rows.column_names]
+            columns = [name for name in chain.from_iterable(CORPUS.columns) if name in rows.column_names]
             for row in rows:
-                yield from (text(row[name]) for name in [*names, "rejected"] if row.get(name))
+                yield from (text(row[name]) for name in [*columns, "rejected"] if row.get(name))

@@ -31,8 +31,8 @@ from typing import Annotated, Any, Literal
 
 from trimtab.pipelines.data.forms import ANSWERS, CONVERSATIONS, PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
+from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 
@@ -128,14 +128,15 @@ class SelfConsuming(Sampling, Stage):
         return f"{name}-{number}-monitor", "monitor", watching
 
     def _curate_step(self, name: str, number: int) -> StepOptions:
-        return f"{name}-{number}-curate", "curate", {
+        curating = {
             "completions": f"${name}-{number}-score",
             "reward": self._weights(),
             "temperature": self.temperature,
             "round": number,
             "after": f"${name}-{number}-monitor",
             **self.curate,
-        }  # fmt: skip
+        }
+        return f"{name}-{number}-curate", "curate", curating
 
     def _mix_step(self, name: str, number: int) -> StepOptions:
         first = 1 if self.synthetic == "accumulated" else number

@@ -1,6 +1,8 @@
 """Kind `sft`: supervised fine-tuning on text, messages or prompt and completion (trl.SFTTrainer).
 
-sft: {model: {model_name_or_path: Qwen/Qwen2.5-0.5B}, data: trl-lib/Capybara, train: {learning_rate: 2e-5}}
+    sft: {model: {model_name_or_path: Qwen/Qwen2.5-0.5B}, data: trl-lib/Capybara, train: {learning_rate: 2e-5}}
+
+`train` holds trl.SFTConfig's keys, such as `packing` and `assistant_only_loss`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import trl
+
 from trimtab.pipelines.data.forms import SFT, Data
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage

@@ -12,11 +12,14 @@ surface does not count.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+
+from trimtab.pipelines.algorithms import surface
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
@@ -31,8 +34,7 @@ EDGE = 0.05  # of a reward's range
 
 @dataclass(kw_only=True)
 class Surface(Stage):
-    """Artifact: `thresholds.json`, `surface.json` (with standard errors and all points), `surface.png`,
-    `summary.txt`."""
+    """Artifact: `thresholds.json`, `surface.json` (with standard errors, all points), `surface.png`, `summary.txt`."""
 
     runs: list[str]
     rewards: list[str]
@@ -48,42 +50,42 @@ class Surface(Stage):
         for key in ("degree", "window"):
             if getattr(self, key) < 1:
                 raise RecipeError(f"must be at least 1, got {getattr(self, key)}", (*step.path, key))
-        for at, run in enumerate(self.runs):
+        for number, run in enumerate(self.runs):
             if not step.pending(run):
-                self._points(run, (*step.path, "runs", str(at)))
+                self._points(run, (*step.path, "runs", str(number)))
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
-        from trimtab.pipelines.algorithms import surface
 
-        runs = [self._points(run, (*step.path, "runs", str(at))) for at, run in enumerate(self.runs)]
-        every = np.concatenate(runs)
+        runs = [self._points(run, (*step.path, "runs", str(number))) for number, run in enumerate(self.runs)]
+        rows = np.concatenate(runs)
+        points, values = rows[:, :-1], rows[:, -1]
         try:
-            found = surface.fit(every[:, :-1], every[:, -1], kind=self.fit, degree=self.degree, density=self.density,
-                                seed=step.seed)  # fmt: skip
+            fitted = surface.fit(
+                points, values, kind=self.fit, degree=self.degree, density=self.density, seed=step.seed
+            )
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "runs")) from error
         if PartialState().is_main_process:
-            values = dict(zip(self.rewards, found.best.tolist(), strict=True))
-            errors = dict(zip(self.rewards, found.best_stderr.tolist(), strict=True))
-            (step.output / "thresholds.json").write_text(json.dumps(values, indent=1))
+            thresholds = dict(zip(self.rewards, fitted.best.tolist(), strict=True))
+            (step.output / "thresholds.json").write_text(json.dumps(thresholds, indent=1))
             whole = {
-                "thresholds": values,
-                "stderr": errors,
-                "metric": found.value,
-                "metric_stderr": found.value_stderr,
-                "explained": found.explained,
+                "thresholds": thresholds,
+                "stderr": dict(zip(self.rewards, fitted.best_stderr.tolist(), strict=True)),
+                "metric": fitted.value,
+                "metric_stderr": fitted.value_stderr,
+                "explained": fitted.explained,
                 "columns": [*self.rewards, self.metric],
-                "runs": [points.tolist() for points in runs],
+                "runs": [run.tolist() for run in runs],
             }
             (step.output / "surface.json").write_text(json.dumps(whole, indent=1))
-            (step.output / "summary.txt").write_text(self._summary(runs, found))
-            self._draw(runs, found, step.output / "surface.png")
+            (step.output / "summary.txt").write_text(self._summary(points, len(runs), fitted))
+            self._draw(runs, fitted, step.output / "surface.png")
         return {
-            "metric/best": found.value,
-            "metric/best_stderr": found.value_stderr,
-            "explained": found.explained,
-            **{f"thresholds/{name}": value for name, value in zip(self.rewards, found.best, strict=True)},
+            "metric/best": fitted.value,
+            "metric/best_stderr": fitted.value_stderr,
+            "explained": fitted.explained,
+            **{f"thresholds/{name}": value for name, value in zip(self.rewards, fitted.best, strict=True)},
         }
 
     def _points(self, run: str, place: tuple[str, ...]) -> np.ndarray:
@@ -93,35 +95,34 @@ class Surface(Stage):
         names = [*self.rewards, self.metric]
         for name in names:
             if rows and f"train/rewards/{name}/mean" not in rows[0]:
-                known = [
-                    key.split("/")[2] for key in rows[0] if key.startswith("train/rewards/") and key.count("/") == 3
-                ]
-                raise RecipeError(f"{path} has no reward {name!r}{suggest(name, known)}", place)
-        found = np.array([[row.get(f"train/rewards/{name}/mean", np.nan) for name in names] for row in rows], float)
-        whole = [found[at : at + self.window].mean(0) for at in range(0, len(found) - self.window + 1, self.window)]
-        whole = [point for point in whole if np.isfinite(point).all()]
-        if not whole:
+                logged = [key.split("/")[2] for key in rows[0] if re.fullmatch(r"train/rewards/[^/]*/[^/]*", key)]
+                raise RecipeError(f"{path} has no reward {name!r}{suggest(name, logged)}", place)
+        keys = [f"train/rewards/{name}/mean" for name in names]
+        means = np.array([[row.get(key, np.nan) for key in keys] for row in rows], float)
+        starts = range(0, len(means) - self.window + 1, self.window)
+        windows = [means[start : start + self.window].mean(0) for start in starts]
+        points = [point for point in windows if np.isfinite(point).all()]
+        if not points:
             raise RecipeError(f"{path} has fewer than {self.window} logged rollouts", place)
-        return np.array(whole)
+        return np.array(points)
 
-    def _summary(self, runs: list[np.ndarray], found: Any) -> str:
-        lines = [f"{self.metric} is largest, {found.value:.4g} +- {found.value_stderr:.2g}, at"]
-        lines += [f"    {name} {value:.4g} +- {error:.2g}" for name, value, error in
-                  zip(self.rewards, found.best, found.best_stderr, strict=True)]  # fmt: skip
-        every = np.concatenate(runs)[:, :-1]
-        low, high = every.min(0), every.max(0)
-        edge = [name for name, value, a, b in zip(self.rewards, found.best, low, high, strict=True)
-                if min(value - a, b - value) < EDGE * (b - a)]  # fmt: skip
-        if edge:
-            lines.append(
-                f"that is at the edge of what was seen of {' and '.join(edge)}: the metric may be better beyond"
-            )
-        points = len(every)
-        lines.append(f"a {self.fit.replace('_', ' ')} over {points} points of {len(runs)} runs, which explains "
-                     f"{found.explained:.0%} of their variance")  # fmt: skip
+    def _summary(self, points: np.ndarray, runs: int, fitted: surface.Surface) -> str:
+        lines = [f"{self.metric} is largest, {fitted.value:.4g} +- {fitted.value_stderr:.2g}, at"]
+        low, high = points.min(0), points.max(0)
+        edges = []
+        for i, name in enumerate(self.rewards):
+            value = fitted.best[i]
+            lines.append(f"    {name} {value:.4g} +- {fitted.best_stderr[i]:.2g}")
+            if min(value - low[i], high[i] - value) < EDGE * (high[i] - low[i]):
+                edges.append(name)
+        if edges:
+            seen = f"that is at the edge of what was seen of {' and '.join(edges)}"
+            lines.append(f"{seen}: the metric may be better beyond")
+        fit = f"a {self.fit.replace('_', ' ')} over {len(points)} points of {runs} runs"
+        lines.append(f"{fit}, which explains {fitted.explained:.0%} of their variance")
         return "\n".join(lines) + "\n"
 
-    def _draw(self, runs: list[np.ndarray], found: Any, path: Path) -> None:
+    def _draw(self, runs: list[np.ndarray], fitted: surface.Surface, path: Path) -> None:
         """The surface over the first two rewards (or one) at the points that were seen, and the paths of the runs."""
         import matplotlib
 
@@ -130,17 +131,17 @@ class Surface(Stage):
 
         figure, axis = pyplot.subplots(figsize=(5, 4), layout="constrained")
         if len(self.rewards) == 1:
-            axis.plot(found.grid[:, 0], found.mean, lw=1.2)
+            axis.plot(fitted.grid[:, 0], fitted.mean, lw=1.2)
             for points in runs:
                 axis.plot(points[:, 0], points[:, -1], ".", ms=4)
-            axis.axvline(found.best[0], color="0.4", lw=0.8, ls="--")
+            axis.axvline(fitted.best[0], color="0.4", lw=0.8, ls="--")
             axis.set(xlabel=self.rewards[0], ylabel=self.metric)
         else:
-            drawn = axis.tricontourf(found.grid[:, 0], found.grid[:, 1], found.mean, levels=14, cmap="viridis")
+            drawn = axis.tricontourf(fitted.grid[:, 0], fitted.grid[:, 1], fitted.mean, levels=14, cmap="viridis")
             figure.colorbar(drawn, label=self.metric)
             for points in runs:
                 axis.plot(points[:, 0], points[:, 1], "-", color="white", lw=0.7, alpha=0.7)
-            axis.errorbar(*found.best[:2], *found.best_stderr[1::-1], fmt="o", color="red", ms=5, lw=1)
+            axis.errorbar(*fitted.best[:2], *fitted.best_stderr[1::-1], fmt="o", color="red", ms=5, lw=1)
             axis.set(xlabel=self.rewards[0], ylabel=self.rewards[1])
         figure.savefig(path, dpi=130)
         pyplot.close(figure)

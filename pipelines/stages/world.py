@@ -1,4 +1,4 @@
-"""Stage kind `world`: writes the tiny world's SFT answers, prompts and one preference set per rater as Parquet.
+"""Kind `world`: writes the tiny world's SFT answers, prompts and one preference set per rater as Parquet.
 
     world: {kind: world, labels: {gold: {kind: gold}, politeness: {kind: gold, aspect: politeness}}}
 
@@ -17,6 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trimtab.pipelines.data import tiny_world
+from trimtab.pipelines.data.forms import said
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.reporting.shows import Shows
@@ -64,26 +65,23 @@ class World(Stage):
             raise ValueError(f"labels: {', '.join(taken)} already names a set of this stage; choose another name")
 
     def run(self, step: Step) -> Metrics:
-        """Metrics: rows per file, each rater's `noise` (share of pairs labelled against the rater's own score, [0, 1])
-        and the Pearson `correlation` of the raters' scores over the training answers."""
+        """Writes the sets; metrics are the rows of every file and what is known of the raters.
+
+        `noise` is the share of pairs that are labelled against the rater's own score, in [0, 1], and `correlation`
+        that of two raters' scores over the training answers (Pearson).
+        """
         from accelerate import PartialState
 
         if not PartialState().is_main_process:
             return {}
-        rng, metrics = Random(step.seed), {}
+        rng = Random(step.seed)
+        metrics: Metrics = {}
         raters = {name: schema.load_reward(cut(block).reward, ("labels", name)) for name, block in self.labels.items()}
         # one draw for all sets, so that no set of items is trained on in one and tested on in another
-        drawn = tiny_world.prompts(rng, max(self.sft, self.prompts, self.pairs), self.test)
-        for split, asked in zip(("train", "test"), drawn, strict=True):
-            rows = dict.fromkeys(("sft", "prompts", "pairs"), self.test) if split == "test" else vars(self)
-            sft = [
-                {"prompt": _says("user", prompt), "completion": _says("assistant", tiny_world.answer(prompt, rng))}
-                for prompt in rng.sample(asked, rows["sft"])
-            ]
-            sets = {"sft": sft, "prompts": [{"prompt": _says("user", p)} for p in rng.sample(asked, rows["prompts"])]}
-            pairs = [
-                (p, tiny_world.answer(p, rng), tiny_world.answer(p, rng)) for p in rng.sample(asked, rows["pairs"])
-            ]
+        asked, tested = tiny_world.prompts(rng, max(self.sft, self.prompts, self.pairs), self.test)
+        for split, drawn in (("train", asked), ("test", tested)):
+            counts = (self.sft, self.prompts, self.pairs) if split == "train" else (self.test,) * 3
+            sets, pairs = _sets(drawn, counts, rng)
             scores = {name: _scores(name, rater, pairs) for name, rater in raters.items()}
             for name in raters:
                 sets[name], metrics[f"noise/{name}/{split}"] = _label(pairs, scores[name], self.temperature, rng)
@@ -96,8 +94,15 @@ class World(Stage):
         return metrics
 
 
-def _says(role: str, content: object) -> list[dict[str, str]]:
-    return [{"role": role, "content": str(content)}]
+def _sets(
+    drawn: list[tiny_world.Prompt], counts: tuple[int, ...], rng: Random
+) -> tuple[dict[str, list[dict[str, Any]]], list[Pair]]:
+    """The sets `sft` and `prompts` and the pairs to label, so many rows of each."""
+    answered = [(prompt, tiny_world.answer(prompt, rng)) for prompt in rng.sample(drawn, counts[0])]
+    sft = [{"prompt": said("user", str(p)), "completion": said("assistant", answer)} for p, answer in answered]
+    prompts = [{"prompt": said("user", str(prompt))} for prompt in rng.sample(drawn, counts[1])]
+    pairs = [(p, tiny_world.answer(p, rng), tiny_world.answer(p, rng)) for p in rng.sample(drawn, counts[2])]
+    return {"sft": sft, "prompts": prompts}, pairs
 
 
 def _scores(name: str, rater: Any, pairs: list[Pair]) -> list[float]:
@@ -112,13 +117,14 @@ def _scores(name: str, rater: Any, pairs: list[Pair]) -> list[float]:
 def _label(pairs: list[Pair], scores: list[float], temperature: float, rng: Random) -> tuple[list[dict], float]:
     """Preference rows and the share of labels that contradict the scores. A tie carries no preference: left out."""
     rows, contradictions = [], 0
-    for (prompt, a, b), of_a, of_b in zip(pairs, scores, scores[len(pairs) :], strict=False):
-        if of_a == of_b:
+    for (prompt, a, b), score_a, score_b in zip(pairs, scores, scores[len(pairs) :], strict=False):
+        if score_a == score_b:
             continue
-        chosen, rejected = (a, b) if (picked := tiny_world.prefers(of_a, of_b, temperature, rng)) else (b, a)
-        contradictions += picked != (of_a > of_b)
-        turns = {"chosen": _says("assistant", chosen), "rejected": _says("assistant", rejected)}
-        rows.append({"prompt": _says("user", prompt)} | turns)
+        first_wins = tiny_world.prefers(score_a, score_b, temperature, rng)
+        contradictions += first_wins != (score_a > score_b)
+        chosen, rejected = (a, b) if first_wins else (b, a)
+        turns = {"chosen": said("assistant", chosen), "rejected": said("assistant", rejected)}
+        rows.append({"prompt": said("user", str(prompt))} | turns)
     return rows, contradictions / max(1, len(rows))
 
 

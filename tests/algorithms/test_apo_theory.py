@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from trimtab.pipelines.algorithms import momentum, tabular
 
 ALPHAS = (0.0, 0.3, 0.6, 0.9)

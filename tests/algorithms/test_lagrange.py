@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pytest
+
 from trimtab.pipelines.algorithms import tabular
 from trimtab.pipelines.algorithms.lagrange import WINDOW, Constraint, Multipliers, MultiplierSettings
 from trimtab.pipelines.algorithms.objectives import Fixed, Lagrangian, Saturating

@@ -7,8 +7,10 @@ import pytest
 import torch
 from conftest import PAIR_ROWS
 from transformers import AutoModelForCausalLM
+
 from trimtab.pipelines.algorithms import losses
 from trimtab.pipelines.algorithms.preference import win_probabilities
+from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.sampling import transformers_engine
 
 # three answers, best first, whose log-ratios are 0.5, -0.8 and -0.1 nats
@@ -19,13 +21,14 @@ SCORES = torch.tensor([[3.0, 2.0, 1.0]], dtype=torch.float64)
 WINS = torch.tensor([[0.8, 0.5, 0.2]], dtype=torch.float64)
 TWO = slice(None), slice(2)
 EPSILON = 0.05
+dpo, ipo, sppo, exo, orpo, rrhf = map(losses.named, ("dpo", "ipo", "sppo", "exo", "orpo", "rrhf"))
 ALL = {
-    "dpo": (partial(losses.dpo, beta=0.5), (REFERENCE,)),
-    "ipo": (partial(losses.ipo, beta=0.5), (REFERENCE,)),
-    "sppo": (partial(losses.sppo, beta=0.5), (REFERENCE, WINS)),
-    "exo": (partial(losses.exo, beta=0.5, epsilon=EPSILON), (REFERENCE,)),
-    "orpo": (partial(losses.orpo, beta=0.5), (LENGTHS,)),
-    "rrhf": (losses.rrhf, (LENGTHS, SCORES)),
+    "dpo": (partial(dpo, beta=0.5), (REFERENCE,)),
+    "ipo": (partial(ipo, beta=0.5), (REFERENCE,)),
+    "sppo": (partial(sppo, beta=0.5), (REFERENCE, WINS)),
+    "exo": (partial(exo, beta=0.5, epsilon=EPSILON), (REFERENCE,)),
+    "orpo": (partial(orpo, beta=0.5), (LENGTHS,)),
+    "rrhf": (rrhf, (LENGTHS, SCORES)),
 }
 
 
@@ -34,43 +37,43 @@ def sigmoid(x):
 
 
 def test_dpo_by_hand():
-    two = losses.dpo(LOGPS[TWO], REFERENCE[TWO], beta=0.5)
+    two = dpo(LOGPS[TWO], REFERENCE[TWO], beta=0.5)
     assert two.item() == pytest.approx(-math.log(sigmoid(0.5 * 1.3)), abs=1e-12)
     e = [math.exp(0.5 * h) for h in (0.5, -0.8, -0.1)]
     three = -math.log(e[0] / sum(e)) - math.log(e[1] / (e[1] + e[2]))
-    assert losses.dpo(LOGPS, REFERENCE, beta=0.5).item() == pytest.approx(three, abs=1e-12)
+    assert dpo(LOGPS, REFERENCE, beta=0.5).item() == pytest.approx(three, abs=1e-12)
 
 
 def test_gradient_of_dpo_weighs_by_how_wrong_the_order_is():
     logps = LOGPS[TWO].clone().requires_grad_()
-    losses.dpo(logps, REFERENCE[TWO], beta=0.5).sum().backward()
+    dpo(logps, REFERENCE[TWO], beta=0.5).sum().backward()
     weight = 0.5 * sigmoid(-0.5 * 1.3)
     assert logps.grad[0].tolist() == pytest.approx([-weight, weight], abs=1e-12)
 
 
 def test_ipo_by_hand():
     gaps = [(1.3 - 1) ** 2, (0.6 - 1) ** 2, (-0.7 - 1) ** 2]  # 1 / (2 beta) = 1
-    assert losses.ipo(LOGPS[TWO], REFERENCE[TWO], beta=0.5).item() == pytest.approx(gaps[0], abs=1e-12)
-    assert losses.ipo(LOGPS, REFERENCE, beta=0.5).item() == pytest.approx(sum(gaps) / 3, abs=1e-12)
+    assert ipo(LOGPS[TWO], REFERENCE[TWO], beta=0.5).item() == pytest.approx(gaps[0], abs=1e-12)
+    assert ipo(LOGPS, REFERENCE, beta=0.5).item() == pytest.approx(sum(gaps) / 3, abs=1e-12)
 
 
 def test_sppo_by_hand():
     squares = [(0.5 - 2 * 0.3) ** 2, (-0.8 - 0) ** 2, (-0.1 + 2 * 0.3) ** 2]  # eta = 2
-    two = losses.sppo(LOGPS[TWO], REFERENCE[TWO], WINS[TWO], beta=0.5)
+    two = sppo(LOGPS[TWO], REFERENCE[TWO], WINS[TWO], beta=0.5)
     assert two.item() == pytest.approx(squares[0] / 2 + squares[1] / 2, abs=1e-12)  # as released
-    three = losses.sppo(LOGPS, REFERENCE, WINS, beta=0.5)
+    three = sppo(LOGPS, REFERENCE, WINS, beta=0.5)
     assert three.item() == pytest.approx(sum(squares) / 3, abs=1e-12)
 
 
 def test_exo_by_hand():
     q = sigmoid(0.5 * 1.3)
     two = q * math.log(q / (1 - EPSILON)) + (1 - q) * math.log((1 - q) / EPSILON)
-    exo = partial(losses.exo, beta=0.5, epsilon=EPSILON)
-    assert exo(LOGPS[TWO], REFERENCE[TWO]).item() == pytest.approx(two, abs=1e-12)
+    loss, _ = ALL["exo"]
+    assert loss(LOGPS[TWO], REFERENCE[TWO]).item() == pytest.approx(two, abs=1e-12)
     e = [math.exp(0.5 * h) for h in (0.5, -0.8, -0.1)]
     q, p = [x / sum(e) for x in e], [1 - EPSILON, EPSILON / 2, EPSILON / 2]
     three = sum(a * math.log(a / b) for a, b in zip(q, p, strict=True))
-    assert exo(LOGPS, REFERENCE).item() == pytest.approx(three, abs=1e-12)
+    assert loss(LOGPS, REFERENCE).item() == pytest.approx(three, abs=1e-12)
 
 
 def test_exo_ends_at_a_finite_margin():
@@ -81,7 +84,7 @@ def test_exo_ends_at_a_finite_margin():
 
     def closure():
         optimiser.zero_grad()
-        loss = losses.exo(logps, torch.zeros_like(logps), beta=0.5, epsilon=EPSILON).sum()
+        loss = exo(logps, torch.zeros_like(logps), beta=0.5, epsilon=EPSILON).sum()
         loss.backward()
         return loss
 
@@ -94,16 +97,16 @@ def test_exo_ends_at_a_finite_margin():
 def test_orpo_by_hand():
     """Tokens of probability 1/2, 1/5 and 1/3 have odds 1, 1/4 and 1/2."""
     logps = torch.tensor([[2 * math.log(1 / 2), 4 * math.log(1 / 5), math.log(1 / 3)]], dtype=torch.float64)
-    two = losses.orpo(logps[TWO], LENGTHS[TWO], beta=0.5)
+    two = orpo(logps[TWO], LENGTHS[TWO], beta=0.5)
     assert two.item() == pytest.approx(-math.log(1 / 2) - 0.5 * math.log(sigmoid(math.log(4))), abs=1e-12)
     pairs = [-math.log(sigmoid(math.log(ratio))) for ratio in (4, 2, 1 / 2)]
-    three = losses.orpo(logps, LENGTHS, beta=0.5)
+    three = orpo(logps, LENGTHS, beta=0.5)
     assert three.item() == pytest.approx(-math.log(1 / 2) + 0.5 * sum(pairs) / 3, abs=1e-12)
 
 
 def test_orpo_of_a_certain_answer_is_finite():
     logps = torch.tensor([[0.0, -1.0]], requires_grad=True)
-    loss = losses.orpo(logps, torch.ones(1, 2), beta=0.5)
+    loss = orpo(logps, torch.ones(1, 2), beta=0.5)
     loss.sum().backward()
     assert torch.isfinite(loss).all()
     assert torch.isfinite(logps.grad).all()
@@ -112,12 +115,18 @@ def test_orpo_of_a_certain_answer_is_finite():
 def test_rrhf_by_hand():
     """Means -1.5, -1 and -2: only the first two stand in the wrong order, by 0.5."""
     logps = LOGPS.clone().requires_grad_()
-    loss = losses.rrhf(logps, LENGTHS, SCORES)
+    loss = rrhf(logps, LENGTHS, SCORES)
     assert loss.item() == pytest.approx(0.5 + 1.5, abs=1e-12)
     loss.sum().backward()
     assert logps.grad[0].tolist() == [-1 / 2 - 1 / 2, 1 / 4, 0]
     tied = torch.tensor([[3.0, 3.0, 1.0]], dtype=torch.float64)
-    assert losses.rrhf(LOGPS, LENGTHS, tied).item() == pytest.approx(1.5, abs=1e-12)
+    assert rrhf(LOGPS, LENGTHS, tied).item() == pytest.approx(1.5, abs=1e-12)
+
+
+def test_every_loss_of_the_folder_is_tested():
+    """`plackett_luce` is `dpo` by another name."""
+    assert losses.named("plackett_luce") is dpo
+    assert {*ALL, "plackett_luce"} == set(kinds.words(kinds.LOSSES))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -192,9 +201,9 @@ def test_two_answers_are_trls_own_loss(kind, model, tmp_path):
     ours, stored = sums(policy), sums(reference)
     lengths = torch.stack(torch.tensor([len(answer) for answer in answers]).chunk(2), dim=1)
     losses_of = {
-        "sigmoid": lambda: losses.dpo(ours, stored, beta=0.3),
-        "ipo": lambda: losses.ipo(ours / lengths, stored / lengths, beta=0.3),  # trl's is on means over tokens
-        "exo_pair": lambda: losses.exo(ours, stored, beta=0.3, epsilon=EPSILON),
+        "sigmoid": lambda: dpo(ours, stored, beta=0.3),
+        "ipo": lambda: ipo(ours / lengths, stored / lengths, beta=0.3),  # trl's is on means over tokens
+        "exo_pair": lambda: exo(ours, stored, beta=0.3, epsilon=EPSILON),
     }
     assert losses_of[kind]().mean().item() == pytest.approx(theirs, abs=1e-5)
     assert (ours - stored).abs().max() > 0.1
@@ -212,7 +221,7 @@ def test_sppo_is_multiplicative_weights_on_a_table():
 
     def closure():
         optimiser.zero_grad()
-        loss = losses.sppo(free, policy.log(), wins, beta=1 / eta).sum()
+        loss = sppo(free, policy.log(), wins, beta=1 / eta).sum()
         loss.backward()
         return loss
 

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.rewards import PartlyScored, RewardFailure, outcomes

@@ -7,6 +7,7 @@ import pickle
 import textwrap
 
 import pytest
+
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.rewards import PartlyScored, RewardFailure, outcomes

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import PAIR_ROWS
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
 from trimtab.pipelines.planning import schema
 from trimtab.rewards import PartlyScored, _checkpoint
 from trimtab.rewards.reward_model import encode

@@ -7,6 +7,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from trimtab.pipelines.planning import kinds, schema
 from trimtab.pipelines.planning.errors import RecipeError
 

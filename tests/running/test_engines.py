@@ -2,21 +2,24 @@
 out.
 
 The reference is one process with both ranks' batches where nothing is sampled, and two ranks of DDP where each rank
-samples completions of its own.
+samples completions of its own. `sft` is launched as a user would launch it; the other launches are forks
+(tests/warm.py).
 """
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import PAIR_ROWS, ROOT, SFT_ROWS
+from conftest import PAIR_ROWS, SFT_ROWS
+from launches import trained, warm
 from run_steps import write_recipe
 from safetensors.torch import load_file
+
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.running import launch as launching
+from trimtab.scripts import run
 
 pytestmark = pytest.mark.slow
 ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
@@ -54,15 +57,18 @@ def block(stage, inputs, batch, **train):
     return {"kind": stage, "model": model, "data": inputs[data], "train": settings}
 
 
-def launch(folder, stages, engine, ranks=2):
-    """Runs the recipe as a user would, and returns its steps by name."""
+def launch(folder, stages, engine, ranks=2, *, real=False):
+    """Trains the stages of a recipe in one launch, and returns the steps by name."""
     recipe = write_recipe(folder, stages, wandb=False)
-    config = f"accelerate_configs/{'cpu' if engine == 'ddp' else engine}.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config,
-               "--num_processes", str(ranks), "scripts/train.py", str(recipe)]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    return {step.name: step for step in Recipe.load(str(recipe)).steps}
+    return trained(recipe, config="cpu" if engine == "ddp" else engine, ranks=ranks, real=real)
+
+
+def launch_each(folder, stages, monkeypatch):
+    """Trains the stages as scripts/run.py does, each in a launch of two ranks, and returns the steps."""
+    recipe = write_recipe(folder, stages, wandb=False)
+    monkeypatch.setattr(launching, "launch", warm.launch)
+    assert run.main([str(recipe), "--", "--num_processes", "2"]) == 0
+    return Recipe.load(str(recipe)).steps
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,7 @@ def test_the_weights_are_those_of_the_reference(engine, stage, inputs, reference
 
     if engine == "ddp" and stage in SAMPLES:
         pytest.skip("is the reference")
-    step = launch(tmp_path, {stage: block(stage, inputs, 2)}, engine)[stage]
+    step = launch(tmp_path, {stage: block(stage, inputs, 2)}, engine, real=stage == "sft")[stage]
     record = artifacts.read_done(step.dir)
     assert (record["distributed"], record["world_size"]) == (NAMES[engine], 2)
     shards = list((step.dir / "checkpoints").glob("checkpoint-*/global_step*/zero_pp_rank_1*model_states.pt"))
@@ -155,7 +161,7 @@ def test_a_sharded_run_goes_on_from_its_checkpoint(stage, engine, inputs, tmp_pa
             torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
 
 
-def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path):
+def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path, monkeypatch):
     """Through scripts/run.py, with a configuration for each stage."""
     stages = {
         "sft": {**block("sft", inputs, 2), "accelerate": "fsdp2"},
@@ -166,16 +172,13 @@ def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path):
                   "accelerate": "zero2"},
         "ppo": {**block("ppo", {**inputs, "model": "$dpo"}, 2), "accelerate": "zero2"},
     }  # fmt: skip
-    recipe = write_recipe(tmp_path, stages, wandb=False)
-    command = [sys.executable, "scripts/run.py", str(recipe), "--", "--num_processes", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    engines = [artifacts.read_done(step.dir)["distributed"] for step in Recipe.load(str(recipe)).steps]
+    steps = launch_each(tmp_path, stages, monkeypatch)
+    engines = [artifacts.read_done(step.dir)["distributed"] for step in steps]
     assert engines == ["FSDP", "DEEPSPEED", "MULTI_GPU", "DEEPSPEED", "DEEPSPEED"]  # sampling shards nothing
 
 
 @pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
-def test_macros_run_as_wholes_under_an_engine(engine, inputs, tmp_path):
+def test_macros_run_as_wholes_under_an_engine(engine, inputs, tmp_path, monkeypatch):
     """Every launch of two rounds of apo (whose second one starts from extrapolated weights) and of a curated round."""
     train = {**STEPS, "max_steps": 2, "per_device_train_batch_size": 2}
     common = {"model": {"model_name_or_path": inputs["model"]}, "prompts": inputs["prompts"], "num_generations": 3,
@@ -183,11 +186,7 @@ def test_macros_run_as_wholes_under_an_engine(engine, inputs, tmp_path):
               "generate": {"max_new_tokens": 6}, "train": train, "accelerate": engine}  # fmt: skip
     stages = {"apo": {**common, "rounds": 2, "momentum": 0.3, "split_prompts": False}} if engine == "zero3" else {
         "self_consuming": {**common, "rounds": 1, "real": inputs["sft"], "real_fraction": 0.5}}  # fmt: skip
-    recipe = write_recipe(tmp_path, stages, wandb=False)
-    command = [sys.executable, "scripts/run.py", str(recipe), "--", "--num_processes", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    steps = Recipe.load(str(recipe)).steps
+    steps = launch_each(tmp_path, stages, monkeypatch)
     kinds = [step.kind for step in steps]
     assert kinds.count("prefer" if engine == "zero3" else "sft") == (2 if engine == "zero3" else 1)
     for step in steps:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from run_steps import write_recipe
+
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 from trimtab.scripts import run

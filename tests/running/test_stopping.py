@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 from conftest import ROOT
+from launches import finished, launch, ranks_command, until
 from run_steps import write_recipe
-from test_constrained import REWARDS, TRAIN
-from test_run import finished, launch, until
+
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.training.checkpoints import newest
@@ -53,15 +52,15 @@ def test_a_rank_that_stands_still_ends_both_with_its_name(model, prompts, tmp_pa
         "        time.sleep(600)\n"
         "    return [1.0] * len(completions)\n"
     )
-    rewards = {**REWARDS, "slow": {"kind": "trl_function", "path": f"{tmp_path / 'slow.py'}:slow", "weight": 0}}
-    block = {"model": {"model_name_or_path": model}, "data": prompts, "method": "fixed", "train": {
-        **TRAIN, "per_device_train_batch_size": 4}, "rewards": {
-        name: {k: v for k, v in reward.items() if k != "threshold"} for name, reward in rewards.items()}}  # fmt: skip
+    rewards = {"brief": {"kind": "length", "target": 5, "unit": "characters"},
+               "slow": {"kind": "trl_function", "path": f"{tmp_path / 'slow.py'}:slow", "weight": 0}}  # fmt: skip
+    settings = {"beta": 0.1, "num_generations": 4, "max_completion_length": 8, "per_device_train_batch_size": 4,
+                "max_steps": 7, "logging_steps": 1, "save_steps": 1, "gradient_checkpointing": False}  # fmt: skip
+    block = {"model": {"model_name_or_path": model}, "data": prompts, "method": "fixed", "train": settings,
+             "rewards": rewards}  # fmt: skip
     recipe = write_recipe(tmp_path, {"constrained": block}, wandb=False)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml",
-               "--num_processes", "2", "scripts/train.py", str(recipe)]  # fmt: skip
     started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200,
+    done = subprocess.run(ranks_command(recipe), cwd=ROOT, capture_output=True, text=True, timeout=200,
                           env=os.environ | {"TRIMTAB_STALL": "10"})  # fmt: skip
     assert done.returncode != 0
     assert "has stood still for 10 s after step 2 (in the next step)" in done.stderr

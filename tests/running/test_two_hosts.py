@@ -10,14 +10,15 @@ import time
 
 import psutil
 import pytest
-import test_engines
 from conftest import ROOT, SFT_ROWS
+from launches import trained, until
 from run_steps import write_recipe
-from test_run import until
+
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 
 PORT = "29871"
+ENGINES = {"ddp": "MULTI_CPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}
 HOSTS = {0: ("trimtab-a", "10.77.13.1"), 1: ("trimtab-b", "10.77.13.2")}
 
 
@@ -75,17 +76,18 @@ def stage(model, folder, **train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero3"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_recipe_runs_on_two_hosts_and_gives_one_hosts_weights(engine, hosts, model, tmp_path):
     recipe = write_recipe(tmp_path, stage(model, tmp_path), wandb=False)
     for code, out in ended([launch(recipe, rank, f"multi_node_{engine}") for rank in HOSTS], 240):
         assert code == 0, out[-4000:]
     (step,) = Recipe.load(str(recipe)).steps
     record = artifacts.read_done(step.dir)
-    assert (record["distributed"], record["world_size"]) == (test_engines.NAMES[engine], 2)
+    assert (record["distributed"], record["world_size"]) == (ENGINES[engine], 2)
     other = tmp_path / "one"
     other.mkdir()
-    alone = test_engines.launch(other, stage(model, tmp_path), engine)["sft"]
+    recipe = write_recipe(other, stage(model, tmp_path), wandb=False)
+    alone = trained(recipe, config="cpu" if engine == "ddp" else engine)["sft"]
     assert len({artifacts.read_done(each.dir)["files"]["model.safetensors"]["sha256"] for each in (step, alone)}) == 1
 
 

@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from reward_servers import Server, fine, says
 from run_steps import run_recipe, write_recipe
-from test_remote import Server, fine, says
+
 from trimtab.scripts import run
 
 ROWS = [{"prompt": f"p{i}", "completion": "a b " * i, "answer": "a"} for i in range(5)]

@@ -9,6 +9,7 @@ import accelerate
 import pyarrow.parquet as pq
 import pytest
 from run_steps import run_recipe, write_recipe
+
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.planning import preflight, schema
 from trimtab.pipelines.planning.recipe import Recipe

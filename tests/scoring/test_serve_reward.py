@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT
+
 from trimtab.pipelines.planning import schema
 from trimtab.rewards import RewardFailure
 

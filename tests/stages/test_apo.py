@@ -6,41 +6,26 @@ import signal
 
 import pytest
 import torch
+from launches import finished, launch, until, weights
+from outputs import metrics_of, rows_of
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
-from test_run import finished, launch, until, weights
+from short_trainings import LOOP_TRAIN, apo, plan, say, write_rows
+
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts
-from trimtab.pipelines.stages.monitor import _wins
 from trimtab.scripts import train
-
-TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "gradient_checkpointing": False}
-LENGTH = {"kind": "length", "target": 1, "unit": "characters"}
 
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3)}]} for i in range(18)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def stages(model, prompts, **options):
-    block = {"model": {"model_name_or_path": model}, "prompts": prompts, "rewards": {"brief": LENGTH},
-             "num_generations": 4, "generate": {"max_new_tokens": 6}, "train": TRAIN}  # fmt: skip
-    return {"apo": {**block, **options}}
+    """A file of eighteen prompts, six for each of three rounds."""
+    return write_rows(tmp_path_factory.mktemp("prompts") / "prompts.jsonl", say(18))
 
 
 @pytest.fixture(scope="module")
 def ran(model, prompts, tmp_path_factory):
-    return run_recipe(tmp_path_factory.mktemp("apo"), {**stages(model, prompts), "report": {}})
-
-
-def plan(tmp_path, model, prompts, *overrides, **options):
-    steps = Recipe.load(str(write_recipe(tmp_path, stages(model, prompts, **options))), overrides).steps
-    return {step.name: step for step in steps}
+    return run_recipe(tmp_path_factory.mktemp("apo"), {**apo(model, prompts), "report": {}})
 
 
 def tensors(step):
@@ -50,10 +35,15 @@ def tensors(step):
 def test_the_rounds_in_their_order(ran):
     names = [name for name in ran if name != "report"]
     assert names == [
-        *(f"apo-1-{part}" for part in ("sample", "score", "monitor", "pair")), "apo-1", "apo-1-extrapolate",
-        *(f"apo-2-{part}" for part in ("sample", "score", "monitor", "pair")), "apo-2", "apo-2-extrapolate",
-        *(f"apo-3-{part}" for part in ("sample", "score", "monitor", "pair")), "apo",
-    ]  # fmt: skip
+        *(f"apo-1-{part}" for part in ("sample", "score", "monitor", "pair")),
+        "apo-1",
+        "apo-1-extrapolate",
+        *(f"apo-2-{part}" for part in ("sample", "score", "monitor", "pair")),
+        "apo-2",
+        "apo-2-extrapolate",
+        *(f"apo-3-{part}" for part in ("sample", "score", "monitor", "pair")),
+        "apo",
+    ]
 
 
 def test_the_extrapolated_policy_samples_and_is_trained_and_momentum_is_between_trained_ones(ran):
@@ -71,20 +61,18 @@ def test_the_extrapolated_policy_samples_and_is_trained_and_momentum_is_between_
 
 
 def test_every_round_has_its_own_prompts(ran):
-    import pyarrow.parquet as pq
-
-    samples = [pq.read_table(ran[f"apo-{at}-sample"].output / "train.parquet") for at in (1, 2, 3)]
+    samples = [rows_of(ran[f"apo-{at}-sample"]) for at in (1, 2, 3)]
     assert [len(rows) for rows in samples] == [6 * 4] * 3
     assert [ran[f"apo-{at}-sample"].options["fold"] for at in (1, 2, 3)] == [[1, 3], [2, 3], [3, 3]]
 
 
 def test_references_are_those_of_sampling(ran):
     for name in ("apo-1", "apo-2", "apo"):
-        assert artifacts.read_done(ran[name].dir)["metrics"]["ref_logps/largest_error"] < 1e-3
+        assert metrics_of(ran[name])["ref_logps/largest_error"] < 1e-3
 
 
 def test_each_round_is_watched(ran):
-    first, third = (artifacts.read_done(ran[f"apo-{at}-monitor"].dir)["metrics"] for at in (1, 3))
+    first, third = (metrics_of(ran[f"apo-{at}-monitor"]) for at in (1, 3))
     assert first["kl/mean"] == pytest.approx(0, abs=1e-5)  # it is the reference
     assert third["kl/mean"] != 0
     assert "kl_trained/mean" not in first
@@ -97,26 +85,16 @@ def test_each_round_is_watched(ran):
     assert "Entropy (nats per token)" in page
 
 
-def test_win_rates_against_the_first_round():
-    """On the prompt's own completions where both rounds have it, over all prompts where they differ; a tie is half."""
-    first = {"prompt": ["p", "p", "q", "q"], "scores": [{"r": 0}, {"r": 2}, {"r": 10}, {"r": None}]}
-    rows = {"prompt": ["p", "q", "q"], "scores": [{"r": 2}, {"r": 5}, {"r": None}]}
-    assert _wins(rows, first, "r") == [0.75, 0.0, None]
-    unscored = {**first, "scores": [{"r": 0}, {"r": 2}, {"r": None}, {"r": None}]}  # of q there is nothing to beat
-    assert _wins(rows, unscored, "r") == [0.75, None, None]
-    assert _wins({**rows, "prompt": ["p", "q", "new"]}, first, "r") == [0.5, pytest.approx(2 / 3), None]
-
-
 def test_without_momentum_it_is_iterative_dpo(tmp_path, model, prompts):
-    steps = plan(tmp_path, model, prompts, momentum=0)
+    steps = plan(tmp_path, apo(model, prompts, momentum=0))
     assert not [name for name in steps if "extrapolate" in name]
     assert steps["apo-2-sample"].options["model"]["model_name_or_path"] == str(steps["apo-1"].output)
 
 
 def test_the_controls_are_one_override_and_share_the_first_round(tmp_path, model, prompts):
-    momentum = plan(tmp_path, model, prompts)
-    iterative = plan(tmp_path, model, prompts, "stages.apo.momentum=0")
-    matched = plan(tmp_path, model, prompts, "stages.apo.arm=matched")
+    momentum = plan(tmp_path, apo(model, prompts))
+    iterative = plan(tmp_path, apo(model, prompts), "stages.apo.momentum=0")
+    matched = plan(tmp_path, apo(model, prompts), "stages.apo.arm=matched")
     assert momentum["apo-1"].fingerprint == iterative["apo-1"].fingerprint
     assert matched["apo-1-pair"].fingerprint == iterative["apo-1-pair"].fingerprint
     assert iterative["apo"].options["beta"] == 0.1
@@ -125,11 +103,11 @@ def test_the_controls_are_one_override_and_share_the_first_round(tmp_path, model
 
 
 def test_settings_by_round_and_losses_of_trl(tmp_path, model, prompts):
-    steps = plan(tmp_path, model, prompts, momentum=[0, 0.3, 0], beta=[0.01, 0.1, 1.0], epochs=[1, 1, 4])
+    steps = plan(tmp_path, apo(model, prompts, momentum=[0, 0.3, 0], beta=[0.01, 0.1, 1.0], epochs=[1, 1, 4]))
     assert [steps[name].options["beta"] for name in ("apo-1", "apo-2", "apo")] == [0.01, 0.1, 1.0]
     assert [steps[name].options["train"]["num_train_epochs"] for name in ("apo-1", "apo-2", "apo")] == [1, 1, 4]
     assert [name for name in steps if "extrapolate" in name] == ["apo-2-extrapolate"]
-    steps = plan(tmp_path, model, prompts, loss="robust", rounds=1)
+    steps = plan(tmp_path, apo(model, prompts, loss="robust", rounds=1))
     assert steps["apo"].kind == "dpo"
     assert steps["apo"].options["train"]["loss_type"] == "robust"
     assert "fold" not in steps["apo-1-sample"].options
@@ -149,35 +127,35 @@ def test_settings_by_round_and_losses_of_trl(tmp_path, model, prompts):
 def test_mistakes_are_named(tmp_path, model, prompts, options, message):
     words = [f"stages.apo.{key}={json.dumps(value)}" for key, value in options.items()]
     with pytest.raises(RecipeError, match="stages") as caught:
-        plan(tmp_path, model, prompts, *words)
+        plan(tmp_path, apo(model, prompts), *words)
     assert message in str(caught.value)
 
 
 def test_the_guard_ends_the_loop_and_says_why(tmp_path, model, prompts, capsys):
-    path = write_recipe(tmp_path, stages(model, prompts, rounds=1, monitor={"stop_if": {"entropy": 1e9}}), wandb=False)
+    path = write_recipe(tmp_path, apo(model, prompts, rounds=1, monitor={"stop_if": {"entropy": 1e9}}), wandb=False)
     assert train.main([str(path)]) == 2
     error = capsys.readouterr().err
     assert "apo-1-monitor: entropy is" in error
     assert "below 1e+09: the policy has left the range you trust" in error
-    path = write_recipe(tmp_path, stages(model, prompts, monitor={"stop_if": {"lenght": 2}}))
+    path = write_recipe(tmp_path, apo(model, prompts, monitor={"stop_if": {"lenght": 2}}))
     assert train.main([str(path)]) == 2
     assert "unknown limit, did you mean 'length'?" in capsys.readouterr().err
 
 
 def test_sppo_and_all_answers(tmp_path, model, prompts):
-    steps = run_recipe(tmp_path, stages(model, prompts, rounds=2, loss="sppo", beta=0.1, select="ranked"))
-    assert artifacts.read_done(steps["apo"].dir)["metrics"]["train/loss"] > 0
+    steps = run_recipe(tmp_path, apo(model, prompts, rounds=2, loss="sppo", beta=0.1, select="ranked"))
+    assert metrics_of(steps["apo"])["train/loss"] > 0
 
 
 def test_two_answers_drawn_at_random(tmp_path, model, prompts):
-    steps = run_recipe(tmp_path, stages(model, prompts, rounds=1, select="drawn"))
+    steps = run_recipe(tmp_path, apo(model, prompts, rounds=1, select="drawn"))
     assert steps["apo-1-pair"].options["select"] == "drawn"
-    assert artifacts.read_done(steps["apo"].dir)["metrics"]["train/steps"] == 2
+    assert metrics_of(steps["apo"])["train/steps"] == 2
 
 
 def test_lora_rounds_are_merged_before_momentum(tmp_path, model, prompts):
     lora = {"model_name_or_path": model, "use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"]}
-    steps = run_recipe(tmp_path, {"apo": {**stages(model, prompts, rounds=2)["apo"], "model": lora}})
+    steps = run_recipe(tmp_path, {"apo": {**apo(model, prompts, rounds=2)["apo"], "model": lora}})
     new, theta = tensors(steps["apo-1"]), tensors(steps["apo-1-extrapolate"])
     start = load_file(f"{model}/model.safetensors")
     for name in new:
@@ -187,8 +165,19 @@ def test_lora_rounds_are_merged_before_momentum(tmp_path, model, prompts):
 
 @pytest.mark.slow
 def test_a_run_killed_in_its_second_round_resumes_there_and_ends_with_equal_weights(tmp_path, model, prompts):
-    block = stages(model, prompts, rounds=2, train={**TRAIN, "max_steps": 40, "save_steps": 4, "save_total_limit": 2,
-                                                    "num_train_epochs": 1, "logging_steps": 4})  # fmt: skip
+    block = apo(
+        model,
+        prompts,
+        rounds=2,
+        train={
+            **LOOP_TRAIN,
+            "max_steps": 40,
+            "save_steps": 4,
+            "save_total_limit": 2,
+            "num_train_epochs": 1,
+            "logging_steps": 4,
+        },
+    )
     recipe = str(write_recipe(tmp_path, block, wandb=False))
     last = Recipe.load(recipe).steps[-1]
     process = launch("train.py", recipe, start_new_session=True)
@@ -201,6 +190,6 @@ def test_a_run_killed_in_its_second_round_resumes_there_and_ends_with_equal_weig
     code, out = finished(launch("train.py", recipe))
     assert code == 0, out
     assert before == [path.stat().st_mtime_ns for path in earlier]
-    assert artifacts.read_done(last.dir)["metrics"]["train/resumed_from"] > 0
+    assert metrics_of(last)["train/resumed_from"] > 0
     undisturbed = run_recipe(tmp_path, block, output_dir=str(tmp_path / "other"))["apo"]
     assert weights(last) == weights(undisturbed)

@@ -7,6 +7,7 @@ import torch
 from conftest import ROOT
 from run_steps import run_recipe
 from transformers import AutoModelForSequenceClassification
+
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.recording import artifacts
 from trimtab.rewards import dialogue_metric
@@ -24,12 +25,18 @@ DIALOGUES = [
 def steps(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dialogues")
     (folder / "dialogues.jsonl").write_text("".join(json.dumps(row) + "\n" for row in DIALOGUES))
-    return run_recipe(folder, {
-        "dialogues": {"data": str(folder / "dialogues.jsonl"), "context": 2},
-        "classifier": {"model": {"model_name_or_path": model}, "data": "$dialogues/labels",
-                       "eval_data": "$dialogues/labels",
-                       "train": {"learning_rate": 1e-2, "num_train_epochs": 12, "per_device_train_batch_size": 8}},
-    })  # fmt: skip
+    return run_recipe(
+        folder,
+        {
+            "dialogues": {"data": str(folder / "dialogues.jsonl"), "context": 2},
+            "classifier": {
+                "model": {"model_name_or_path": model},
+                "data": "$dialogues/labels",
+                "eval_data": "$dialogues/labels",
+                "train": {"learning_rate": 1e-2, "num_train_epochs": 12, "per_device_train_batch_size": 8},
+            },
+        },
+    )
 
 
 def test_dialogues_become_replies_prompts_and_labels(steps):
@@ -61,8 +68,11 @@ def test_a_long_context_loses_its_first_turns():
 
 def test_the_classifiers_adapters_are_merged_into_one_of_as_many_labels(model, write, tmp_path):
     rows = [{"text": f"{'abc'[i % 3]} {i}", "label": i % 3} for i in range(12)]
-    block = {"model": {"model_name_or_path": model, "use_peft": True, "lora_r": 4}, "data": write("texts.jsonl", rows),
-             "train": {"max_steps": 2, "learning_rate": 1e-2, "gradient_checkpointing": False}}  # fmt: skip
+    block = {
+        "model": {"model_name_or_path": model, "use_peft": True, "lora_r": 4},
+        "data": write("texts.jsonl", rows),
+        "train": {"max_steps": 2, "learning_rate": 1e-2, "gradient_checkpointing": False},
+    }
     made = [
         run_recipe(tmp_path, {"classifier": block}, output_dir=str(tmp_path / name))["classifier"] for name in "ab"
     ]
@@ -127,7 +137,9 @@ def test_the_metric_of_a_set_of_replies():
 
 def test_the_recipes_share_what_is_not_their_method():
     """Five files that differ in the constrained stage: a change to the rest of one is a change to all."""
-    heads = {path.name: path.read_text().split("inputs:")[1].split("  constrained:\n")[0].split("  proxy_points:\n")[0]
-             for path in (ROOT / "recipes" / "dailydialog").glob("*.yaml")}  # fmt: skip
+    heads = {
+        path.name: path.read_text().split("inputs:")[1].split("  constrained:\n")[0].split("  proxy_points:\n")[0]
+        for path in (ROOT / "recipes" / "dailydialog").glob("*.yaml")
+    }
     assert len(heads) == 5
     assert len(set(heads.values())) == 1

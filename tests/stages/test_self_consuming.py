@@ -1,45 +1,43 @@
 """The rounds of `self_consuming`: their order, the mix with real data, and the end that keeps the last good round."""
 
-import json
+import math
 import os
 import signal
 
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
 from conftest import SFT_ROWS
+from launches import finished, launch, until, weights
+from outputs import metrics_of, rows_of
 from run_steps import run_recipe, write_recipe
-from test_run import finished, launch, until
+from short_trainings import BRIEF, LOOP_TRAIN, say, write_rows
+
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts
 from trimtab.scripts import train
-
-TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "gradient_checkpointing": False}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    prompts = [{"prompt": [{"role": "user", "content": "say " + "a b " * (1 + i % 3)}]} for i in range(12)]
-    for name, rows in (("prompts", prompts), ("real", SFT_ROWS)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {name: str(folder / f"{name}.jsonl") for name in ("prompts", "real")}
+    rows = {"prompts": say(12), "real": SFT_ROWS}
+    return {name: write_rows(folder / f"{name}.jsonl", rows[name]) for name in rows}
 
 
 def stages(model, files, **options):
-    block = {"model": {"model_name_or_path": model}, "prompts": files["prompts"], "real": files["real"],
-             "real_eval": files["real"], "rewards": {"brief": {"kind": "length", "target": 1, "unit": "characters"}},
-             "rounds": 2, "num_generations": 3, "real_fraction": 0.25, "generate": {"max_new_tokens": 6},
-             "train": TRAIN}  # fmt: skip
+    block = {
+        "model": {"model_name_or_path": model},
+        "prompts": files["prompts"],
+        "real": files["real"],
+        "real_eval": files["real"],
+        "rewards": {"brief": BRIEF},
+        "rounds": 2,
+        "num_generations": 3,
+        "real_fraction": 0.25,
+        "generate": {"max_new_tokens": 6},
+        "train": LOOP_TRAIN,
+    }
     return {"loop": {"kind": "self_consuming", **block, **options}}
-
-
-def metrics(step):
-    return artifacts.read_done(step.dir)["metrics"]
-
-
-def weights(step):
-    return artifacts.read_done(step.dir)["files"]["model.safetensors"]["sha256"]
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +54,23 @@ def test_the_rounds_in_their_order(ran):
 
 
 def test_the_mix_has_its_share_of_real_rows(ran):
-    rows = pq.read_table(ran["loop-1-mix"].output / "train.parquet").to_pylist()
+    rows = rows_of(ran["loop-1-mix"])
     real = [row for row in rows if row["source"] == "real"]
-    assert len(rows) - len(real) == metrics(ran["loop-1-curate"])["kept"]
+    assert len(rows) - len(real) == metrics_of(ran["loop-1-curate"])["kept"]
     assert len(real) / len(rows) == pytest.approx(0.25, abs=0.04)
     assert {row["completion"][0]["content"] for row in real} <= {r["completion"][0]["content"] for r in SFT_ROWS}
 
 
 def test_without_an_end_the_last_round_is_returned(ran):
     assert weights(ran["loop"]) == weights(ran["loop-2"])
-    assert metrics(ran["loop"]) == {"round": 2, "rounds": 2}
+    assert metrics_of(ran["loop"]) == {"round": 2, "rounds": 2}
 
 
 def test_the_likelihood_of_real_data_is_that_of_the_trainer(ran):
     """The monitor of round 2 watches the model that round 1 has trained, on what it was evaluated on."""
-    assert metrics(ran["loop-2-monitor"])["real_nll"] == pytest.approx(metrics(ran["loop-1"])["eval/loss"], abs=1e-3)
+    assert metrics_of(ran["loop-2-monitor"])["real_nll"] == pytest.approx(
+        metrics_of(ran["loop-1"])["eval/loss"], abs=1e-3
+    )
 
 
 def test_a_limit_ends_the_loop_and_the_last_good_round_is_returned(model, files, tmp_path, capfd):
@@ -83,29 +83,29 @@ def test_a_limit_ends_the_loop_and_the_last_good_round_is_returned(model, files,
     assert "not made: loop-2-monitor: kl is" in said
     assert "the loop has ended early: loop-2-monitor: kl is" in said
     for name in ("loop-2-curate", "loop-2-mix", "loop-2", "loop-3-sample", "loop-3", "loop-4-monitor"):
-        assert metrics(steps[name]) == {"stopped": 1}
-    assert metrics(steps["loop"])["round"] == 0
+        assert metrics_of(steps[name]) == {"stopped": 1}
+    assert metrics_of(steps["loop"])["round"] == 0
     assert train.main([str(path), "--stage", "loop"]) == 0  # everything is done
 
 
 def test_the_last_rounds_model_is_watched_too(model, files, tmp_path):
     """Every round's policy is a little farther away: a limit between the last two is met after the last round."""
     steps = run_recipe(tmp_path, stages(model, files, rounds=2, monitor={"stop_if": {"kl": 1e9}}))
-    assert metrics(steps["loop"])["round"] == 2
-    last = metrics(steps["loop-3-monitor"])["kl/mean"]
-    other = metrics(steps["loop-2-monitor"])["kl/mean"]
+    assert metrics_of(steps["loop"])["round"] == 2
+    last = metrics_of(steps["loop-3-monitor"])["kl/mean"]
+    other = metrics_of(steps["loop-2-monitor"])["kl/mean"]
     if last > other > 0:
         limit = (last + other) / 2
         steps = run_recipe(tmp_path, stages(model, files, rounds=2, monitor={"stop_if": {"kl": limit}}))
-        assert metrics(steps["loop"])["round"] == 1
+        assert metrics_of(steps["loop"])["round"] == 1
         assert weights(steps["loop"]) == weights(steps["loop-1"])
 
 
 @pytest.mark.parametrize(("fraction", "real"), [(0.0, 0), (1.0, 12)])
 def test_controls(model, files, tmp_path, fraction, real):
     steps = run_recipe(tmp_path, stages(model, files, rounds=1, real_fraction=fraction, temperature=float("inf")))
-    assert metrics(steps["loop-1-mix"])["real"] == real
-    assert metrics(steps["loop-1-mix"])["rows"] == 12
+    assert metrics_of(steps["loop-1-mix"])["real"] == real
+    assert metrics_of(steps["loop-1-mix"])["rows"] == 12
 
 
 def test_fresh_and_accumulated(model, files, tmp_path):
@@ -126,18 +126,15 @@ def test_a_loop_without_real_data_is_warned_about(model, files, tmp_path, caplog
 
 def test_monitors_hold_the_theory_to_account(ran):
     """E[e^r] of a round and what S3 promises for it are those of the scores, by the formulas written out."""
-    import math
-
-    import numpy as np
 
     def groups(at):
-        rows = pq.read_table(ran[f"loop-{at}-score"].output / "train.parquet").to_pylist()
+        rows = rows_of(ran[f"loop-{at}-score"])
         found = {}
         for row in rows:
             found.setdefault(row["prompt_index"], []).append(row["scores"]["brief"])
         return [np.exp(np.array(scores)) for scores in found.values()]
 
-    first, second = metrics(ran["loop-1-monitor"]), metrics(ran["loop-2-monitor"])
+    first, second = metrics_of(ran["loop-1-monitor"]), metrics_of(ran["loop-2-monitor"])
     assert first["exp_reward/log"] == pytest.approx(math.log(np.mean([w.mean() for w in groups(1)])))
     assert "exp_reward/log_promised" not in first
     gains = [w.var() / w.max() for w in groups(1)]  # (K-1)/K of the unbiased variance
@@ -147,7 +144,7 @@ def test_monitors_hold_the_theory_to_account(ran):
 
 
 def test_diversity_is_relative_to_the_first_round(ran):
-    first, second = metrics(ran["loop-1-monitor"]), metrics(ran["loop-2-monitor"])
+    first, second = metrics_of(ran["loop-1-monitor"]), metrics_of(ran["loop-2-monitor"])
     assert second["distinct_2/ratio"] == pytest.approx(second["distinct_2"] / first["distinct_2"])
     assert 0 <= second["vocabulary"] <= 1
     assert 0 <= second["similarity"] <= 1
@@ -161,7 +158,7 @@ def test_a_page_draws_a_loop_once(ran):
 
 @pytest.mark.slow
 def test_a_run_killed_in_each_round_resumes_there_and_ends_with_equal_weights(model, files, tmp_path):
-    long = {**TRAIN, "max_steps": 40, "save_steps": 4, "save_total_limit": 2, "num_train_epochs": 1}
+    long = {**LOOP_TRAIN, "max_steps": 40, "save_steps": 4, "save_total_limit": 2, "num_train_epochs": 1}
     block = stages(model, files, train=long)
     recipe = str(write_recipe(tmp_path, block, wandb=False))
     steps = {step.name: step for step in Recipe.load(recipe).steps}
@@ -177,4 +174,4 @@ def test_a_run_killed_in_each_round_resumes_there_and_ends_with_equal_weights(mo
     for name in ("loop-1", "loop-2", "loop"):
         assert weights(steps[name]) == weights(undisturbed[name])
     for name in ("loop-1", "loop-2"):
-        assert metrics(steps[name])["train/resumed_from"] > 0
+        assert metrics_of(steps[name])["train/resumed_from"] > 0

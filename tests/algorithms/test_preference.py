@@ -1,12 +1,12 @@
-"""Closed forms."""
+"""Preferences from scores, and the likelihood of rankings in closed form."""
 
 import math
 from itertools import permutations
 
-import numpy as np
 import pytest
 import torch
-from trimtab.pipelines.algorithms import preference, statistics
+
+from trimtab.pipelines.algorithms import preference
 
 
 def test_plackett_luce_probabilities_of_all_rankings_sum_to_one():
@@ -38,35 +38,6 @@ def test_pairs_from_scores():
     assert preference.best_worst([1.0]) == preference.best_worst([]) == []
     assert preference.all_pairs([0.1, 0.9, -1.0]) == [(1, 0), (0, 2), (1, 2)]
     assert preference.ranking([0.1, 0.9, 0.1]) == [1, 0, 2]
-
-
-def test_mean_and_standard_error():
-    mean, stderr = statistics.mean_stderr([1.0, 2.0, 3.0, 4.0])
-    assert mean == 2.5
-    assert stderr == pytest.approx(math.sqrt(5 / 3) / 2)
-    assert math.isnan(statistics.mean_stderr([1.0])[1])
-
-
-def test_wilson_interval():
-    low, high = statistics.wilson(0.5, 100)
-    assert (round(low, 4), round(high, 4)) == (0.4038, 0.5962)  # textbook value
-    assert statistics.wilson(1.0, 10)[1] == pytest.approx(1.0)
-    assert statistics.wilson(1.0, 10)[0] < 0.75
-    rng = np.random.default_rng(0)
-    draws = rng.binomial(50, 0.3, size=4000) / 50
-    covered = [low <= 0.3 <= high for low, high in (statistics.wilson(rate, 50) for rate in draws)]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
-
-
-def test_win_rate_counts_ties_as_half():
-    assert statistics.win_rate([1.0, 0.0], [0.0]) == 0.75
-    assert statistics.win_rate([0.0], [0.0]) == 0.5
-
-
-def test_distinct_n():
-    assert statistics.distinct(["a b a", "a b"], 1) == pytest.approx(2 / 5)
-    assert statistics.distinct(["a b a", "a b"], 2) == pytest.approx(2 / 3)
-    assert statistics.distinct(["a"], 2) == 0.0
 
 
 def test_a_drawn_pair_is_ordered_random_and_reproducible():

@@ -1,0 +1,126 @@
+"""What the sections of the page are filled with: results, evaluations, reward models and completions of the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trimtab.pipelines.planning import field_types
+from trimtab.pipelines.reporting import plots
+from trimtab.pipelines.reporting.numerals import finite, number, with_error
+from trimtab.pipelines.reporting.records import Record, json_object, mapping, shows, stage_class
+
+FOLDED = 480  # characters of a completion or prompt that are shown; the rest is folded away
+ANSWERS = 4  # completions of one prompt, where a dataset of completions is shown
+RESULTS = 2  # numbers of a step in the table of steps
+
+
+def results(metrics: Mapping[str, Any], patterns: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, value) of the first metrics that match a pattern, or of the first ones where a kind names none.
+
+    A mean of rewards is called by the reward alone: `gold` of `rewards/gold/mean`. Any other metric says what it is:
+    `lambda gold` of `lambda/gold`.
+    """
+    logged = [key for key in metrics if finite(metrics[key])]
+    bookkeeping = plots.matching(logged, plots.BOOKKEEPING)
+    chosen = plots.matching(logged, patterns) if patterns else [key for key in logged if key not in bookkeeping]
+    chosen = chosen[:RESULTS]
+    rewards = plots.matching(chosen, ["rewards/*/mean"])
+    names = {key: key.removeprefix("rewards/").removesuffix("/mean") if key in rewards else key for key in chosen}
+    return [(names[key].replace("/", " "), number(metrics[key])) for key in chosen]
+
+
+def evaluation(record: Record) -> dict[str, Any]:
+    """The evaluation.json of a step, its `record`, the names of its `rewards`, and `gains`: what its row shows."""
+    left = json_object(record["output"] / "evaluation.json", record["notes"])
+    policies = {}
+    for name, policy in mapping(left.get("policies")).items():
+        if isinstance(policy, dict):
+            parts = {key: mapping(policy.get(key)) for key in ("rewards", "difference", "win_rate")}
+            policies[name] = policy | parts
+    rewards = list(dict.fromkeys(reward for policy in policies.values() for reward in policy["rewards"]))
+    samples = left.get("samples")
+    examples = [mapping(sample) for sample in samples] if isinstance(samples, list) else []
+    return {
+        **left,
+        "policies": policies,
+        "rewards": rewards,
+        "gains": _gains(policies, rewards[0])[:RESULTS] if rewards else [],
+        "samples": [side_by_side(example.get("prompt"), mapping(example.get("policies"))) for example in examples],
+        "record": record,
+    }
+
+
+def _gains(policies: Mapping[str, Any], reward: str) -> list[tuple[str, str]]:
+    """(policy and reward, difference to the baseline) of each policy that has one."""
+    differences = {name: policy["difference"].get(reward) for name, policy in policies.items()}
+    return [(f"{name} on {reward}", with_error(gap, signed=True)) for name, gap in differences.items() if gap]
+
+
+def side_by_side(prompt: Any, answers: Mapping[str, Any]) -> dict[str, Any]:
+    """One prompt with the completion and the scores of each policy."""
+    policies = {}
+    for name, answer in answers.items():
+        given = mapping(answer)
+        policies[name] = {"completion": given.get("completion"), "scores": mapping(given.get("scores"))}
+    return {"prompt": prompt, "policies": policies}
+
+
+def reward_model(record: Record) -> dict[str, Any]:
+    """The numbers of a reward model's step; its pairs are those logged when its data was loaded."""
+    logged = {key: value for row in record["rows"] for key, value in row.items() if finite(value)}
+    logged |= {key: value for key, value in record["metrics"].items() if finite(value)}
+    accuracy, pairs = logged.get("eval/accuracy"), logged.get("eval_data/pairs")
+    stderr = math.sqrt(max(0.0, accuracy * (1 - accuracy)) / pairs) if pairs and accuracy is not None else None
+    field = getattr(stage_class(record), "__dataclass_fields__", {}).get("loss")
+    return {
+        "record": record,
+        "loss": record["options"].get("loss") or (field_types.default(field) if field else None),
+        "accuracy": {"mean": accuracy, "stderr": stderr},
+        "logged": logged,
+    }
+
+
+def completions(records: Sequence[Record], samples: int) -> list[dict[str, Any]]:
+    """The first rows of the last scored (or else sampled) dataset, by prompt, in the form of evaluation.json."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sampled = [record for record in records if record["done"] and shows(record).section == "completions"]
+    scored = [record for record in sampled if any(key.startswith("rewards/") for key in record["metrics"])]
+    if not sampled or samples < 1:
+        return []
+    record = (scored or sampled)[-1]
+    try:
+        table = pq.ParquetFile(record["output"] / "train.parquet")
+        columns = [name for name in ("prompt", "completion", "scores") if name in table.schema_arrow.names]
+        rows = next(table.iter_batches(16 * samples, columns=columns)).to_pylist()
+    except (OSError, StopIteration, pa.ArrowException) as error:
+        record["notes"].append(f"train.parquet cannot be read: {error or 'no rows'}")
+        return []
+    by_prompt: dict[str, list[Any]] = {}
+    for row in rows:
+        by_prompt.setdefault(text(row.get("prompt")), []).append(row)
+    examples = []
+    for prompt, answers in list(by_prompt.items())[:samples]:
+        numbered = {f"completion {count}": answer for count, answer in enumerate(answers[:ANSWERS], start=1)}
+        examples.append(side_by_side(prompt, numbered))
+    return [{"samples": examples, "record": record}]
+
+
+def text(value: Any) -> str:
+    """A string or a list of chat messages as text; anything else as it prints."""
+    if isinstance(value, list) and all(isinstance(message, dict) for message in value):
+        return "\n".join(text(message.get("content")) for message in value)
+    return "" if value is None else str(value)
+
+
+def fold(value: Any) -> tuple[str, str]:
+    """(what is shown, what is folded away) of a text, cut between words."""
+    whole = text(value)
+    if len(whole) <= 1.2 * FOLDED:
+        return whole, ""
+    spaces = (whole.rfind(space, FOLDED - 40, FOLDED) for space in " \n")
+    end = max(spaces) + 1 or FOLDED
+    return whole[:end], whole[end:]

@@ -1,0 +1,33 @@
+"""What the sections of the page are filled with."""
+
+import math
+
+from trimtab.pipelines.planning import kinds
+from trimtab.pipelines.reporting import sections
+
+
+def of_kind(word):
+    """The results that a kind asks for."""
+    return kinds.find(kinds.STAGES, word).shows.results
+
+
+def test_long_completions_are_folded():
+    shown, rest = sections.fold("word " * 300)
+    assert len(shown) <= sections.FOLDED
+    assert shown + rest == "word " * 300
+    assert sections.fold("x" * 2000)[0] == "x" * sections.FOLDED
+    assert sections.fold("short") == ("short", "")
+    assert sections.fold([{"role": "assistant", "content": "a"}, {"role": "user", "content": None}]) == ("a\n", "")
+
+
+def test_results_are_what_matters_of_a_kind():
+    scores = {"rewards/gold/abstained": 0.0, "rewards/gold/mean": 1.25, "rewards/kind/mean": math.nan, "x": 2}
+    assert sections.results(scores, of_kind("score")) == [("gold", "1.25")]
+    assert sections.results({"train/runtime": 3.0, "a[b]": 1, "c/d": 2, "e": 3}, ()) == [("a[b]", "1"), ("c d", "2")]
+
+
+def test_a_multiplier_is_not_taken_for_the_mean_of_its_reward():
+    metrics = {"train/loss": 0.1, "lambda/coverage": 0.09, "lambda/politeness": 0.25}
+    shown = sections.results(metrics, of_kind("constrained"))
+    assert shown == [("lambda coverage", "0.09"), ("lambda politeness", "0.25")]
+    assert sections.results({"rewards/coverage/mean": 0.09}, of_kind("monitor")) == [("coverage", "0.09")]

@@ -1,0 +1,32 @@
+"""Direct preference optimisation: where it starts, the losses of trl, and pairs without a preference."""
+
+import math
+
+import pytest
+from conftest import PAIR_ROWS
+from outputs import metrics_of
+from run_steps import run_recipe
+
+from trimtab.pipelines.recording import tracking
+
+
+def test_dpo_starts_at_ln_2_and_its_reference_is_its_input(pairs, tmp_path):
+    step = run_recipe(tmp_path, {"dpo": pairs})["dpo"]
+    first = next(row for row in tracking.read(step.dir / "metrics.jsonl") if "train/loss" in row)
+    assert first["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert 0 <= metrics_of(step)["eval/rewards/accuracies"] <= 1
+
+
+def test_every_loss_of_trl_is_one_key_away(pairs, tmp_path):
+    step = run_recipe(
+        tmp_path, {"dpo": pairs}, "stages.dpo.train.loss_type=[ipo, sft]", "stages.dpo.train.loss_weights=[1.0, 0.5]"
+    )["dpo"]
+    assert step.done
+
+
+def test_equal_pairs_are_dropped_and_counted(pairs, tmp_path, write):
+    rows = [*PAIR_ROWS, {**PAIR_ROWS[0], "rejected": PAIR_ROWS[0]["chosen"]}]
+    step = run_recipe(tmp_path, {"dpo": {**pairs, "data": write("equal.jsonl", rows)}})["dpo"]
+    counts = {key: value for row in tracking.read(step.dir / "metrics.jsonl") for key, value in row.items()}
+    assert counts["data/equal_pairs_dropped"] == 1
+    assert counts["data/pairs"] == len(PAIR_ROWS)

@@ -1,0 +1,51 @@
+"""Scores beside their completions, and the pairs, lists and rankings that are made of them."""
+
+import pytest
+from outputs import metrics_of, rows_of
+from run_steps import run_recipe
+
+
+def test_scores_stand_beside_their_completions(chained):
+    rows, scored = rows_of(chained["sample"]), rows_of(chained["score"])
+    assert [row["completion_ids"] for row in rows] == [row["completion_ids"] for row in scored]
+    for row in scored:
+        assert row["scores"]["as"] == row["completion"][0]["content"].count("a")
+    metrics = metrics_of(chained["score"])
+    assert metrics["rewards/as/mean"] == pytest.approx(sum(row["scores"]["as"] for row in scored) / len(scored))
+    assert metrics["rewards/as/abstained"] == 0
+
+
+def test_pairs_are_ordered_by_score_and_what_is_left_out_is_counted(chained):
+    scored = rows_of(chained["score"])
+    rows = rows_of(chained["pair"])
+    assert all(row["chosen_score"] > row["rejected_score"] for row in rows)
+    assert all(row["chosen"][0]["content"].count("a") == row["chosen_score"] for row in rows)
+    metrics = metrics_of(chained["pair"])
+    assert metrics["rows"] + metrics.get("ties_dropped", 0) <= 7
+    texts = [[r["completion"][0]["content"] for r in scored if r["prompt_index"] == i] for i in range(7)]
+    assert metrics.get("duplicates_dropped", 0) == sum(len(group) - len(set(group)) for group in texts)
+    for row in rows_of(chained["ranked"]):
+        assert row["completion_scores"] == sorted(row["completion_scores"], reverse=True)
+    assert len(rows_of(chained["all"])) >= len(rows)
+
+
+def test_a_prompt_without_scores_makes_no_pair(tmp_path, write):
+    rows = [
+        {
+            "prompt": "p",
+            "completion": f"answer {k}",
+            "prompt_index": index,
+            "sample_index": k,
+            "scores": {"r": float(k) if index else None},
+        }
+        for index in (0, 1)
+        for k in (0, 1, 2)
+    ]
+    data = write("scored.jsonl", rows)
+    selects = ("best_worst", "all", "ranked", "ends", "drawn")
+    steps = run_recipe(
+        tmp_path, {name: {"kind": "pair", "completions": data, "reward": "r", "select": name} for name in selects}
+    )
+    for name in selects:
+        assert metrics_of(steps[name])["unscored_dropped"] == 3
+        assert len(rows_of(steps[name])) == (3 if name == "all" else 1)

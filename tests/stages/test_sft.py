@@ -1,0 +1,53 @@
+"""Supervised fine-tuning: what it leaves behind, adapters that are merged, and a loss that is not a number."""
+
+import pytest
+import torch
+from outputs import logits
+from run_steps import run_recipe
+from short_trainings import LORA, TRAIN
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trimtab.pipelines.planning import files
+from trimtab.pipelines.recording import artifacts, tracking
+
+
+def test_sft_leaves_a_complete_model_a_record_and_its_metrics(sft, tmp_path, model):
+    step = run_recipe(tmp_path, {"sft": sft})["sft"]
+    assert not torch.equal(logits(step.output), logits(model))
+    assert AutoTokenizer.from_pretrained(step.output).chat_template
+    assert not list(step.output.rglob("*.bin"))  # no pickle
+    done = artifacts.read_done(step.dir)
+    assert done["metrics"]["train/steps"] == 2
+    assert done["world_size"] == 1
+    assert done["files"]["model.safetensors"]["sha256"] == files.content_hash(step.output / "model.safetensors")
+    rows = tracking.read(step.dir / "metrics.jsonl")
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2]
+    assert (step.dir.parent / "sft").resolve() == step.dir.resolve()
+
+
+def test_a_finished_step_is_not_run_again(sft, tmp_path):
+    step = run_recipe(tmp_path, {"sft": sft})["sft"]
+    before = (step.dir / "done.json").stat().st_mtime_ns
+    run_recipe(tmp_path, {"sft": sft})
+    assert (step.dir / "done.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_an_adapter_is_merged_into_a_complete_model(kind, sft, pairs, tmp_path, model):
+    from peft import PeftModel
+
+    block = sft if kind == "sft" else {**pairs, "kind": "dpo"}
+    block = {**block, "model": {"model_name_or_path": model, **LORA}}
+    step = run_recipe(tmp_path, {"lora": block})["lora"]
+    assert not list(step.output.glob("adapter*"))
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, step.dir / "adapter").eval()
+    with torch.no_grad():
+        expected = adapted(input_ids=torch.arange(12)[None] + 20).logits
+    torch.testing.assert_close(logits(step.output), expected, atol=1e-5, rtol=0)
+    assert (logits(step.output) - logits(model)).abs().max() > 1e-4
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(sft, tmp_path):
+    with pytest.raises(FloatingPointError, match="is not a number at step"):
+        run_recipe(tmp_path, {"sft": {**sft, "train": {**TRAIN, "learning_rate": 1e30, "max_steps": 6}}})
