@@ -97,9 +97,10 @@ def text(completion: str | list[dict[str, Any]]) -> str:
 
 def settled(outcomes: Sequence[Outcome]) -> list[float | None]:
     """The scores, as a reward returns them. Raises PartlyScored when there is a failure among them."""
-    if any(isinstance(outcome, RewardFailure) for outcome in outcomes):
+    scores = [outcome for outcome in outcomes if not isinstance(outcome, RewardFailure)]
+    if len(scores) < len(outcomes):
         raise PartlyScored(outcomes)
-    return list(outcomes)
+    return scores
 
 
 def outcomes(

@@ -99,6 +99,8 @@ def _file(kind: str, file: Path) -> ModuleType:
     name = f"_reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{kind}: {file} is no Python file")
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         sys.path.insert(0, str(file.parent))
         try:

@@ -30,8 +30,11 @@ T = TypeVar("T")
 
 
 class PostFailure(RewardFailure):
-    """No reply to use. `stage` is where it failed, `retry` whether another try can help and `wait` for how many
-    seconds the server wants to be left alone; `down` says that no URL could even be connected to, after all tries."""
+    """No reply to use.
+
+    `stage` is where it failed, `retry` whether another try can help and `wait` for how many seconds the server wants
+    to be left alone; `down` says that no URL could even be connected to, after all tries.
+    """
 
     def __init__(self, reason: str, *, stage: str = "http", retry: bool = False, wait: float = 0.0):
         super().__init__(reason)
@@ -89,7 +92,7 @@ class Post:
             | tenacity.stop_when_event_set(self._stopped),
             wait=_wait,
             sleep=tenacity.sleep_using_event(self._stopped),
-            before_sleep=lambda state: logger.warning("%s; trying again", state.outcome.exception()),
+            before_sleep=lambda state: logger.warning("%s; trying again", _failure_in(state)),
             reraise=True,
         )
         try:
@@ -217,7 +220,14 @@ def shown(url: str) -> str:
 def _wait(state: tenacity.RetryCallState) -> float:
     """The growing wait or the server's own, and then some, so that not all requests come back in the same moment."""
     backoff, jitter = tenacity.wait_exponential(multiplier=BACKOFF, max=30), tenacity.wait_random(0, BACKOFF)
-    return max(backoff(state), state.outcome.exception().wait) + jitter(state)
+    failure = _failure_in(state)
+    asked = failure.wait if isinstance(failure, PostFailure) else 0.0
+    return max(backoff(state), asked) + jitter(state)
+
+
+def _failure_in(state: tenacity.RetryCallState) -> BaseException | None:
+    """What the last try has raised."""
+    return state.outcome.exception() if state.outcome else None
 
 
 def _seconds(retry_after: str) -> float:

@@ -127,7 +127,8 @@ def _value(answer: Any, key: str) -> Any:
 
 def _logs(answer: dict[str, Any], count: int) -> dict[str, list[Any]]:
     """Per completion: a number is said of each, and a list of another length of none."""
-    logs = answer.get("extra_logs") if isinstance(answer.get("extra_logs"), dict) else {}
+    extra = answer.get("extra_logs")
+    logs: dict[str, Any] = extra if isinstance(extra, dict) else {}
     if answer.get("scores") is not None:
         logs = {**logs, "scores": answer["scores"]}
     spread = {name: values if isinstance(values, list) else [values] * count for name, values in logs.items()}

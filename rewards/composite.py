@@ -85,17 +85,17 @@ class Composite:
                 raise ValueError(f"composite: clip.{name} must be [low, high], got {list(limits)}")
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
-        found = ask(self.rewards, prompts, completions, columns)
-        rows = zip(*found.values(), strict=True)
-        return settled([self._combined(dict(zip(found, row, strict=True))) for row in rows])
+        answers = ask(self.rewards, prompts, completions, columns)
+        rows = zip(*answers.values(), strict=True)
+        return settled([self._combined(dict(zip(answers, row, strict=True))) for row in rows])
 
     def _combined(self, row: dict[str, Outcome]) -> Outcome:
         if (failure := failed(row)) is not None:
             return failure
-        if None in row.values() and (self.missing == "abstain" or row.get(self.gate, 0.0) is None):
+        scores = {name: self._clipped(name, score) for name, score in row.items() if isinstance(score, float)}
+        if len(scores) < len(row) and (self.missing == "abstain" or self.gate not in (None, *scores)):
             return None
-        scores = {name: self._clipped(name, score) for name, score in row.items() if score is not None}
-        gate = scores.pop(self.gate, None)
+        gate = None if self.gate is None else scores.pop(self.gate)
         if gate is not None and self.combine != "sigmoid_gate" and gate < self.at_least:
             return self._clipped("total", self.otherwise)
         if not scores:
@@ -103,7 +103,7 @@ class Composite:
         if self.combine == "product":
             return self._clipped("total", math.prod(scores.values()))
         total = sum(self.weights.get(name, 1.0) * score for name, score in scores.items())
-        if self.combine == "sigmoid_gate":
+        if self.combine == "sigmoid_gate" and gate is not None:
             total = (1 + math.tanh(self.scale * total / 2)) / 2 + (gate - 1)  # the sigmoid that cannot overflow
         return self._clipped("total", total)
 
@@ -120,15 +120,16 @@ def ask(
     What a reward logs itself gets its name in front: of two that log the same column, trl would make one of twice the
     length.
     """
-    found = {}
+    answers = {}
     for name, reward in rewards.items():
-        own = dict(columns)
+        passed = dict(columns)
         for log in columns.keys() & {"log_extra", "log_metric"}:
-            own[log] = lambda key, value, log=log, name=name: columns[log](f"{name}/{key}", value)
-        found[name] = outcomes(reward, prompts, completions, name=name, **own)
+            passed[log] = lambda key, value, log=log, name=name: columns[log](f"{name}/{key}", value)
+        answers[name] = outcomes(reward, prompts, completions, name=name, **passed)
         if "log_extra" in columns:
-            columns["log_extra"](name, [None if isinstance(o, RewardFailure) else o for o in found[name]])
-    return found
+            scores = [None if isinstance(outcome, RewardFailure) else outcome for outcome in answers[name]]
+            columns["log_extra"](name, scores)
+    return answers
 
 
 def failed(row: Mapping[str, Outcome]) -> RewardFailure | None:

@@ -51,19 +51,22 @@ class Ensemble:
             raise ValueError("ensemble: k belongs to mean_minus_std")
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
-        found = ask(self.rewards, prompts, completions, columns)
-        rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+        answers = ask(self.rewards, prompts, completions, columns)
+        rows = [dict(zip(answers, row, strict=True)) for row in zip(*answers.values(), strict=True)]
+        whole = [_scores(row) for row in rows]
         if "log_extra" in columns:
-            columns["log_extra"]("std", [pstdev(row.values()) if _whole(row) else None for row in rows])
-        return settled([failed(row) or self._reduced(row) for row in rows])
+            columns["log_extra"]("std", [pstdev(scores) if scores else None for scores in whole])
+        return settled([failed(row) or self._reduced(scores) for row, scores in zip(rows, whole, strict=True)])
 
-    def _reduced(self, row: dict[str, Outcome]) -> float | None:
-        if not _whole(row):
+    def _reduced(self, scores: list[float]) -> float | None:
+        if not scores:
             return None
         if self.reduce == "min":
-            return min(row.values())
-        return fmean(row.values()) - (self.k * pstdev(row.values()) if self.reduce == "mean_minus_std" else 0.0)
+            return min(scores)
+        return fmean(scores) - (self.k * pstdev(scores) if self.reduce == "mean_minus_std" else 0.0)
 
 
-def _whole(row: dict[str, Outcome]) -> bool:
-    return all(isinstance(outcome, float) for outcome in row.values())
+def _scores(row: dict[str, Outcome]) -> list[float]:
+    """The scores of all members, none where one of them has none."""
+    scores = [outcome for outcome in row.values() if isinstance(outcome, float)]
+    return scores if len(scores) == len(row) else []

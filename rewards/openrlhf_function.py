@@ -48,8 +48,9 @@ class OpenrlhfFunction:
         rows = [(query, prompt, label) for (prompt, query), label in zip(texts, labels, strict=True)]
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
 
-        results = []
-        for batch, scored in zip(batches, attempts(functools.partial(self._score, b) for b in batches), strict=True):
+        results: list[tuple[Outcome, dict[str, Any]]] = []
+        attempted = attempts(functools.partial(self._score, batch) for batch in batches)
+        for batch, scored in zip(batches, attempted, strict=True):
             results += [(scored, {})] * len(batch) if isinstance(scored, RewardFailure) else scored
         return settle(results, columns.get("log_extra"))
 

@@ -125,7 +125,8 @@ class Remote:
         """
         for url in self._urls:
             end = time.monotonic() + seconds / len(self._urls)
-            host, port = urlsplit(url).hostname, urlsplit(url).port or (443 if url.startswith("https") else 80)
+            host = urlsplit(url).hostname or ""
+            port = urlsplit(url).port or (443 if url.startswith("https") else 80)
             yield "url", True, url.partition("?")[0]
             stage = "dns"
             try:
@@ -158,12 +159,10 @@ class Remote:
         try:
             url, (values, extras) = post(self._urls[first:] + self._urls[:first], *self._exchange(rows))
         except RewardFailure as failure:
-            if failure.down:
+            if getattr(failure, "down", False):
                 down.append(failure.reason)
             return [RewardFailure(failure.reason)] * len(rows), {}
-        found = [score(value) for value in values]
-        found = [RewardFailure(f"{url}: {one.reason}") if isinstance(one, RewardFailure) else one for one in found]
-        return found, extras
+        return [_of_server(url, score(value)) for value in values], extras
 
     def _exchange(self, rows: list[_wire.Row]) -> tuple[dict[str, Any], Any]:
         """The body of a request, and what reads its reply."""
@@ -212,6 +211,11 @@ class Remote:
 
 def _left(end: float) -> float:
     return max(end - time.monotonic(), 0.01)
+
+
+def _of_server(url: str, outcome: Outcome) -> Outcome:
+    """The outcome, with the server's address in front of a failure's reason."""
+    return RewardFailure(f"{url}: {outcome.reason}") if isinstance(outcome, RewardFailure) else outcome
 
 
 def _addresses(host: str, port: int, end: float) -> list[str]:

@@ -33,11 +33,11 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(words)
     environment.prepare()
     try:
-        from trimtab.pipelines.scoring import serving
+        from trimtab.pipelines.scoring.serving import serve
     except ImportError as error:
         return environment.fail(f"{error}: pip install 'trimtab[serve]'")
     try:
-        serving.serve(Document.read(options.config, options.overrides))
+        serve(Document.read(options.config, options.overrides))
     except RecipeError as error:
         return environment.fail(str(error))
     except RewardFailure as error:

@@ -26,6 +26,12 @@ REWARDS = {
     "brief": {"kind": "length", "target": 5, "unit": "characters", "threshold": 0.5},
     "as": {"kind": "pattern", "regex": "a", "count": True, "threshold": 0.4},
 }
+# settings of `train` by which an optimizer step stands in different places of a rollout
+SETTINGS = {
+    "plain": {},
+    "buffered": {"num_iterations": 2, "steps_per_generation": 3},
+    "accumulated": {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "per_device_train_batch_size": 4},
+}
 
 
 def constrained(model, prompts, **options):

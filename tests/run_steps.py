@@ -15,6 +15,12 @@ def write_recipe(folder: Path, stages: dict, **top) -> Path:
     return path
 
 
+def refused(folder: Path, stages: dict, capsys) -> str:
+    """What a run says that ends with a mistake in its recipe, before any step."""
+    assert runner.train(str(write_recipe(folder, stages, wandb=False))) == 2
+    return capsys.readouterr().err
+
+
 def run_recipe(folder: Path, stages: dict, *overrides: str, **top) -> dict[str, Step]:
     """Runs every step and returns them by name."""
     top.setdefault("wandb", False)

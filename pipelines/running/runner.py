@@ -143,9 +143,9 @@ def _join_process_group(timeout: timedelta) -> Any:
     transformers.utils.logging.disable_progress_bar()  # of loading and saving weights; the trainer's stays
     on_cpu = not torch.accelerator.is_available()
     if on_cpu:
-        from trimtab.pipelines.trainers.seams.trl import lean_head_on_cpu
+        from trimtab.pipelines.trainers.seams.trl import use_lean_head_on_cpu
 
-        lean_head_on_cpu()
+        use_lean_head_on_cpu()
     prepare_cpu_engines()
     # without `cpu` the ranks of a machine without GPUs would not know each other
     return PartialState(cpu=on_cpu and not sharding(), timeout=timeout)

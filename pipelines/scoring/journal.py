@@ -42,32 +42,39 @@ class Scores:
 
     def settled(self, policy: str, groups: Sequence[int] | None) -> list[float | None]:
         """The scores with null for what abstained or failed; with `skip_group`, for the whole prompt of a failure."""
-        failed = {at for at, outcome in enumerate(self.outcomes) if isinstance(outcome, RewardFailure)}
-        if policy == "skip_group":
-            skipped = {groups[at] for at in failed}
-            failed = {at for at, group in enumerate(groups) if group in skipped}
-        return [None if at in failed else outcome for at, outcome in enumerate(self.outcomes)]
+        scores = [None if isinstance(outcome, RewardFailure) else outcome for outcome in self.outcomes]
+        if policy != "skip_group" or groups is None:
+            return scores
+        failed = {group for group, outcome in zip(groups, self.outcomes, strict=True) if _is_failure(outcome)}
+        return [None if group in failed else score for group, score in zip(groups, scores, strict=True)]
 
     def summary(self, name: str, settled: Sequence[float | None]) -> dict[str, float]:
         """Shares of each outcome, and the distribution of the scores, as metrics."""
         count = len(settled)
         given = [score for score in settled if score is not None]
-        failed = sum(isinstance(outcome, RewardFailure) for outcome in self.outcomes)
+        failed = sum(map(_is_failure, self.outcomes))
         abstained = sum(outcome is None for outcome in self.outcomes)
-        found = {"scored": len(given) / count, "abstained": abstained / count, "failed": failed / count}
+        metrics = {"scored": len(given) / count, "abstained": abstained / count, "failed": failed / count}
         if skipped := count - len(given) - failed - abstained:
-            found["skipped"] = skipped / count
+            metrics["skipped"] = skipped / count
         if given:
-            found |= {"mean": statistics.fmean(given), "std": statistics.pstdev(given)}
+            metrics |= {"mean": statistics.fmean(given), "std": statistics.pstdev(given)}
         for column, values in self.extra.items():
-            found[f"{column}/mean"] = statistics.fmean(values.values())
-        found |= {metric: statistics.fmean(values) for metric, values in self.metrics.items()}
-        return {f"rewards/{name}/{key}": value for key, value in found.items()}
+            metrics[f"{column}/mean"] = statistics.fmean(values.values())
+        metrics |= {metric: statistics.fmean(values) for metric, values in self.metrics.items()}
+        return {f"rewards/{name}/{key}": value for key, value in metrics.items()}
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    return isinstance(outcome, RewardFailure)
 
 
 def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int) -> Scores:
-    """All rows' outcomes. Every rank calls it. Raises RewardFailure where the block's `on_failure` says stop, or when
-    more than its `max_failures` have failed; what was scored by then is kept."""
+    """All rows' outcomes; every rank calls it.
+
+    Raises RewardFailure where the block's `on_failure` says stop, or when more than its `max_failures` have failed;
+    what was scored by then is kept.
+    """
     from accelerate import PartialState
     from tqdm.auto import tqdm
 

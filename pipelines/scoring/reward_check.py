@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 SAMPLED = 64
+OF_THE_ANSWER = ("prompt", "completion", "scores", "prompt_ids", "completion_ids", "logprobs")  # columns
 PAIRS = (
     (
         "How do I boil an egg?",
@@ -48,18 +49,25 @@ def check(steps: Iterable[Step]) -> Iterator[tuple[bool, str]]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    seen = set()
+    tried = set()
     for step in steps:
         for name, block in (step.options.get("rewards") or {}).items():
-            mark = fingerprint({name: step.identity["options"]["rewards"][name]})
-            if mark not in seen and not seen.add(mark):
-                head = f"{name} ({block['kind']}) of {step.stage}"
-                if waits := sorted({source.name for source in step.waiting for value in strings(block)
-                                    if step.pending(value) and value.startswith(str(source.output))}):  # fmt: skip
-                    yield True, f"{head}: waits for {', '.join(waits)}"
-                    continue
-                problems, lines = _try(step, name, block)
-                yield not problems, "\n    ".join([f"{head}: {'FAILED' if problems else 'ok'}", *lines, *problems])
+            identifier = fingerprint({name: step.identity["options"]["rewards"][name]})
+            if identifier in tried:
+                continue
+            tried.add(identifier)
+            head = f"{name} ({block['kind']}) of {step.stage}"
+            if awaited := _awaited(step, block):
+                yield True, f"{head}: waits for {', '.join(awaited)}"
+                continue
+            problems, lines = _try(step, name, block)
+            yield not problems, "\n    ".join([f"{head}: {'FAILED' if problems else 'ok'}", *lines, *problems])
+
+
+def _awaited(step: Step, block: Mapping[str, Any]) -> list[str]:
+    """The steps that have still to make what the block names."""
+    places = [value for value in strings(block) if step.pending(value)]
+    return sorted(source.name for source in step.waiting if any(p.startswith(str(source.output)) for p in places))
 
 
 def _try(step: Step, name: str, block: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -79,15 +87,16 @@ def _try(step: Step, name: str, block: Mapping[str, Any]) -> tuple[list[str], li
         return [rewards.describe(error)], lines
     lines.append(f"loaded in {time.perf_counter() - started:.1f} s")
     rows = _completions(step)
-    problems = []
+    problems: list[str] = []
     try:
         _pairs(reward, rows, 1)  # the first call loads what is loaded late
         started = time.perf_counter()
         better, worse = (_pairs(reward, rows, which) for which in (1, 2))
-        each = (time.perf_counter() - started) / 4
-        both = [(a, b) for a, b in zip(better, worse, strict=True) if None not in (a, b)]
-        verdict = f"{sum(a > b for a, b in both)} of {len(both)} ranked as a person would"
-        lines.append(f"built-in pairs at {1000 * each:.2f} ms an answer: {verdict if both else 'abstains'}")
+        seconds = (time.perf_counter() - started) / 4
+        pairs = zip(better, worse, strict=True)
+        both = [(good, bad) for good, bad in pairs if good is not None and bad is not None]
+        verdict = f"{sum(good > bad for good, bad in both)} of {len(both)} ranked as a person would"
+        lines.append(f"built-in pairs at {1000 * seconds:.2f} ms an answer: {verdict if both else 'abstains'}")
         if both:
             lines[-1] += f" (better {_list(better)}; worse {_list(worse)})"
     except RewardFailure as failure:
@@ -96,27 +105,29 @@ def _try(step: Step, name: str, block: Mapping[str, Any]) -> tuple[list[str], li
         (lines if foreign and rows is None else problems).append(f"built-in pairs: {failure.reason}")
     if rows is not None:
         started = time.perf_counter()
-        found, _, _ = journal.ask(reward, name, rows, range(len(rows)))
-        each = (time.perf_counter() - started) / len(rows)
-        failures = [outcome for outcome in found if isinstance(outcome, RewardFailure)]
+        answers, _, _ = journal.ask(reward, name, rows, range(len(rows)))
+        seconds = (time.perf_counter() - started) / len(rows)
+        failures = [outcome for outcome in answers if isinstance(outcome, RewardFailure)]
         problems += [str(failure) for failure in failures[:1]]
-        lines.append(f"{len(rows)} completions at {1000 * each:.2f} ms each: {_distribution(found)}")
+        lines.append(f"{len(rows)} completions at {1000 * seconds:.2f} ms each: {_distribution(answers)}")
     return problems, lines
 
 
 def _pairs(reward: Any, rows: Any, which: int) -> list[float | None]:
     """Scores of the better (1) or worse (2) answers, in the form of the step's own rows and with their columns."""
-    prompts, completions = [pair[0] for pair in PAIRS], [pair[which] for pair in PAIRS]
+    prompts: list[Any] = [pair[0] for pair in PAIRS]
+    completions: list[Any] = [pair[which] for pair in PAIRS]
     if rows is None or not isinstance(rows[0]["prompt"], str):
         prompts = [[{"role": "user", "content": prompt}] for prompt in prompts]
         completions = [[{"role": "assistant", "content": completion}] for completion in completions]
-    own = ("prompt", "completion", "scores", "prompt_ids", "completion_ids", "logprobs")
-    columns = {} if rows is None else {key: [rows[0][key]] * len(PAIRS) for key in rows.features if key not in own}
-    found = rewards.outcomes(reward, prompts, completions, **columns)
-    for outcome in found:
+    extra = [] if rows is None else [key for key in rows.features if key not in OF_THE_ANSWER]
+    columns: dict[str, Any] = {key: [rows[0][key]] * len(PAIRS) for key in extra}
+    scores: list[float | None] = []
+    for outcome in rewards.outcomes(reward, prompts, completions, **columns):
         if isinstance(outcome, RewardFailure):
             raise outcome
-    return found
+        scores.append(outcome)
+    return scores
 
 
 def _completions(step: Step) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, set_seed
+
 from trimtab.pipelines.trainers.seams.trl import disable_dropout_in_model
 
 
@@ -58,5 +59,5 @@ class ClassifierTrainer(Trainer):
         )
 
 
-def _accuracy(found: Any) -> dict[str, float]:
-    return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
+def _accuracy(evaluation: Any) -> dict[str, float]:
+    return {"accuracy": float((evaluation.predictions.argmax(-1) == evaluation.label_ids).mean())}

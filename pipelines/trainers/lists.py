@@ -13,17 +13,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from trl import SFTConfig, SFTTrainer
+
 from trimtab.pipelines.algorithms.losses import columns, ordered_pairs
 from trimtab.pipelines.trainers.seams.trl import token_logps
-from trl import SFTConfig, SFTTrainer
 
 
 class ListTrainer(SFTTrainer):
-    """Takes rows with `prompt_ids`, `completion_ids` (K lists, best first; rows may have different K) and what the
+    """Takes rows with `prompt_ids`, `completion_ids` and the columns that the loss asks for.
 
-    loss asks for. `loss` is one of pipelines.algorithms.losses with its constants bound: a function of `logps` (B, K)
-    and, by name, of `lengths`, `present`, `ref_logps`, `win_probs` or `scores`, that returns (B,). Rows with an answer
-    beyond `args.max_length` are left out; raises ValueError when none is left.
+    `completion_ids` are K lists, best first; rows may have different K. `loss` is one of pipelines.algorithms.losses
+    with its constants bound: a function of `logps` (B, K) and, by name, of `lengths`, `present`, `ref_logps`,
+    `win_probs` or `scores`, that returns (B,). Rows with an answer beyond `args.max_length` are left out; raises
+    ValueError when none is left.
 
     Logs `rewards/accuracies`, the share of ordered pairs whose implicit rewards stand in that order; `margins`, the
     implicit reward of the best answer minus that of the worst; `logps/best` and `logps/worst`, in nats per answer.
@@ -54,40 +56,46 @@ class ListTrainer(SFTTrainer):
         )
         logps = per_token.new_zeros(present.shape)
         logps[present] = per_token.sum(-1)
-        known = {**inputs, "lengths": learned.sum(-1), "present": present}
-        loss = self.objective(logps, **{name: known[name] for name in self.asked & known.keys()}).mean()
+        available = {**inputs, "lengths": learned.sum(-1), "present": present}
+        loss = self.objective(logps, **{name: available[name] for name in self.asked & available.keys()}).mean()
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * router_loss
-        self._tally(logps.detach(), known)
+        self._tally(logps.detach(), available)
         return (loss, {"logps": logps}) if return_outputs else loss
 
-    def _tally(self, logps: Tensor, known: dict[str, Tensor]) -> None:
+    def _tally(self, logps: Tensor, batch: dict[str, Tensor]) -> None:
         """Adds the batch to this rank's sums; `log` adds up those of all ranks."""
-        present = known["present"]
-        rewards = logps - known["ref_logps"] if "ref_logps" in known else logps / known["lengths"].clamp(min=1)
+        present = batch["present"]
+        rewards = logps - batch["ref_logps"] if "ref_logps" in batch else logps / batch["lengths"].clamp(min=1)
         pairs = ordered_pairs(present)
         right = (rewards[:, :, None] > rewards[:, None, :]) & pairs
         last = present.sum(-1, keepdim=True) - 1
         worst, margins = logps.gather(1, last), rewards[:, :1] - rewards.gather(1, last)
         sums = [right.sum(), pairs.sum(), logps[:, 0].sum(), worst.sum(), margins.sum(), present[:, 0].sum()]
         mode = "train" if self.model.training else "eval"
-        self.tallies[mode] = self.tallies.get(mode, 0) + torch.stack([each.float() for each in sums])
+        tally = torch.stack([number.float() for number in sums])
+        self.tallies[mode] = self.tallies[mode] + tally if mode in self.tallies else tally
 
     def log(self, logs, start_time=None):
         mode = "train" if self.model.training else "eval"
         if mode in self.tallies:
             right, pairs, best, worst, margins, rows = self.accelerator.reduce(self.tallies.pop(mode)).tolist()
-            found = {"rewards/accuracies": right / max(pairs, 1), "margins": margins / rows,
-                     "logps/best": best / rows, "logps/worst": worst / rows}  # fmt: skip
-            logs.update({f"eval_{key}" if mode == "eval" else key: value for key, value in found.items()})
+            prefix = "eval_" if mode == "eval" else ""
+            logs |= {
+                f"{prefix}rewards/accuracies": right / max(pairs, 1),
+                f"{prefix}margins": margins / rows,
+                f"{prefix}logps/best": best / rows,
+                f"{prefix}logps/worst": worst / rows,
+            }
         super().log(logs, start_time)
 
 
 @dataclass
 class ListCollator:
-    """Rows become `input_ids`, `attention_mask` and `learned` (B, K, T; the last one True at the answers' tokens),
+    """Rows become tensors, padded to the batch's largest K and, on the right, to its largest T.
 
-    padded to the batch's largest K and, on the right, T; and each of `columns` (name -> column) as (B, K) float32.
+    They are `input_ids`, `attention_mask` and `learned` (B, K, T), which is True at the answers' tokens, and every one
+    of `columns` (name -> column) as (B, K) float32.
     """
 
     columns: dict[str, str]

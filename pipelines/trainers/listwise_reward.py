@@ -6,11 +6,13 @@ Each answer goes through the model once, where K answers as pairs would go throu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
-from trimtab.pipelines.algorithms.preference import plackett_luce
 from trl import RewardTrainer
+
+from trimtab.pipelines.algorithms.preference import plackett_luce
 
 
 class ListwiseRewardTrainer(RewardTrainer):
@@ -55,25 +57,25 @@ class ListwiseRewardTrainer(RewardTrainer):
             above = torch.ones_like(pairs).triu(1) & pairs  # (better, worse)
             right = (rewards[:, :, None] > rewards[:, None, :]) & above
             counts = self.accelerator.gather(torch.stack([right.sum(), above.sum()])[None]).sum(0)
+            mean = self.accelerator.gather(outputs.logits.mean()[None]).mean()
             self._metrics[mode]["accuracy"].append((counts[0] / counts[1]).item())
-            self._metrics[mode]["mean_reward"].append(
-                self.accelerator.gather(outputs.logits.mean()[None]).mean().item()
-            )
+            self._metrics[mode]["mean_reward"].append(mean.item())
         return (loss, outputs) if return_outputs else loss
 
 
 @dataclass
 class RankingCollator:
-    """Rows of `ranked_ids` become `input_ids` and `attention_mask` (answers of all rows, padded right) and `present`
+    """Rows of `ranked_ids` become `input_ids` and `attention_mask`, of the answers of all rows, padded on the right.
 
-    (rows, largest K), which says where the answers stand.
+    `present` (rows, largest K) says where the answers stand.
     """
 
     pad_token_id: int
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        answers = [torch.tensor(ids) for row in rows for ids in row["ranked_ids"]]
-        counts = torch.tensor([len(row["ranked_ids"]) for row in rows])
+        rankings = [row["ranked_ids"] for row in rows]
+        answers = [torch.tensor(ids) for ids in chain.from_iterable(rankings)]
+        counts = torch.tensor([len(ranking) for ranking in rankings])
         pad = torch.nn.utils.rnn.pad_sequence
         return {
             "input_ids": pad(answers, batch_first=True, padding_value=self.pad_token_id),

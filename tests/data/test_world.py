@@ -5,6 +5,7 @@ from itertools import chain, pairwise
 from random import Random
 
 import pytest
+
 from trimtab.pipelines.data import tiny_world
 from trimtab.rewards.gold import Gold, parts
 

@@ -5,6 +5,8 @@ import copy
 import pytest
 from conftest import PAIR_ROWS, PROMPT, SFT_ROWS
 from run_steps import write_recipe
+
+from trimtab.pipelines.running import launch
 from trimtab.scripts import run
 
 
@@ -30,7 +32,7 @@ def refused(tmp_path, capsys, monkeypatch):
     """Runs the recipe, expects exit code 2 before any launch, and returns the message."""
 
     def refused(stages, *overrides):
-        monkeypatch.setattr(run, "launch_all", lambda *_: pytest.fail("launched"))
+        monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("launched"))
         code = run.main([str(write_recipe(tmp_path, stages)), *overrides])
         error = capsys.readouterr().err.strip()
         assert code == 2, error

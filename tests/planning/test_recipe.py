@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 from conftest import ROOT
 from run_steps import write_recipe
+
 from trimtab.pipelines.planning import table
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
@@ -33,17 +34,25 @@ def changed(before, after):
 
 
 def test_same_recipe_same_plan_in_another_process(recipe):
-    code = f"from pipelines.recipe import Recipe; print([s.fingerprint for s in Recipe.load({str(recipe)!r}).steps])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    code = (
+        "import _checkout; from trimtab.pipelines.planning.recipe import Recipe;"
+        f"print([s.fingerprint for s in Recipe.load({str(recipe)!r}).steps])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == str(list(marks(recipe).values()))
 
 
 def test_planning_imports_no_torch(recipe):
     code = (
-        f"import sys; from pipelines.recipe import Recipe; Recipe.load({str(recipe)!r});"
+        "import sys; import _checkout; from trimtab.pipelines.planning.recipe import Recipe;"
+        f"Recipe.load({str(recipe)!r});"
         f"Recipe.load({str(ROOT / 'recipes/tiny.yaml')!r}); print('torch' in sys.modules)"
     )
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "False"
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 from conftest import SFT_ROWS
 from run_steps import run_recipe
+
 from trimtab.pipelines.recording import tracking
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "gradient_checkpointing": False}

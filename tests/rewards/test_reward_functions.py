@@ -1,6 +1,5 @@
 """Reward functions written for TRL, OpenRLHF and verl run unchanged, and score exactly as when called by hand."""
 
-import functools
 import importlib.util
 import itertools
 import pickle
@@ -213,7 +212,8 @@ def test_openrlhf_batches_fail_alone(load):
         reward(prompts=PROMPTS, completions=COMPLETIONS)
     wrong, failed, right = raised.value.outcomes
     assert wrong.reason == "the function returned 2 rewards for 1 completions"
-    assert failed.reason == "TimeoutError: sandbox"
+    assert failed.reason.startswith("TimeoutError: sandbox (")
+    assert "functions_0.py:4, in reward_func" in failed.reason
     assert right == 1.0
     found = outcomes(reward, PROMPTS, COMPLETIONS, name="right", indices=[5, 6, 7])
     assert (found[1].reward, found[1].index, found[1].sample) == ("right", 6, "5")
@@ -373,10 +373,10 @@ def test_verl_rows_fail_alone(asynchronous, load):
     reward, _ = load("verl_function", source)
     with pytest.raises(PartlyScored) as raised:
         reward(prompts=[*PROMPTS, "p", "p"], completions=[*COMPLETIONS, "8", "9"], ground_truth=[*ANSWERS, "", ""])
-    found = raised.value.outcomes
-    reasons = [outcome.reason if isinstance(outcome, RewardFailure) else outcome for outcome in found]
-    assert reasons == ["the function returned no 'score', but reward", "ZeroDivisionError", 0.0, None,
-                       "the score is nan"]  # fmt: skip
+    said = [outcome.reason if isinstance(outcome, RewardFailure) else outcome for outcome in raised.value.outcomes]
+    assert said[0] == "the function returned no 'score', but reward"
+    assert said[1].startswith("ZeroDivisionError (")
+    assert said[2:] == [0.0, None, "the score is nan"]
 
 
 def test_verl_async_rows_run_together(load):
@@ -428,7 +428,7 @@ KINDS = {"trl_function": None, "openrlhf_function": "reward_func", "verl_functio
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_that_leads_nowhere(kind, write, tmp_path, monkeypatch):
     file = write("mine.py", "LIMIT = 3\nclass Score: ...\ndef accuracy(*args, **kwargs): return [0.0]\n")
-    load = functools.partial(schema.load, "rewards")
+    load = schema.load_reward
     for path, message in {
         str(tmp_path / "mien.py"): r"there is no file .*mien\.py, did you mean 'mine\.py'\?",
         f"{file}:acuracy": r"mine\.py has no 'acuracy', did you mean 'accuracy'\?",

@@ -164,7 +164,7 @@ def test_any_function_or_class_by_its_dotted_path(tmp_path, monkeypatch):
     assert isinstance(with_options, partial)
     assert with_options(prompts=["p"], completions=["c"]) == [3.0]
     assert schema.load_reward({"kind": "team.Twice", "value": 2.0})(prompts=["p"], completions=["c"]) == [4.0]
-    with pytest.raises(RecipeError, match="module team has no 'missing'"):
+    with pytest.raises(RecipeError, match=r"team\.py has no 'missing'"):
         schema.load_reward({"kind": "team.missing"})
 
 

@@ -1,25 +1,31 @@
-"""The launchers: exit codes, resumption after SIGKILL, signals, the lock; with real `accelerate launch`es."""
+"""The launchers: exit codes, resumption after SIGKILL, signals, the lock; most with real `accelerate launch`es."""
 
 import json
 import os
 import shutil
 import signal
-import subprocess
-from pathlib import Path
 
 import psutil
 import pytest
 from conftest import ROOT, SFT_ROWS, SHRUNK
-from launches import finished, launch, ranks_command, two_ranks, until, weights, workers
+from launches import finished, launch, two_ranks, until, weights, workers
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.running import launch as launching
 from trimtab.pipelines.running import locking
+from trimtab.pipelines.training.checkpoints import newest
 from trimtab.scripts import run, train
 
 TINY = str(ROOT / "recipes" / "tiny.yaml")
+
+
+def logged(step):
+    """The steps that a training has logged so far."""
+    path = step.dir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row["step"] for row in map(json.loads, lines) if "train/loss" in row]
 
 
 @pytest.fixture
@@ -84,26 +90,27 @@ def test_run_directory_in_use(tmp_path, sft, capsys):
 @pytest.mark.slow
 def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path, sft):
     """run.py on a step of many small steps: SIGTERM reaches the worker, exit code 143, and the rerun resumes."""
-    sft["train"] |= {"max_steps": 100_000, "save_steps": 5, "logging_steps": 5, "save_total_limit": 2}
+    sft["train"] |= {"max_steps": 100_000, "save_steps": 100_000, "logging_steps": 1}
     recipe = str(write_recipe(tmp_path, {"a": {**sft, "train": {**sft["train"], "max_steps": 2}}, "b": sft}))
     first, step = Recipe.load(recipe).steps
     process = launch("run.py", recipe)
-    until(lambda: list((step.dir / "checkpoints").glob("checkpoint-*/complete.json")))
+    until(lambda: len(logged(step)) > 5)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2  # accelerate and its worker
     process.send_signal(signal.SIGTERM)
     code, out = finished(process, timeout=60)
     assert code == 143, out
+    assert "asked to stop and has a checkpoint of step" in out
     until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
     assert first.done
     assert not step.done
     assert "accelerate launch --quiet --config_file accelerate_configs/cpu.yaml scripts/train.py" in out
+    saved = newest(step.dir / "checkpoints").name
+    reached = len(logged(step))
+    assert saved == f"checkpoint-{reached}"  # of the last step
     process = launch("run.py", recipe)
-    metrics = step.dir / "metrics.jsonl"
-    reached = max(json.loads(line).get("step", 0) for line in metrics.read_text().splitlines())
-    until(
-        lambda: max((r.get("step", 0) for r in map(json.loads, metrics.read_text().splitlines())), default=0) > reached
-    )
+    until(lambda: len(logged(step)) > reached)
+    assert logged(step) == list(range(1, len(logged(step)) + 1))  # no step twice: it went on from there
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()  # nobody forwards SIGKILL: the kernel tells the worker
     process.wait()
@@ -135,30 +142,26 @@ def test_killed_in_the_middle_of_dpo_ends_with_the_weights_of_an_undisturbed_run
     twin = next(step for step in undisturbed.steps if step.name == "dpo")
     assert artifacts.read_done(twin.dir)["metrics"]["train/resumed_from"] == 0
     assert weights(step) == weights(twin)
-    steps = [
-        row["step"] for row in map(json.loads, (step.dir / "metrics.jsonl").read_text().splitlines()) if "step" in row
-    ]
-    assert steps == sorted(steps)  # what was logged after the checkpoint was logged once
+    assert logged(step) == sorted(logged(step))  # what was logged after the checkpoint was logged once
     for name, time_ns in before.items():
         assert (next(s.dir for s in killed.steps if s.name == name) / "done.json").stat().st_mtime_ns == time_ns
 
 
 @pytest.mark.slow
 def test_two_ranks_run_the_whole_chain_and_sample_what_one_rank_samples(tmp_path):
-    """One rank up to dpo; then two ranks do the rest of the same chain, and another whole chain of their own."""
-    alone = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/one"])
-    assert train.main([TINY, *alone.overrides]) == 0
+    """One rank up to the samples, which two ranks then make again; and a whole chain of two ranks."""
     pair = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/two"])
-    done = subprocess.run(ranks_command(TINY, *pair.overrides), cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, out = two_ranks(TINY, *pair.overrides, timeout=600)
+    assert code == 0, out
     records = [artifacts.read_done(step.dir) for step in pair.steps]
     assert {record["world_size"] for record in records} == {2}
     assert {record["distributed"] for record in records} == {"MULTI_CPU"}
-    # the same policy sampled by two ranks: move one rank's chain, drop its samples, and let two ranks make them
+    alone = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/one"])
+    for stage in ("world", "scratch", "sft", "dpo", "sample"):
+        assert train.main([TINY, *alone.overrides, "--stage", stage]) == 0
     step = next(step for step in alone.steps if step.name == "sample")
     before = artifacts.read_done(step.dir)
-    for path in step.dir.iterdir():
-        path.rename(Path(tmp_path) / f"old-{path.name}")
+    shutil.rmtree(step.dir)
     code, out = two_ranks(TINY, *alone.overrides, "--stage", "sample")
     assert code == 0, out
     after = artifacts.read_done(step.dir)

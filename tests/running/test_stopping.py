@@ -1,6 +1,5 @@
 """How launches of several ranks end early: asked to by SIGTERM, or because a rank stands still."""
 
-import json
 import os
 import signal
 import subprocess
@@ -18,17 +17,17 @@ from trimtab.pipelines.training.checkpoints import newest
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("ranks", ["1", "2"])
-def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_on(ranks, model, write, tmp_path):
+def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_on(model, write, tmp_path):
     rows = [{"prompt": [{"role": "user", "content": "say a"}],
              "completion": [{"role": "assistant", "content": f"a {i} b"}]} for i in range(12)]  # fmt: skip
     stage = {"model": {"model_name_or_path": model}, "data": write("sft.jsonl", rows),
-             "train": {"max_steps": 500, "per_device_train_batch_size": 2, "save_steps": 100_000, "logging_steps": 1,
+             "train": {"max_steps": 100, "per_device_train_batch_size": 2, "save_steps": 100_000, "logging_steps": 1,
                        "gradient_checkpointing": False}}  # fmt: skip
     recipe = str(write_recipe(tmp_path, {"sft": stage}, wandb=False))
     (step,) = Recipe.load(recipe).steps
     metrics = step.dir / "metrics.jsonl"
-    process = launch("run.py", recipe, "--", "--num_processes", ranks)
+    words = [recipe, "--", "--num_processes", "2"]  # of one rank: test_run.py
+    process = launch("run.py", *words)
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 5)
     process.send_signal(signal.SIGTERM)
     code, out = finished(process, timeout=60)
@@ -36,9 +35,8 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_
     assert "asked to stop and has a checkpoint of step" in out
     checkpoint = newest(step.dir / "checkpoints")
     at = int(checkpoint.name.rpartition("-")[2])
-    assert 5 <= at < 500
+    assert 5 <= at < 100
     assert not step.done
-    words = [recipe, "--", "--num_processes", ranks]
     code, out = finished(launch("run.py", *words))
     assert code == 0, out
     assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == at
@@ -68,6 +66,5 @@ def test_a_rank_that_stands_still_ends_both_with_its_name(model, prompts, tmp_pa
         "most recent call first" in done.stderr
     )  # the stacks, of the rank that hangs or of the one that waits for it
     (step,) = Recipe.load(str(recipe)).steps
-    begun = json.loads((step.dir / "metrics.jsonl").read_text().splitlines()[0])["time"] if step.dir.exists() else 0
+    assert (step.dir / "metrics.jsonl").exists()  # it had begun
     assert time.monotonic() - started < 120
-    assert begun

@@ -93,7 +93,7 @@ def test_a_recipe_runs_on_two_hosts_and_gives_one_hosts_weights(engine, hosts, m
 
 @pytest.mark.slow
 def test_a_worker_killed_on_one_host_ends_both_and_the_rerun_resumes(hosts, model, tmp_path):
-    recipe = write_recipe(tmp_path, stage(model, tmp_path, max_steps=400, save_steps=20), wandb=False)
+    recipe = write_recipe(tmp_path, stage(model, tmp_path, max_steps=160, save_steps=20), wandb=False)
     (step,) = Recipe.load(str(recipe)).steps
     processes = [launch(recipe, rank) for rank in HOSTS]
     until(lambda: list(step.dir.glob("checkpoints/checkpoint-*/complete.json")), 200)

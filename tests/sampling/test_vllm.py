@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SFT_ROWS
 from run_steps import run_recipe, write_recipe
+
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.sampling import shards, vllm_engine
 from trimtab.scripts import run, train

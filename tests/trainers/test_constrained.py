@@ -1,49 +1,22 @@
 """Training on several rewards by multipliers: the gradient, exact resumption, failures of rewards, and mistakes."""
 
 import json
-import shutil
 from itertools import pairwise
 
 import pytest
 import torch
-from run_steps import run_recipe, write_recipe
+from constrained_runs import REWARDS, TRAIN, constrained, logged, resumed
+from outputs import metrics_of
+from run_steps import refused, run_recipe, write_recipe
+from tiny_trainers import first_batch, grpo_trainer
+
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts, tracking
-from trimtab.scripts import train
-
-TRAIN = {"beta": 0.1, "use_bias_correction_kl": True, "scale_rewards": "none", "num_generations": 4,
-         "max_completion_length": 8, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "max_steps": 7,
-         "logging_steps": 1, "save_steps": 1, "gradient_checkpointing": False}  # fmt: skip
-REWARDS = {"brief": {"kind": "length", "target": 5, "unit": "characters", "threshold": 0.5},
-           "as": {"kind": "pattern", "regex": "a", "count": True, "threshold": 0.4}}  # fmt: skip
-
-
-def stages(model, prompts, **options):
-    train_ = {**TRAIN, **options.pop("train", {})}
-    block = {"model": {"model_name_or_path": model}, "data": prompts, "method": "xi", "rewards": REWARDS}
-    return {"constrained": {**block, **options, "train": train_}}
-
-
-def logged(step):
-    return [row for row in tracking.read(step.dir / "metrics.jsonl") if "train/loss" in row]
-
-
-def sha256(step):
-    return artifacts.read_done(step.dir)["files"]["model.safetensors"]["sha256"]
-
-
-def resumed(folder, source, at):
-    """A run in `folder` that has only the checkpoint of step `at` of the step `source`, before it is started."""
-    steps = {step.name: step for step in Recipe.load(str(folder / "recipe.yaml")).steps}
-    target = steps[source.name].dir / "checkpoints"
-    target.mkdir(parents=True)
-    shutil.copytree(source.dir / "checkpoints" / f"checkpoint-{at}", target / f"checkpoint-{at}")
-    return steps[source.name]
+from trimtab.pipelines.running import runner
 
 
 @pytest.fixture(scope="module")
 def ran(model, prompts, tmp_path_factory):
-    return run_recipe(tmp_path_factory.mktemp("constrained"), {**stages(model, prompts), "report": {}})
+    return run_recipe(tmp_path_factory.mktemp("constrained"), {**constrained(model, prompts), "report": {}})
 
 
 @pytest.mark.parametrize("method", ["mu", "xi", "all", "sat", "fixed"])
@@ -51,31 +24,42 @@ def test_the_gradient_is_that_of_the_lagrangian(method, model, prompts, tmp_path
     """A tabular policy of five answers, each as often in the batch as it is likely: then means are expectations."""
     from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
     from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Saturating
+    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
 
     counts = torch.tensor([1, 2, 3, 4, 10])
     answers = torch.repeat_interleave(torch.arange(5), counts)[:, None]  # (20, 1)
     logits = (counts / 20).log().requires_grad_()
     reference = torch.tensor([0.3, 0.1, 0.1, 0.3, 0.2]).log()
     table = torch.tensor([[0.0, 1, 0, 1, 0.5], [2.0, -1, 0.3, 0, 1]])  # rewards of the answers
-    found = table @ (counts / 20)
+    means = table @ (counts / 20)
     weights = {"brief": 0.7, "as": 1.3}
     kind = METHODS[method] or "equal"
     constraints = {"brief": Constraint(0.6, kind), "as": Constraint(0.2, kind)}
-    objective = {"fixed": lambda: Fixed(weights), "sat": lambda: Saturating(weights, constraints)}.get(
-        method, lambda: Lagrangian(weights if method == "all" else {}, Multipliers(constraints))
-    )()
-    objective.observe(dict(zip(REWARDS, found.tolist(), strict=True)))
+    if method == "fixed":
+        objective = Fixed(weights)
+    elif method == "sat":
+        objective = Saturating(weights, constraints)
+    else:
+        objective = Lagrangian(weights if method == "all" else {}, Multipliers(constraints))
+    objective.observe(dict(zip(REWARDS, means.tolist(), strict=True)))
 
-    subject = trainer(model, prompts, tmp_path, objective, loss_type="grpo")
+    subject = grpo_trainer(
+        ConstrainedGRPOTrainer, model, prompts, tmp_path, {**TRAIN, "loss_type": "grpo"}, objective=objective
+    )
     monkeypatch.setattr(
         subject,
         "_get_per_token_logps_and_entropies",
         lambda *args, **kwargs: (logits.log_softmax(-1)[answers], torch.zeros(20, 1), None),
     )
-    batch = {"prompt_ids": answers, "prompt_mask": torch.ones_like(answers), "completion_ids": answers,
-             "completion_mask": torch.ones_like(answers), "ref_per_token_logps": reference[answers],
-             "advantages_by_reward": (table - found[:, None]).T[answers[:, 0]],
-             "num_items_in_batch": torch.tensor(20)}  # fmt: skip
+    batch = {
+        "prompt_ids": answers,
+        "prompt_mask": torch.ones_like(answers),
+        "completion_ids": answers,
+        "completion_mask": torch.ones_like(answers),
+        "ref_per_token_logps": reference[answers],
+        "advantages_by_reward": (table - means[:, None]).T[answers[:, 0]],
+        "num_items_in_batch": torch.tensor(20),
+    }
     subject.current_gradient_accumulation_steps = 1
     subject.compute_loss(subject.model, batch).backward()
     ours, logits.grad = logits.grad, None
@@ -99,36 +83,21 @@ def test_the_gradient_is_that_of_the_lagrangian(method, model, prompts, tmp_path
     assert ours.abs().max() > 1e-3
 
 
-def trainer(model, prompts, folder, objective, **options):
-    import trl
-    from datasets import load_dataset
-    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
-    from trimtab.rewards.length import Length
-    from trimtab.rewards.pattern import Pattern
-
-    functions = [RewardFunction("brief", Length(target=5, unit="characters")),
-                 RewardFunction("as", Pattern(regex="a", count=True))]  # fmt: skip
-    args = trl.GRPOConfig(str(folder), use_cpu=True, bf16=False, report_to="none", **{**TRAIN, **options})
-    data = load_dataset("json", data_files=prompts, split="train")
-    return ConstrainedGRPOTrainer(
-        objective=objective, model=model, reward_funcs=functions, args=args, train_dataset=data
-    )
-
-
 def test_advantages_travel_with_the_rollout_and_are_trls_for_a_fixed_mix(model, prompts, tmp_path):
     from trimtab.pipelines.algorithms.objectives import Fixed
+    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
 
-    subject = trainer(model, prompts, tmp_path, Fixed({"brief": 0.3, "as": 2.0}), steps_per_generation=3)
-    subject.model.train()
-    subject.current_gradient_accumulation_steps = 1
-    batch = subject._prepare_inputs([{"prompt": row["prompt"]} for row in subject.train_dataset.select([0] * 24)])
+    train = {**TRAIN, "steps_per_generation": 3}
+    mix = Fixed({"brief": 0.3, "as": 2.0})
+    subject = grpo_trainer(ConstrainedGRPOTrainer, model, prompts, tmp_path, train, objective=mix)
+    batch = first_batch(subject, 24)
     assert batch["advantages_by_reward"].shape == (8, 2)
     mixed = batch["advantages_by_reward"] @ torch.tensor([0.3, 2.0])
     torch.testing.assert_close(mixed, batch["advantages"], atol=1e-6, rtol=0)
 
 
 def test_padding_at_the_end_is_left_out_and_changes_nothing():
-    from trimtab.pipelines.trainers.constrained_grpo import _trimmed
+    from trimtab.pipelines.trainers.rollouts import trimmed
 
     mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
     batch = {
@@ -139,10 +108,10 @@ def test_padding_at_the_end_is_left_out_and_changes_nothing():
         "advantages_by_reward": torch.ones(2, 4),
         "advantages": torch.ones(2),
     }
-    found = _trimmed(batch)  # fmt: skip
+    shorter = trimmed(batch)
     for key in ("completion_mask", "completion_ids", "ref_per_token_logps"):
-        assert torch.equal(found[key], batch[key][:, :2])
-    assert found["prompt_ids"].shape == found["advantages_by_reward"].shape == (2, 4)
+        assert torch.equal(shorter[key], batch[key][:, :2])
+    assert shorter["prompt_ids"].shape == shorter["advantages_by_reward"].shape == (2, 4)
 
 
 def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
@@ -153,8 +122,8 @@ def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
         for row in rows:
             missing = threshold - row[f"train/rewards/{name}/mean"]
             assert row[f"train/violations/{name}"] == pytest.approx(missing, abs=1e-6)
-        moved = [after[f"train/multipliers/{name}"] - before[f"train/multipliers/{name}"]
-                 for before, after in pairwise(rows)]  # fmt: skip
+        multipliers = [row[f"train/multipliers/{name}"] for row in rows]
+        moved = [after - before for before, after in pairwise(multipliers)]
         assert moved[0] * rows[0][f"train/violations/{name}"] > 0
         s = {n: rows[-1][f"train/multipliers/{n}"] for n in ("brief", "as")}
         assert rows[-1][f"train/lambda/{name}"] == pytest.approx(s[name] / (2 - sum(s.values())))
@@ -164,7 +133,7 @@ def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
 
 
 def test_a_checkpoint_without_its_multipliers_is_refused(model, prompts, tmp_path, ran):
-    write_recipe(tmp_path, stages(model, prompts), output_dir=str(tmp_path / "runs"))
+    write_recipe(tmp_path, constrained(model, prompts), output_dir=str(tmp_path / "runs"))
     again = resumed(tmp_path, ran["constrained"], 7)
     folder = again.dir / "checkpoints" / "checkpoint-7"
     (folder / "objective.json").unlink()
@@ -172,15 +141,15 @@ def test_a_checkpoint_without_its_multipliers_is_refused(model, prompts, tmp_pat
     sizes.pop("objective.json")
     (folder / "complete.json").write_text(json.dumps(sizes))
     with pytest.raises(FileNotFoundError, match="without its multipliers"):
-        train.main([str(tmp_path / "recipe.yaml")])
+        runner.train(str(tmp_path / "recipe.yaml"))
 
 
 def test_another_threshold_makes_only_what_follows_pending(model, prompts, tmp_path):
-    scored = {"sample": {"model": {"model_name_or_path": model}, "prompts": prompts, "num_generations": 2},
-              **stages(model, prompts), "report": {}}  # fmt: skip
-    recipe = str(write_recipe(tmp_path, scored))
-    before, after = (Recipe.load(recipe, overrides).steps
-                     for overrides in ([], ["stages.constrained.rewards.as.threshold=0.6"]))  # fmt: skip
+    sample = {"model": {"model_name_or_path": model}, "prompts": prompts, "num_generations": 2}
+    stages = {"sample": sample, **constrained(model, prompts), "report": {}}
+    recipe = str(write_recipe(tmp_path, stages))
+    before = Recipe.load(recipe).steps
+    after = Recipe.load(recipe, ["stages.constrained.rewards.as.threshold=0.6"]).steps
     changed = [a.name for a, b in zip(before, after, strict=True) if a.fingerprint != b.fingerprint]
     assert changed == ["constrained", "report"]
 
@@ -197,28 +166,27 @@ def test_another_threshold_makes_only_what_follows_pending(model, prompts, tmp_p
     ({"target_kl": -1.0}, "stages.constrained.target_kl: must be above 0"),
 ])  # fmt: skip
 def test_mistakes_are_named_before_anything_is_loaded(change, message, model, prompts, tmp_path, capsys):
-    assert train.main([str(write_recipe(tmp_path, stages(model, prompts, **change), wandb=False))]) == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(tmp_path, constrained(model, prompts, **change), capsys)
 
 
 def test_the_kl_coefficient_adapts_to_its_target(model, prompts, tmp_path):
     """Far below the target it falls by 2 % a step (Ziegler et al. 2019), and is found again on resumption."""
-    steps = run_recipe(tmp_path, stages(model, prompts, method="fixed", target_kl=10.0))
-    found = [row["train/kl_coefficient"] for row in logged(steps["constrained"])]
-    assert found == pytest.approx([0.1 * 0.98**at for at in range(7)])
+    steps = run_recipe(tmp_path, constrained(model, prompts, method="fixed", target_kl=10.0))
+    coefficients = [row["train/kl_coefficient"] for row in logged(steps["constrained"])]
+    assert coefficients == pytest.approx([0.1 * 0.98**step for step in range(7)])
 
 
 @pytest.mark.parametrize("method", ["mu", "all", "sat", "fixed"])
 def test_a_reward_can_be_watched_by_every_method(method, model, prompts, tmp_path):
     watched = {"watched": {"kind": "pattern", "regex": "b", "count": True, "weight": 0}}
-    block = stages(model, prompts, method=method, rewards=REWARDS | watched, train={"max_steps": 2})
+    block = constrained(model, prompts, method=method, rewards=REWARDS | watched, train={"max_steps": 2})
     assert "train/rewards/watched/mean" in logged(run_recipe(tmp_path, block)["constrained"])[-1]
 
 
 def test_evaluation_moves_no_multiplier(model, prompts, tmp_path, ran):
     options = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
-    steps = run_recipe(tmp_path, stages(model, prompts, eval_data=prompts, train=options))
-    metrics = artifacts.read_done(steps["constrained"].dir)["metrics"]
+    steps = run_recipe(tmp_path, constrained(model, prompts, eval_data=prompts, train=options))
+    metrics = metrics_of(steps["constrained"])
     assert "eval/rewards/brief/mean" in metrics
-    rows = [logged(each["constrained"]) for each in (ran, steps)]
-    assert rows[0][1]["train/multipliers/as"] == rows[1][1]["train/multipliers/as"]  # before the first evaluation
+    without, evaluated = (logged(run["constrained"])[1] for run in (ran, steps))  # before the first evaluation
+    assert without["train/multipliers/as"] == evaluated["train/multipliers/as"]

@@ -4,12 +4,13 @@ import threading
 
 import pytest
 import torch
+from constrained_runs import REWARDS, constrained, logged
+from launches import two_ranks, weights
+from outputs import metrics_of
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
-from test_constrained import REWARDS, logged, sha256, stages
-from test_constrained_resume import two_ranks
+
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts
 from trimtab.scripts import train
 
 
@@ -18,7 +19,7 @@ def test_a_reward_that_fails_on_one_rank_stops_both_with_its_name(model, prompts
     fault = "scores[1] = float('nan') if __import__('os').environ['RANK'] == '1' else scores[1]"
     (tmp_path / "broken.py").write_text(BROKEN.format(fault=fault))
     rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0}}
-    block = stages(model, prompts, rewards=rewards, train={"per_device_train_batch_size": 4, "save_steps": 100})
+    block = constrained(model, prompts, rewards=rewards, train={"per_device_train_batch_size": 4, "save_steps": 100})
     recipe = write_recipe(tmp_path, block, wandb=False)
     code, out = two_ranks(recipe)
     assert code != 0
@@ -27,7 +28,7 @@ def test_a_reward_that_fails_on_one_rank_stops_both_with_its_name(model, prompts
     (tmp_path / "mended").touch()
     code, out = two_ranks(recipe)
     assert code == 0, out
-    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == 3
+    assert metrics_of(step)["train/resumed_from"] == 3
 
 
 BROKEN = """
@@ -50,9 +51,9 @@ def test_a_reward_that_fails_stops_at_a_checkpoint_and_the_same_command_goes_on(
     fault, reason, model, prompts, tmp_path, capsys
 ):
     (tmp_path / "broken.py").write_text(BROKEN.format(fault=fault))
-    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0},
-               "as": REWARDS["as"]}  # fmt: skip
-    block = stages(model, prompts, rewards=rewards, train={"save_steps": 100})
+    words = {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0}
+    rewards = {"words": words, "as": REWARDS["as"]}
+    block = constrained(model, prompts, rewards=rewards, train={"save_steps": 100})
     path = str(write_recipe(tmp_path, block, wandb=False))
     assert train.main([path]) != 0
     error = capsys.readouterr().err
@@ -64,17 +65,17 @@ def test_a_reward_that_fails_stops_at_a_checkpoint_and_the_same_command_goes_on(
     assert (step.dir / "checkpoints" / "checkpoint-3" / "complete.json").exists()
     (tmp_path / "mended").touch()
     assert train.main([path]) == 0
-    assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == 3
+    assert metrics_of(step)["train/resumed_from"] == 3
     other = run_recipe(tmp_path, block, output_dir=str(tmp_path / "other"))["constrained"]
-    assert sha256(step) == sha256(other)
+    assert weights(step) == weights(other)
 
 
 @pytest.mark.parametrize("policy", ["abstain", "skip_group"])
 def test_failed_completions_can_be_left_out(policy, model, prompts, tmp_path):
     (tmp_path / "broken.py").write_text(BROKEN.format(fault="scores[2] = float('nan')"))
-    rewards = {"words": {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0,
-                         "on_failure": policy, "max_failures": 0.2}}  # fmt: skip
-    steps = run_recipe(tmp_path, stages(model, prompts, rewards=rewards))
+    words = {"kind": "trl_function", "path": str(tmp_path / "broken.py") + ":words", "threshold": 9.0}
+    rewards = {"words": {**words, "on_failure": policy, "max_failures": 0.2}}
+    steps = run_recipe(tmp_path, constrained(model, prompts, rewards=rewards))
     assert all(row["train/loss"] == row["train/loss"] for row in logged(steps["constrained"]))
-    weights = load_file(steps["constrained"].output / "model.safetensors")
-    assert all(torch.isfinite(value).all() for value in weights.values())
+    tensors = load_file(steps["constrained"].output / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in tensors.values())

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from run_steps import run_recipe, write_recipe
+from constrained_runs import REWARDS, SETTINGS, TRAIN, constrained, logged, resumed, run_again
+from launches import trained, weights
+from run_steps import refused, run_recipe, write_recipe
 from safetensors.torch import load_file
-from test_constrained import REWARDS, TRAIN, logged, resumed, sha256, stages
-from test_constrained_resume import SETTINGS, run_again, two_ranks
+from tiny_trainers import first_batch, grpo_trainer
+
 from trimtab.pipelines.algorithms.advantages import gae, value_errors
-from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
-from trimtab.scripts import train
 
 CRITICS = {"learning_rate": 1e-2}
 
 
 def ppo(model, prompts, **options):
-    return stages(model, prompts, trainer="ppo", **{"critics": CRITICS, **options})
+    return constrained(model, prompts, trainer="ppo", **{"critics": CRITICS, **options})
 
 
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 1.0), (0.99, 0.95), (0.9, 0.0)])
@@ -33,8 +33,8 @@ def test_gae_is_the_sum_of_discounted_temporal_differences(gamma, lam):
                 after = values[row, later + 1] if later + 1 < length else 0.0
                 delta = rewards[row, later] + gamma * after - values[row, later]
                 expected[row, t] += (gamma * lam) ** (later - t) * delta
-    found = gae(*(torch.tensor(each) for each in (rewards, values, mask)), gamma=gamma, lam=lam)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    advantages = gae(*map(torch.tensor, (rewards, values, mask)), gamma=gamma, lam=lam)
+    np.testing.assert_allclose(advantages.numpy(), expected, atol=1e-12)
 
 
 def test_a_clipped_value_no_longer_learns_towards_its_return():
@@ -78,36 +78,23 @@ def test_the_artifact_is_a_plain_model_with_its_critics_beside_it(model, prompts
 
 @pytest.mark.parametrize("scale_kl", [False, True])
 def test_advantages_have_one_scale_before_they_are_mixed(scale_kl, model, prompts, tmp_path):
-    import trl
-    from datasets import load_dataset
     from trimtab.pipelines.algorithms.advantages import CriticSettings
     from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
     from trimtab.pipelines.algorithms.objectives import Lagrangian
-    from trimtab.pipelines.trainers.constrained_grpo import RewardFunction
     from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
-    from trimtab.rewards.length import Length
-    from trimtab.rewards.pattern import Pattern
 
-    functions = [RewardFunction("brief", Length(target=5, unit="characters")),
-                 RewardFunction("as", Pattern(regex="a", count=True))]  # fmt: skip
-    args = trl.GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", **{
-        **TRAIN, "scale_rewards": "batch", "per_device_train_batch_size": 20, "max_completion_length": 6})  # fmt: skip
-    subject = ConstrainedPPOTrainer(
-        critics=CriticSettings(scale_kl=scale_kl),
-        objective=Lagrangian({}, Multipliers({"brief": Constraint(0.5, "equal"), "as": Constraint(0.4, "equal")})),
-        model=model, reward_funcs=functions, args=args,
-        train_dataset=load_dataset("json", data_files=prompts, split="train"),
-    )  # fmt: skip
+    constraints = {"brief": Constraint(0.5, "equal"), "as": Constraint(0.4, "equal")}
+    train = {**TRAIN, "scale_rewards": "batch", "per_device_train_batch_size": 20, "max_completion_length": 6}
+    extra = {"critics": CriticSettings(scale_kl=scale_kl), "objective": Lagrangian({}, Multipliers(constraints))}
+    subject = grpo_trainer(ConstrainedPPOTrainer, model, prompts, tmp_path, train, **extra)
     with torch.no_grad():
         subject.model.lm_head.weight.mul_(1.5)  # so that there is a KL to the start
-    subject.model.train()
-    subject.current_gradient_accumulation_steps = 1
-    batch = subject._prepare_inputs([{"prompt": row["prompt"]} for row in subject.train_dataset.select([0] * 20)])
+    batch = first_batch(subject, 20)
     tokens = batch["completion_mask"].bool()
-    for at in range(2):
-        found = batch["advantages_by_reward"][..., at][tokens]
-        assert found.mean() == pytest.approx(0, abs=1e-5)
-        assert found.std(correction=0) == pytest.approx(1, abs=1e-4)
+    for column in range(2):
+        advantages = batch["advantages_by_reward"][..., column][tokens]
+        assert advantages.mean() == pytest.approx(0, abs=1e-5)
+        assert advantages.std(correction=0) == pytest.approx(1, abs=1e-4)
     kl = batch["kl_advantages"][tokens]
     assert (abs(float(kl.std(correction=0)) - 1) < 1e-4) == scale_kl
     mixed, coefficient = subject._mixed(batch)
@@ -132,24 +119,20 @@ def test_lora_trains_adapters_and_whole_heads_and_resumes_exactly(model, prompts
     whole = run_recipe(tmp_path, block)["constrained"]
     assert (whole.dir / "adapter" / "critic" / "model.safetensors").exists()
     again = run_again(tmp_path, block, whole, 6)
-    assert sha256(again) == sha256(whole)
+    assert weights(again) == weights(whole)
 
 
 @pytest.mark.slow
 def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, tmp_path):
     options = {**SETTINGS["buffered"], "per_device_train_batch_size": 4, "max_steps": 7, "save_total_limit": 20}
     block = ppo(model, prompts, train=options)
-    recipe = write_recipe(tmp_path, block, wandb=False)
-    code, out = two_ranks(recipe)
-    assert code == 0, out
-    (whole,) = Recipe.load(str(recipe)).steps
+    whole = trained(write_recipe(tmp_path, block, wandb=False))["constrained"]
     assert artifacts.read_done(whole.dir)["world_size"] == 2
     folder = tmp_path / "again"
     folder.mkdir()
     path = write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
     again = resumed(folder, whole, 4)
-    code, out = two_ranks(path)
-    assert code == 0, out
+    trained(path)
     for file in ("model.safetensors", "critic/model.safetensors"):
         assert len({artifacts.read_done(step.dir)["files"][file]["sha256"] for step in (whole, again)}) == 1
     last = [step.dir / "checkpoints" / "checkpoint-7" / "objective.json" for step in (whole, again)]
@@ -158,8 +141,8 @@ def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, t
 
 def test_the_kl_coefficient_adapts_once_for_a_rollout(model, prompts, tmp_path):
     block = ppo(model, prompts, method="fixed", target_kl=10.0, train={"num_iterations": 2, "steps_per_generation": 1})
-    found = [row["train/kl_coefficient"] for row in logged(run_recipe(tmp_path, block)["constrained"])]
-    assert found == pytest.approx([0.1 * 0.98 ** ((at + 1) // 2) for at in range(7)])
+    coefficients = [row["train/kl_coefficient"] for row in logged(run_recipe(tmp_path, block)["constrained"])]
+    assert coefficients == pytest.approx([0.1 * 0.98 ** ((step + 1) // 2) for step in range(7)])
 
 
 def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_path):
@@ -168,8 +151,8 @@ def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_pat
     )
     rewards = {"some": {"kind": "trl_function", "path": str(tmp_path / "some.py") + ":some", "threshold": 0.5}}
     step = run_recipe(tmp_path, ppo(model, prompts, rewards=rewards))["constrained"]
-    weights = load_file(step.output / "model.safetensors")
-    assert all(torch.isfinite(value).all() for value in weights.values())
+    tensors = load_file(step.output / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in tensors.values())
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -179,16 +162,25 @@ def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_pat
     ({"train": {"use_vllm": True}}, "samples with transformers"),
 ])  # fmt: skip
 def test_mistakes(change, message, model, prompts, tmp_path, capsys):
-    own = dict(change)
-    block = ppo(model, prompts, **{key: value for key, value in own.items() if key != "model"})
-    block["constrained"]["model"] |= own.get("model", {})
-    assert train.main([str(write_recipe(tmp_path, block, wandb=False))]) == 2
-    assert message in capsys.readouterr().err
+    block = ppo(model, prompts, **{key: value for key, value in change.items() if key != "model"})
+    block["constrained"]["model"] |= change.get("model", {})
+    assert message in refused(tmp_path, block, capsys)
 
 
-LEARNING = {"num_generations": 4, "per_device_train_batch_size": 256, "learning_rate": 1e-2, "max_steps": 250,
-            "scale_rewards": "none", "save_strategy": "no", "beta": 0.2, "steps_per_generation": 1,
-            "num_iterations": 2, "lr_scheduler_type": "cosine"}  # fmt: skip
+LEARNING = {
+    "num_generations": 4,
+    "per_device_train_batch_size": 256,
+    "learning_rate": 1e-2,
+    "max_steps": 250,
+    "scale_rewards": "none",
+    "save_strategy": "no",
+    "beta": 0.2,
+    "steps_per_generation": 1,
+    "num_iterations": 2,
+    "lr_scheduler_type": "cosine",
+    "logging_steps": 10,
+    "gradient_checkpointing": False,
+}
 PROBLEMS = {
     "bandit": "1.0 if text[:1] in 'aeiou' else 0.0",
     "two steps": "1.0 * (len(text) > 1 and (text[0] in 'aeiou') == (text[-1] not in 'aeiou'))",
@@ -205,27 +197,29 @@ def test_ppo_comes_to_the_exact_optimum(problem, tokens, model, tmp_path):
         "def value(text):\n    return float(" + PROBLEMS[problem] + ") if text else 0.0\n"
         "def judge(completions, **columns):\n    return [value(text_of(c)) for c in completions]\n"
     )
-    block = {"ppo": {"model": {"model_name_or_path": model}, "data": str(tmp_path / "one.jsonl"),
-                     "rewards": {"judge": {"kind": "trl_function", "path": str(tmp_path / "judge.py") + ":judge"}},
-                     "critics": {"learning_rate": 2e-2},
-                     "train": {**LEARNING, "max_completion_length": tokens, "logging_steps": 10,
-                               "gradient_checkpointing": False}}}  # fmt: skip
-    step = run_recipe(tmp_path, block)["ppo"]
-    start, found = (every(path, prompt, tokens) for path in (model, str(step.output)))
+    block = {
+        "model": {"model_name_or_path": model},
+        "data": str(tmp_path / "one.jsonl"),
+        "rewards": {"judge": {"kind": "trl_function", "path": str(tmp_path / "judge.py") + ":judge"}},
+        "critics": {"learning_rate": 2e-2},
+        "train": {**LEARNING, "max_completion_length": tokens},
+    }
+    step = run_recipe(tmp_path, {"ppo": block})["ppo"]
+    start, learned = (completions(path, prompt, tokens) for path in (model, str(step.output)))
     scope: dict = {}
     exec((tmp_path / "judge.py").read_text(), scope)
     rewards = torch.tensor([scope["value"](text) for text in start[1]], dtype=torch.float64)
     beta = LEARNING["beta"]
     optimum = beta * torch.logsumexp(start[0] + rewards / beta, 0)
     before = (start[0].exp() * rewards).sum()
-    policy = found[0].exp()
-    reached = (policy * (rewards - beta * (found[0] - start[0]))).sum()
+    policy = learned[0].exp()
+    reached = (policy * (rewards - beta * (learned[0] - start[0]))).sum()
     assert optimum - before > 0.1
     assert float(reached) == pytest.approx(float(optimum), abs=0.05 * float(optimum - before))
 
 
 @torch.no_grad()
-def every(path, prompt, tokens):
+def completions(path, prompt, tokens):
     """(log-probability, text) of every completion of at most `tokens` tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

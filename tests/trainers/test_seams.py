@@ -4,6 +4,7 @@ import importlib
 import inspect
 
 import pytest
+
 from trimtab.pipelines.trainers.seams import trl
 
 

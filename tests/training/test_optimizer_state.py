@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from run_steps import run_recipe
+from outputs import rows_of
+from run_steps import refused, run_recipe
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_apo import plan
-from test_prefer import refused
-from test_stages import LORA, rows_of
+from short_trainings import LORA, apo, plan
+
 from trimtab.pipelines.training import optimizer_state
 
 CONSTANT = {"lr_scheduler_type": "constant", "learning_rate": 1e-3}
@@ -68,9 +68,9 @@ def test_the_rounds_of_apo_hand_it_on(tmp_path, model):
     prompts = str(tmp_path / "prompts.jsonl")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "say a"}\n' * 6)
     for loss in ("dpo", "robust"):  # a list loss and one of trl
-        steps = plan(tmp_path, model, prompts, loss=loss, optimizer="warm")
+        steps = plan(tmp_path, apo(model, prompts, loss=loss, optimizer="warm"))
         one, two, last = (steps[name] for name in ("apo-1", "apo-2", "apo"))
         assert [step.options.get("keep_optimizer", False) for step in (one, two, last)] == [True, True, False]
         assert [step.options.get("optimizer") for step in (one, two, last)] == [None, str(one.output), str(two.output)]
-    fresh = plan(tmp_path, model, prompts)
+    fresh = plan(tmp_path, apo(model, prompts))
     assert not any(step.options.get("optimizer") or step.options.get("keep_optimizer") for step in fresh.values())

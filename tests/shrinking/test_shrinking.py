@@ -1,0 +1,60 @@
+"""Any recipe shrinks to one with the same steps, by what its classes say; tests/test_recipes.py runs them."""
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from trimtab.pipelines.data.forms import SCORED
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.planning.references import strings
+from trimtab.pipelines.shrinking import recipe as shrinking
+from trimtab.pipelines.shrinking.miniature import Miniature
+
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(shrinking, "FOLDER", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shrunk_recipe_has_the_same_steps_and_nothing_from_outside(path, folder):
+    small = Recipe.load(shrinking.shrunk(str(path)))
+    assert [step.name for step in small.steps] == [step.name for step in Recipe.load(str(path)).steps]
+    assert {step.accelerate for step in small.steps} == {"cpu"}
+    for step in small.steps:
+        options = {key: value for key, value in step.options.items() if key != "config"}
+        outside = [value for value in strings(options) if value.count("/") == 1 and not value.startswith(("/", "."))]
+        assert not outside, f"{step.name}: {outside}"
+
+
+def test_a_reward_of_a_constrained_stage_keeps_what_is_its_callers(folder):
+    block = {"kind": "remote", "url": "http://host/x", "threshold": 1.5, "on_failure": "abstain"}
+    small = Miniature(folder, frozenset()).reward(block)
+    assert small == {"kind": "length", "target": 5, "unit": "characters", "threshold": 1.5, "on_failure": "abstain"}
+
+
+def test_a_reward_model_of_the_recipe_stays_and_one_from_outside_is_tiny(folder):
+    miniature = Miniature(folder, frozenset({"helpful"}))
+    assert miniature.reward({"kind": "reward_model", "path": "$helpful", "dtype": "bfloat16"}) == {
+        "kind": "reward_model",
+        "path": "$helpful",
+    }
+    outside = miniature.reward({"kind": "reward_model", "path": "org/llama-judge", "normalize": True})
+    assert outside["path"].startswith(str(folder))
+    assert "normalize" not in outside
+
+
+def test_rows_that_only_a_stage_makes_are_an_error(folder):
+    with pytest.raises(RecipeError, match="makes no rows of scored completions"):
+        Miniature(folder, frozenset()).rows(SCORED)
+
+
+def test_an_unknown_family_says_so(write):
+    stage = {"model": {"model_name_or_path": "org/unheard-of-7b"}, "data": "org/data", "train": {}}
+    path = write("recipe.yaml", yaml.safe_dump({"stages": {"sft": stage}}))
+    with pytest.raises(RecipeError, match="knows no family for the model 'org/unheard-of-7b'"):
+        shrinking.shrunk(path)
