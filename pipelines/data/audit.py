@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trl
-from trimtab.pipelines.data.forms import Form
+
+from trimtab.pipelines.data.forms import Form, makers
 from trimtab.pipelines.data.loading import files, load
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
     from trimtab.pipelines.planning.recipe import Step
 
 TEXTUAL = ("prompt", "completion", "chosen", "rejected", "messages", "text", "completions")
@@ -61,7 +63,8 @@ def _columns(columns: list[str], form: Form, source: str, place: Sequence[str]) 
     missing = next(name for name in nearest if name not in columns)
     others = [column for column in columns if column not in nearest]
     needed = " or ".join(" + ".join(wanted) for wanted in form.columns)
-    cure = f"stages of kind `{form.made_by}` make it" if form.made_by else "Rename it in the file"
+    stages = makers(form)
+    cure = f"Stages of kind {' or '.join(stages)} leave such rows" if stages else "Rename it in the file"
     raise RecipeError(
         f"{source} has no column {missing!r}{suggest(missing, others)} "
         f"(it has: {', '.join(columns)}; needed: {needed}). {cure}",

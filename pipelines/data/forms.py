@@ -20,6 +20,8 @@ from typing import Annotated, Any
 
 import trl
 
+from trimtab.pipelines.planning import kinds
+
 BUILDERS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet", "txt": "text"}
 
 
@@ -39,16 +41,15 @@ Data = Annotated[trl.DatasetMixtureConfig, mixture]
 class Form:
     """Rows of a kind. `columns` are the sets of columns of which a dataset needs one, the first one that it has.
 
-    `made_by` is the stage that leaves such rows, where nobody writes them by hand. `audit` names what else is looked
-    at before a run: "pairs" (two different answers), "prompts" (a template for them) and "tokens" (something to learn
-    and an end to stop at). `example(question, number)` is a row of it, for shrunk runs and tests.
+    `audit` names what else is looked at before a run: "pairs" (two different answers), "prompts" (a template for them)
+    and "tokens" (something to learn and an end to stop at). `example(question, number)` is a row of it, for shrunk
+    runs and tests; rows without one are not written by hand, but left by a stage (see `makers`).
     """
 
     name: str
     columns: tuple[tuple[str, ...], ...]
     example: Callable[[str, int], dict[str, Any]] | None = None
     audit: frozenset[str] = frozenset()
-    made_by: str = ""
 
     def __str__(self) -> str:
         return " or ".join(" + ".join(f"`{column}`" for column in columns) for columns in self.columns)
@@ -99,6 +100,10 @@ def _dialogue_row(question: str, number: int) -> dict[str, Any]:
     return {"dialog": [question, f"It is {number}.", "Thanks."] * 3, "act": [2, 1, 1 + number % 4] * 3}
 
 
+def _choice_row(question: str, number: int) -> dict[str, Any]:
+    return {"prompt_index": number, "choice": 0}
+
+
 LEARNED = frozenset({"tokens"})
 SFT = Form(
     "text to learn", (("messages",), ("prompt", "completion"), ("text",), ("input_ids",)), _messages_row, LEARNED
@@ -116,12 +121,20 @@ RATED = Form("answers to rate", (("chosen", "rejected"), ("prompt", "completions
 CORPUS = Form("any text", (("text",), ("messages",), ("prompt",), ("completion",), ("chosen",)), _text_row)
 TEXT = Form("plain text", (("text",),), _text_row)
 DIALOGUES = Form("dialogues", (("dialog", "act"),), _dialogue_row)
-COMPLETIONS = Form("completions", (("prompt", "completion"),), made_by="sample")
+COMPLETIONS = Form("completions", (("prompt", "completion"),))
 TOKENS = ("prompt_ids", "completion_ids", "logprobs")
 SAMPLED = COMPLETIONS.where("prompt_index", "sample_index")
-SCORED = Form("scored completions", (("prompt", "completion", "prompt_index", "scores"),), made_by="score")
-LISTS = Form("lists of answers", (("prompt", "completions", "prompt_ids", "completion_ids"),), None, LEARNED, "pair")
-CHOICES = Form("choices", (("prompt_index",),))
+SCORED = Form("scored completions", (("prompt", "completion", "prompt_index", "scores"),))
+LISTS = Form("lists of answers", (("prompt", "completions", "prompt_ids", "completion_ids"),), None, LEARNED)
+CHOICES = Form("choices", (("prompt_index",),), _choice_row)
+
+
+def makers(form: Form) -> list[str]:
+    """The kinds of stages that leave such rows, as their classes say in `writes`; none for rows written by hand."""
+    if form.example is not None:
+        return []
+    written = {word: set(kinds.find(kinds.STAGES, word).writes) for word in kinds.words(kinds.STAGES)}
+    return [word for word, columns in written.items() if any(columns.issuperset(needed) for needed in form.columns)]
 
 
 def _entry(entry: Any) -> Any:

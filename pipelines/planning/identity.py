@@ -6,7 +6,7 @@ the attribute `neutral` of a stage's or a reward's class, and of training argume
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class Identities:
         return {**entries, "kind": source(kinds.REWARDS, block["kind"])}
 
 
-def neutral_arguments(block: dict[str, Any]) -> Collection[str]:
+def neutral_arguments(block: Mapping[str, Any]) -> Collection[str]:
     """The keys of a block of training arguments that stay out of the fingerprint."""
     return {*TRAINING} if block.get("load_best_model_at_end") else {*TRAINING, *TRAINING_UNLESS_BEST}
 

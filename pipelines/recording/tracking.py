@@ -145,7 +145,7 @@ class _Tracker:
     def _init(self) -> None:
         import wandb
 
-        settings = self.recipe.wandb
+        settings = self.recipe.wandb or {}
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         run = self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or settings.get("project", "trimtab"),

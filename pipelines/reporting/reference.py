@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from trimtab.pipelines.data.forms import Form
+from trimtab.pipelines.data.forms import Form, makers
 from trimtab.pipelines.planning import field_types, identity, kinds
 from trimtab.pipelines.reporting.docstrings import markdown, summary
 from trimtab.pipelines.reporting.keys import (
@@ -92,8 +92,11 @@ def _facts(cls: Any, inherited: dict[str, Any]) -> list[str]:
         names = [name for name, owner in inherited.items() if owner is base]
         facts.append(f"**Further keys**: {listed(names)}, explained under {link(title(base))}.")
     for form, keys in _forms(cls).items():
-        maker = f", as {kind_or_class(form.made_by)} leaves them" if form.made_by else ""
+        kinds_of_stages = " or ".join(map(kind_or_class, makers(form)))
+        maker = f", as {kinds_of_stages} leaves them" if kinds_of_stages else ""
         facts.append(f"**Rows** of {listed(keys)} hold {form}{maker}.")
+    if getattr(cls, "writes", ()):
+        facts.append(f"**Leaves** rows of {', '.join(f'`{column}`' for column in cls.writes)}.")
     shown = _shown(getattr(cls, "shows", Shows()))
     if shown:
         facts.append(f"**Report**: {shown}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import trl
 from accelerate import PartialState
+
 from trimtab.pipelines.trainers.seams.engines import whole_models
 
 if TYPE_CHECKING:

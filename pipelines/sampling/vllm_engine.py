@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import trl
 from accelerate import PartialState
+
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.sampling import shards
 from trimtab.pipelines.trainers.seams.engines import stop_vllm
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
+
     from trimtab.pipelines.planning.recipe import Step
 
 # transformers' names -> vLLM's

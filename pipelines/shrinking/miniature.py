@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import trl
-from trimtab.pipelines.data.forms import Form
+
+from trimtab.pipelines.data.forms import Form, makers
 from trimtab.pipelines.planning import field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, RewardBlock, cut
@@ -78,7 +79,8 @@ class Miniature:
     def rows(self, form: Form) -> str:
         """The path of a file with a few rows of a form. Raises RecipeError where only a stage makes such rows."""
         if form.example is None:
-            raise RecipeError(f"--shrink makes no rows of {form.name}: they are what `{form.made_by}` leaves")
+            stages = " or ".join(makers(form)) or "a stage"
+            raise RecipeError(f"--shrink makes no rows of {form.name}: they are what {stages} leaves")
         rows = [form.example(question, number) for number, question in enumerate(QUESTIONS)]
         path = self.folder / "rows" / f"{form.name.replace(' ', '-')}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)

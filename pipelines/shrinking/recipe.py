@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.references import is_reference

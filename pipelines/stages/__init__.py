@@ -45,6 +45,7 @@ class Stage:
         False  # whether it works on after a loop's stop (planning/stops.py), as a report does
     )
     neutral: ClassVar[tuple[str, ...]] = ()  # keys that cannot change the result: they are not in the fingerprint
+    writes: ClassVar[tuple[str, ...]] = ()  # the columns of the dataset that it leaves, where that is its artifact
     shows: ClassVar[Shows] = Shows()
 
     @classmethod

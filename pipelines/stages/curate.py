@@ -72,6 +72,18 @@ class Curate(Stage):
     policy: str | None = None
     after: str | None = None
 
+    writes: ClassVar[tuple[str, ...]] = (
+        "prompt",
+        "completion",
+        "prompt_index",
+        "sample_index",
+        "round",
+        "policy",
+        "rank",
+        "score",
+        "probability",
+        "chosen_by",
+    )
     shows: ClassVar[Shows] = Shows(
         {
             "Reward": ("reward/*",),

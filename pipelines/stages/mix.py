@@ -32,6 +32,7 @@ class Mix(Stage):
     real: Annotated[Data | None, ANSWERS] = None
     real_fraction: float = 0.2
 
+    writes: ClassVar[tuple[str, ...]] = ("prompt", "completion", "source")
     shows: ClassVar[Shows] = Shows(
         {"Share of real rows": ("real_fraction",)}, ("rows", "real_fraction"), by_round=True
     )

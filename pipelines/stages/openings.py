@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import TEXT, Data
@@ -30,6 +30,8 @@ class Openings(Stage):
 
     data: Annotated[Data, TEXT]
     words: int = 12
+
+    writes: ClassVar[tuple[str, ...]] = ("prompt", "completion")
 
     @classmethod
     def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:

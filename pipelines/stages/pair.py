@@ -45,6 +45,19 @@ class Pair(Stage):
     margin: float = 0.0
     score_scale: float = 1.0
 
+    writes: ClassVar[tuple[str, ...]] = (
+        "prompt",
+        "chosen",
+        "rejected",
+        "chosen_score",
+        "rejected_score",
+        "completions",
+        "completion_scores",
+        "win_probs",
+        "prompt_ids",
+        "completion_ids",
+        "ref_logps",
+    )
     shows: ClassVar[Shows] = Shows(results=("rows", "mean_gap"))
 
     def check(self, step: Step) -> None:

@@ -51,6 +51,16 @@ class Sample(Sampling, Stage):
     prompts: Annotated[Data, PROMPTS]
     fold: list[int] | None = None
 
+    writes: ClassVar[tuple[str, ...]] = (
+        "prompt",
+        "completion",
+        "prompt_index",
+        "sample_index",
+        "prompt_ids",
+        "completion_ids",
+        "logprobs",
+        "truncated",
+    )
     shows: ClassVar[Shows] = Shows(results=("completions", "length", "truncated"), section="completions")
 
     def audit_tokenizer(self, step: Step) -> Any:

@@ -40,6 +40,17 @@ class Score(Stage):
     rewards: dict[str, RewardBlock]
     batch_size: int = 256
 
+    writes: ClassVar[tuple[str, ...]] = (
+        "prompt",
+        "completion",
+        "prompt_index",
+        "sample_index",
+        "prompt_ids",
+        "completion_ids",
+        "logprobs",
+        "truncated",
+        "scores",
+    )
     shows: ClassVar[Shows] = Shows(results=("rewards/*/mean",), section="completions")
 
     def reads(self) -> dict[str, Form]:

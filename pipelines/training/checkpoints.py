@@ -14,6 +14,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from transformers import TrainerCallback
+
 from trimtab.pipelines.planning.files import write_atomically
 
 MARK = "complete.json"

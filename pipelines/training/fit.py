@@ -80,6 +80,7 @@ def _rows_lost(trainer: Any, rows: dict[str, Any]) -> dict[str, int]:
 
 def _callback() -> Any:
     from transformers import TrainerCallback
+
     from trimtab.pipelines.trainers.seams.trl import rewrite_logs
 
     class Report(TrainerCallback):

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
+
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.trainers.seams.engines import sharding
 
@@ -61,13 +62,13 @@ def load(trainer: Any, model: str) -> None:
     with safe_open(path, framework="pt") as file:
         kinds = file.metadata()
     if kinds["optimizer"] != type(optimizer).__name__:
-        raise ValueError(f"{path} is the state of {kinds['optimizer']}, and `train.optim` makes this one "
-                         f"{type(optimizer).__name__}")  # fmt: skip
+        name = type(optimizer).__name__
+        raise ValueError(f"{path} is the state of {kinds['optimizer']}, and `train.optim` makes this one {name}")
     places = {name: (index, parameter) for index, (name, parameter) in _names(trainer).items()}
     state: dict[int, dict[str, Any]] = {}
     for key, value in load_file(path).items():
         name, _, entry = key.rpartition("/")
-        index, parameter = places.get(name, (None, None))
+        index, parameter = places.get(name, (-1, None))
         if parameter is None or (value.dim() == parameter.dim() and value.shape != parameter.shape):
             raise ValueError(f"{path} is of another model: this one has no {name} of the shape {tuple(value.shape)}")
         state.setdefault(index, {})[entry] = value.item() if key in kinds else value

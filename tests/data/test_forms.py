@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import trl
 from conftest import ROOT
@@ -50,3 +51,20 @@ def test_every_data_field_of_every_stage_has_a_form():
             notes = schema.field_types.notes(hint)
             if forms.mixture in notes:
                 assert any(isinstance(note, forms.Form) for note in notes), f"{word}.{key}"
+
+
+@pytest.mark.parametrize("name", ["sample", "score", "ends", "ranked", "pairs"])
+def test_stages_leave_the_rows_that_their_classes_say(name, lists):
+    step = lists[name]
+    columns = set(pq.read_schema(step.output / "train.parquet").names)
+    written = set(kinds.find(kinds.STAGES, step.kind).writes)
+    assert columns <= written
+    if name in ("sample", "score"):
+        assert columns == written
+
+
+def test_the_makers_of_a_form_are_found_by_what_they_write():
+    assert forms.makers(forms.SCORED) == ["score"]
+    assert forms.makers(forms.LISTS) == ["pair"]
+    assert "sample" in forms.makers(forms.COMPLETIONS)
+    assert forms.makers(forms.PREFERENCE) == []

@@ -1,1 +1,1 @@
-"""The only files that touch private or undocumented members of other packages."""
+"""Seams to other packages: what we patch and import in private, and the contract that lists all that is private."""

@@ -1,0 +1,185 @@
+"""Every private or undocumented member of trl, transformers, accelerate, peft, deepspeed and vLLM that we rely on.
+
+tests/trainers/test_seams.py takes the smallest real steps with those packages and has one case for each entry, so that
+an upgrade which moves one fails in the case that says which, and which of our files to look at. A member that is used
+and not listed fails in tests/trainers/test_contract.py. This module imports nothing of theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["method", "function", "class", "attribute", "key", "keyword", "global", "variable", "file"]
+Use = Literal["overrides", "calls", "reads", "writes", "patches"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member: whose it is, what it is, what we do with it, and in which of our files.
+
+    A method that we override has exactly these parameters, one that we call begins with them. What we read, theirs
+    sets; what we write, theirs reads; what we patch is looked up by name when it is needed.
+    """
+
+    owner: str  # the import path of a class, a module, or a method whose dictionary or keywords are meant
+    member: str
+    kind: Kind
+    use: Use
+    files: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.owner}: {self.kind} {self.member}, {self.use}"
+
+
+GRPO = "pipelines/trainers/constrained_grpo.py"
+PPO = "pipelines/trainers/constrained_ppo.py"
+RESUMABLE = "pipelines/trainers/resumable_grpo.py"
+LISTS = "pipelines/trainers/lists.py"
+RANKINGS = "pipelines/trainers/listwise_reward.py"
+CLASSIFIER = "pipelines/trainers/classifier.py"
+TRL = "pipelines/trainers/seams/trl.py"
+ENGINES = "pipelines/trainers/seams/engines.py"
+FIT = "pipelines/training/fit.py"
+SAVE = "pipelines/training/save.py"
+CHECKPOINTS = "pipelines/training/checkpoints.py"
+OPTIMIZER_STATE = "pipelines/training/optimizer_state.py"
+REWARD_CHECKPOINT = "rewards/_checkpoint.py"
+
+LOSS = ("model", "inputs", "return_outputs", "num_items_in_batch")
+ROLLOUT = "trl.GRPOTrainer._generate_and_score_completions"  # the dictionary that it returns
+BATCH = "trl.GRPOTrainer.compute_loss"  # the dictionary that it takes as `inputs`
+HEAD = "trl.trainer.utils.FusedCausalLMOutput"  # of a model with trl's fused LM head
+HUB = "transformers.utils.cached_file"
+
+CONTRACT = (
+    # trl.GRPOTrainer: the methods
+    Entry(
+        "trl.GRPOTrainer", "_calculate_rewards", "method", "overrides", (GRPO,),
+        ("inputs", "prompts", "completions", "completion_ids_list"), "returns (all ranks' N, K), NaN for None",
+    ),
+    Entry("trl.GRPOTrainer", "_generate_and_score_completions", "method", "overrides", (GRPO,), ("inputs",)),
+    Entry("trl.GRPOTrainer", "compute_loss", "method", "overrides", (GRPO, PPO), LOSS),
+    Entry(
+        "trl.GRPOTrainer", "training_step", "method", "overrides", (GRPO,), ("model", "inputs", "num_items_in_batch")
+    ),
+    Entry("trl.GRPOTrainer", "_save_checkpoint", "method", "overrides", (GRPO, RESUMABLE), ("model", "trial")),
+    Entry(
+        "trl.GRPOTrainer", "_load_optimizer_and_scheduler", "method", "overrides", (GRPO, RESUMABLE), ("checkpoint",)
+    ),
+    Entry("trl.GRPOTrainer", "_get_train_sampler", "method", "overrides", (RESUMABLE,), ("dataset",)),
+    Entry("trl.GRPOTrainer", "create_optimizer", "method", "overrides", (PPO,), ("model",)),
+    Entry("trl.GRPOTrainer", "_save", "method", "overrides", (PPO,), ("output_dir", "state_dict")),
+    Entry(
+        "trl.GRPOTrainer", "_load_from_checkpoint", "method", "overrides", (PPO,), ("resume_from_checkpoint", "model")
+    ),
+    Entry(
+        "trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "method", "calls", (PPO,),
+        ("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"), "log-probabilities come first",
+    ),
+    # trl.GRPOTrainer: the attributes
+    Entry("trl.GRPOTrainer", "_logs", "attribute", "reads", (GRPO,)),
+    Entry("trl.GRPOTrainer._logs", "prompt", "key", "reads", (GRPO,)),
+    Entry("trl.GRPOTrainer._logs", "completion", "key", "reads", (GRPO,)),
+    Entry("trl.GRPOTrainer._logs", "rewards", "key", "reads", (GRPO,), note="a dictionary by the reward's name"),
+    Entry("trl.GRPOTrainer", "_metrics", "attribute", "reads", (GRPO, PPO), note="lists, which `log` averages"),
+    Entry("trl.GRPOTrainer._metrics", "train", "key", "reads", (GRPO, PPO)),
+    Entry("trl.GRPOTrainer._metrics", "eval", "key", "reads", (PPO,)),
+    Entry("trl.GRPOTrainer._metrics", "kl", "key", "reads", (GRPO,), note="in `train`, once beta is above 0"),
+    Entry("trl.GRPOTrainer", "num_generations", "attribute", "reads", (GRPO,)),
+    Entry("trl.GRPOTrainer", "num_generations_eval", "attribute", "reads", (GRPO,)),
+    Entry("trl.GRPOTrainer", "num_iterations", "attribute", "reads", (RESUMABLE,)),
+    Entry("trl.GRPOTrainer", "reward_funcs", "attribute", "reads", (GRPO, PPO)),
+    Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (GRPO, PPO)),
+    Entry("trl.GRPOTrainer", "scale_rewards", "attribute", "reads", (GRPO, PPO)),
+    Entry("trl.GRPOTrainer", "reward_weights", "attribute", "writes", (GRPO,), note="after _calculate_rewards"),
+    Entry("trl.GRPOTrainer", "beta", "attribute", "writes", (GRPO,), note="as compute_loss finds it"),
+    Entry("trl.GRPOTrainer", "_step", "attribute", "writes", (RESUMABLE,), note="micro-batches so far"),
+    Entry("trl.GRPOTrainer", "_buffered_inputs", "attribute", "writes", (RESUMABLE,), note="a list of batches"),
+    Entry("trl.trainer.utils.RepeatSampler", "shuffle", "attribute", "reads", (RESUMABLE,)),
+    Entry("trl.trainer.utils.RepeatSampler", "generator", "attribute", "reads", (RESUMABLE,)),
+    Entry("trl.trainer.utils.RepeatSampler", "seed", "attribute", "reads", (RESUMABLE,)),
+    # trl.GRPOTrainer: its dictionary of a rollout, and what the loss makes of it
+    Entry(ROLLOUT, "prompt_ids", "key", "reads", (GRPO, PPO)),
+    Entry(ROLLOUT, "prompt_mask", "key", "reads", (GRPO, PPO)),
+    Entry(ROLLOUT, "completion_ids", "key", "reads", (GRPO, PPO)),
+    Entry(ROLLOUT, "completion_mask", "key", "reads", (GRPO, PPO)),
+    Entry(ROLLOUT, "old_per_token_logps", "key", "reads", (PPO,), note="where a rollout outlives its step"),
+    Entry(ROLLOUT, "ref_per_token_logps", "key", "reads", (PPO,), note="where beta is above 0"),
+    Entry(BATCH, "advantages", "key", "writes", (GRPO,), note="(N,), or (N, T) for every token its own"),
+    Entry(BATCH, "old_per_token_logps", "key", "writes", (PPO,)),
+    # trl.SFTTrainer
+    Entry("trl.SFTTrainer", "compute_loss", "method", "overrides", (LISTS,), LOSS),
+    Entry("trl.SFTTrainer", "log", "method", "overrides", (LISTS,), ("logs", "start_time")),
+    Entry("trl.SFTTrainer", "aux_loss_enabled", "attribute", "reads", (LISTS,)),
+    Entry("trl.SFTTrainer", "router_aux_loss_coef", "attribute", "reads", (LISTS,)),
+    Entry("trl.SFTTrainer", "loss_is_scaled_for_ga", "attribute", "writes", (LISTS,)),
+    # trl.RewardTrainer
+    Entry(
+        "trl.RewardTrainer", "_prepare_dataset", "method", "overrides", (RANKINGS,),
+        ("dataset", "processing_class", "args", "dataset_name"),
+    ),
+    Entry("trl.RewardTrainer", "_set_signature_columns_if_needed", "method", "overrides", (RANKINGS,)),
+    Entry("trl.RewardTrainer", "compute_loss", "method", "overrides", (RANKINGS,), LOSS),
+    Entry("trl.RewardTrainer", "_signature_columns", "attribute", "writes", (RANKINGS,)),
+    Entry("trl.RewardTrainer", "data_collator", "attribute", "writes", (RANKINGS,), note="after __init__"),
+    Entry("trl.RewardTrainer", "_metrics", "attribute", "reads", (RANKINGS,), note="lists, which `log` averages"),
+    Entry("trl.RewardTrainer._metrics", "train", "key", "reads", (RANKINGS,)),
+    Entry("trl.RewardTrainer._metrics", "eval", "key", "reads", (RANKINGS,)),
+    # trl: the fused LM head
+    Entry(HEAD, "fused_lm_head", "keyword", "calls", (TRL,), note="of the model's forward"),
+    Entry(HEAD, "input_ids", "keyword", "reads", (TRL,), note="trl's trainers pass it by this name"),
+    Entry(HEAD, "attention_mask", "keyword", "reads", (TRL,), note="trl's trainers pass it by this name"),
+    Entry(HEAD, "log_probs", "attribute", "reads", (TRL,), note="(N, L - 1), 0 where the label is -100"),
+    Entry(HEAD, "aux_loss", "attribute", "reads", (TRL,), note="of a mixture of experts"),
+    Entry("trl.trainer.utils", "FusedCausalLMOutput", "class", "reads", (TRL,), note="ours is a subclass"),
+    Entry("trl.trainer.utils", "_use_triton", "global", "patches", (TRL,), ("device",)),
+    Entry("trl.trainer.utils", "disable_dropout_in_model", "function", "calls", (TRL, PPO, CLASSIFIER), ("model",)),
+    Entry("trl.kernels.chunked_logprob", "_use_triton", "function", "calls", (TRL,), ("device",)),
+    Entry("trl.kernels.chunked_logprob", "TOKEN_CHUNK_SIZE", "global", "patches", (TRL,)),
+    # transformers
+    Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (GRPO, RESUMABLE), ("trial",)),
+    Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
+    Entry("transformers.Trainer", "control", "attribute", "writes", (GRPO,)),
+    Entry("transformers.Trainer", "callback_handler", "attribute", "reads", (GRPO,)),
+    Entry("transformers.Trainer", "current_gradient_accumulation_steps", "attribute", "reads", (PPO,)),
+    Entry("transformers.Trainer", "is_deepspeed_enabled", "attribute", "reads", (ENGINES,)),
+    Entry("transformers.Trainer", "checkpoint-1", "file", "reads", (GRPO, RESUMABLE, CHECKPOINTS), note="and so on"),
+    Entry("transformers.Trainer", "trainer_state.json", "file", "reads", (FIT,), note="with `global_step`"),
+    Entry("transformers.Trainer", "training_args.bin", "file", "reads", (SAVE,), note="a pickle, which we remove"),
+    Entry(
+        "transformers.trainer_callback.CallbackHandler", "on_save", "method", "calls", (GRPO,),
+        ("args", "state", "control"),
+    ),
+    Entry("transformers.PreTrainedModel", "base_model", "attribute", "reads", (TRL, PPO), note="which the head runs"),
+    Entry("transformers.PreTrainedConfig", "_name_or_path", "attribute", "reads", (PPO,)),
+    Entry("transformers.training_args", "is_torch_bf16_gpu_available", "global", "patches", (ENGINES,)),
+    Entry("transformers.integrations.integration_utils", "rewrite_logs", "function", "calls", (TRL, FIT), ("d",)),
+    Entry("transformers.integrations.deepspeed", "_hf_deepspeed_config_weak_ref", "global", "patches", (ENGINES,)),
+    Entry(HUB, "_raise_exceptions_for_missing_entries", "keyword", "calls", (REWARD_CHECKPOINT,)),
+    Entry(HUB, "_raise_exceptions_for_connection_errors", "keyword", "calls", (REWARD_CHECKPOINT,)),
+    Entry(HUB, "_raise_exceptions_for_gated_repo", "keyword", "calls", (REWARD_CHECKPOINT,)),
+    # accelerate
+    Entry(
+        "accelerate.PartialState", "_prepare_backend", "method", "patches", (ENGINES,),
+        ("cpu", "sagemaker_dp", "backend"), "returns the backend and the distributed type",
+    ),
+    Entry("accelerate.state", "ACCELERATE_TORCH_DEVICE", "variable", "writes", (ENGINES,)),
+    Entry("accelerate.state", "ACCELERATE_USE_FSDP", "variable", "reads", (ENGINES,)),
+    Entry("accelerate.state", "ACCELERATE_USE_DEEPSPEED", "variable", "reads", (ENGINES,)),
+    Entry("accelerate.optimizer.AcceleratedOptimizer", "optimizer", "attribute", "reads", (OPTIMIZER_STATE,)),
+    # peft
+    Entry("peft.PeftModel", "peft_config", "attribute", "reads", (PPO, ENGINES, SAVE), note="by the adapter's name"),
+    Entry("peft.PeftModel.peft_config", "default", "key", "reads", (SAVE,)),
+    # deepspeed
+    Entry("deepspeed.ops", "__compatible_ops__", "global", "patches", (ENGINES,), note="filled when it is first read"),
+    Entry("deepspeed.ops.__compatible_ops__", "deepspeed_shm_comm", "key", "writes", (ENGINES,)),
+    Entry("deepspeed.runtime.zero", "GatheredParameters", "class", "calls", (ENGINES,), ("params",)),
+    Entry("deepspeed.utils", "safe_get_full_fp32_param", "function", "calls", (ENGINES,), ("param",)),
+    Entry("deepspeed.accelerator.real_accelerator", "DS_ACCELERATOR", "variable", "writes", (ENGINES,)),
+    # vLLM
+    Entry("vllm.LLM", "llm_engine", "attribute", "reads", (ENGINES,)),
+    Entry("vllm.LLM.llm_engine", "engine_core", "attribute", "reads", (ENGINES,), note="with `shutdown`"),
+)  # fmt: skip
