@@ -21,10 +21,10 @@ _open: weakref.WeakValueDictionary[tuple, Checkpoint] = weakref.WeakValueDiction
 def share(path: str, revision: str, dtype: str, device: str | None) -> Checkpoint:
     """The checkpoint, loaded at first use and kept as long as a reward holds it."""
     key = (path, revision, dtype, device)
-    found = _open.get(key)
-    if found is None:
-        found = _open[key] = Checkpoint(*key)
-    return found
+    checkpoint = _open.get(key)
+    if checkpoint is None:
+        checkpoint = _open[key] = Checkpoint(*key)
+    return checkpoint
 
 
 class Checkpoint:
@@ -110,8 +110,8 @@ def _has_adapter(path: str, revision: str) -> bool:
         return (Path(path) / "adapter_config.json").exists()
     from transformers.utils import cached_file
 
-    found = cached_file(
+    config = cached_file(
         path, "adapter_config.json", revision=revision, _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
     )  # fmt: skip
-    return found is not None
+    return config is not None

@@ -40,14 +40,14 @@ class Forward:
         packs = self._packs(sorted({tuple(row) for row in rows}))
         packs.sort(key=lambda pack: -pack.width)  # what needs most memory first
         compute = self._packed if self._shares else self._plain
-        found: dict[tuple[int, ...], list[float]] = {}
+        outputs: dict[tuple[int, ...], list[float]] = {}
         start = 0
         while start < len(packs):
             block = packs[start : start + max(1, tokens_per_batch // packs[start].width)]
             start += len(block)
             inside = [row for pack in block for row in pack.rows]
-            found |= zip(inside, compute(block).float().tolist(), strict=True)
-        return [found[tuple(row)] for row in rows]
+            outputs |= zip(inside, compute(block).float().tolist(), strict=True)
+        return [outputs[tuple(row)] for row in rows]
 
     def _packs(self, rows: Sequence[tuple[int, ...]]) -> list[Pack]:
         """Sorted rows, those with a common beginning together wherever that is less work for the model."""

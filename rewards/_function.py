@@ -29,8 +29,8 @@ def load(kind: str, path: str, default: str | None = None) -> Callable[..., Any]
     there is no such file, module or name, and when it is not a function. What the user's own code raises while it
     loads comes through as it is.
     """
-    if found := FILE.fullmatch(path):
-        place, name = found["file"], found["name"] or default
+    if matched := FILE.fullmatch(path):
+        place, name = matched["file"], matched["name"] or default
         module = _file(kind, Path(place).expanduser().resolve())
     else:
         place, _, name = path.rpartition(".")
@@ -71,8 +71,8 @@ def column(kind: str, columns: Mapping[str, Any], name: str) -> list:
 
 def attempts(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     """What every call returned, or the RewardFailure of what it raised. What is async is awaited together."""
-    found = [_attempt(call) for call in calls]
-    return resolve(_together(found)) if any(map(inspect.isawaitable, found)) else found
+    results = [_attempt(call) for call in calls]
+    return resolve(_together(results)) if any(map(inspect.isawaitable, results)) else results
 
 
 def settle(
@@ -141,11 +141,11 @@ def _attempt(call: Callable[[], Any]) -> Any:
         return failure_of(error)
 
 
-async def _together(found: Sequence[Any]) -> list[Any]:
+async def _together(results: Sequence[Any]) -> list[Any]:
     async def result(value: Any) -> Any:
         try:
             return await value if inspect.isawaitable(value) else value
         except Exception as error:
             return failure_of(error)
 
-    return await asyncio.gather(*map(result, found))
+    return await asyncio.gather(*map(result, results))

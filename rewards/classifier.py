@@ -52,19 +52,19 @@ class Classifier:
             raise ValueError(f"classifier: {self.column} {sorted(map(str, unknown))[0]} is none of {labels}")
         wanted = [labels.index(value) for value in columns[self.column]]
         texts = [self.render(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
-        found: list[float] = []
+        scores: list[float] = []
         for start in range(0, len(texts), BATCH):
             batch = self._tokenizer(texts[start : start + BATCH], padding=True, truncation=True,
                                     max_length=self.max_length, return_tensors="pt")  # fmt: skip
             keys = ("input_ids", "attention_mask")
             with torch.no_grad():
                 logits = self._model(**{key: batch[key].to(self._model.device) for key in keys}).logits.float()
-            own = torch.tensor(wanted[start : start + BATCH], device=logits.device)
+            asked = torch.tensor(wanted[start : start + BATCH], device=logits.device)
             if self.probability:
-                found += logits.softmax(-1).gather(1, own[:, None])[:, 0].tolist()
+                scores += logits.softmax(-1).gather(1, asked[:, None])[:, 0].tolist()
             else:
-                found += (logits.argmax(-1) == own).float().tolist()
-        return found
+                scores += (logits.argmax(-1) == asked).float().tolist()
+        return scores
 
     def render(self, prompt: Any, completion: Any) -> str:
         """What the classifier reads."""

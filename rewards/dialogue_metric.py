@@ -43,8 +43,8 @@ class DialogueMetric:
             return []
         if self.column not in columns:
             raise ValueError(f"dialogue_metric: the data has no column {self.column!r} (it has: {', '.join(columns)})")
-        found = parts([text(completion) for completion in completions], columns[self.column])
-        scaled = {name: self._scaled(name, value) for name, value in found.items()}
+        scored = parts([text(completion) for completion in completions], columns[self.column])
+        scaled = {name: self._scaled(name, value) for name, value in scored.items()}
         groups = [sum(scaled[name] for name in group) / len(group) for group in (LIKENESS, DIVERSITY)]
         return [sum(groups) / 2] * len(completions)
 

@@ -25,7 +25,7 @@ class Pattern:
             raise ValueError(f"pattern: {self.regex!r} is not a regular expression: {error}") from None
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float]:
-        found = [len(self._compiled.findall(text(completion))) for completion in completions]
+        counts = [len(self._compiled.findall(text(completion))) for completion in completions]
         if self.count:
-            return [float(n) for n in found]
-        return [float((n > 0) != self.absent) for n in found]
+            return [float(n) for n in counts]
+        return [float((n > 0) != self.absent) for n in counts]

@@ -101,11 +101,11 @@ class Remote:
                 parts = pool.map(
                     lambda n: self._score(post, down, first + n, [rows[i] for i in batches[n]]), range(len(batches))
                 )
-                for batch, (found, extras) in zip(batches, parts, strict=True):
+                for batch, (scored, extras) in zip(batches, parts, strict=True):
                     for name in extras:
                         logs.setdefault(name, [None] * len(rows))
                     for place, i in enumerate(batch):
-                        outcomes[i] = found[place]
+                        outcomes[i] = scored[place]
                         for name, values in extras.items():
                             logs[name][i] = values[place]
             except BaseException:  # such as Ctrl-C, which shall not wait for a deadline
@@ -219,17 +219,17 @@ def _of_server(url: str, outcome: Outcome) -> Outcome:
 
 
 def _addresses(host: str, port: int, end: float) -> list[str]:
-    """Those of a host. Raises OSError, and after `end` TimeoutError."""
-    found: Future = Future()
+    """The addresses of a host. Raises OSError, and after `end` TimeoutError."""
+    answer: Future = Future()
 
     def resolve() -> None:
         try:
-            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except Exception as error:
-            found.set_exception(error)
+            answer.set_exception(error)
 
     threading.Thread(target=resolve, daemon=True).start()  # getaddrinfo itself takes as long as it takes
-    return list(dict.fromkeys(address[4][0] for address in found.result(_left(end))))
+    return list(dict.fromkeys(address[4][0] for address in answer.result(_left(end))))
 
 
 def _connect(addresses: list[str], port: int, end: float) -> str:

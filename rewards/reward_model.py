@@ -66,14 +66,14 @@ class RewardModel:
         self.load()
         tokenizer, context = self._checkpoint.tokenizer, self._checkpoint.context
         ids = encode(tokenizer, prompts, completions, columns.get("queries"))
-        found: list[Outcome] = [
+        outcomes: list[Outcome] = [
             RewardFailure(f"{len(row)} tokens; the context of {self.path} is {context}") for row in ids
         ]
-        fit = [at for at, row in enumerate(ids) if row and (context is None or len(row) <= context)]
-        logits = self._checkpoint.logits([ids[at] for at in fit], self.tokens_per_batch)
-        for at, heads in zip(fit, logits, strict=True):
-            found[at] = (heads[self.head] - self._mean) / self._std
-        return settled(found)
+        fit = [index for index, row in enumerate(ids) if row and (context is None or len(row) <= context)]
+        logits = self._checkpoint.logits([ids[index] for index in fit], self.tokens_per_batch)
+        for index, heads in zip(fit, logits, strict=True):
+            outcomes[index] = (heads[self.head] - self._mean) / self._std
+        return settled(outcomes)
 
     def load(self) -> None:
         """Loads the checkpoint, unless it is loaded. Called by the first call."""
@@ -95,13 +95,13 @@ class RewardModel:
         from transformers.utils import cached_file
 
         try:
-            found = json.loads(Path(cached_file(self.path, CALIBRATION, revision=self.revision)).read_text())
+            calibration = json.loads(Path(cached_file(self.path, CALIBRATION, revision=self.revision)).read_text())
         except OSError:
             raise ValueError(f"{self.path} has no {CALIBRATION}: train it with `eval_data` or `calibrate`, or write "
                              "`normalize: {mean: ..., std: ...}`") from None  # fmt: skip
-        if not found["std"][self.head] > 0:
+        if not calibration["std"][self.head] > 0:
             raise ValueError(f"{self.path}: its calibration scores were all equal: it tells no answers apart")
-        return found["mean"][self.head], found["std"][self.head]
+        return calibration["mean"][self.head], calibration["std"][self.head]
 
 
 def encode(
@@ -113,9 +113,9 @@ def encode(
     """
     bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
     rendered, special = [], []
-    for at, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+    for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         if queries is not None:
-            whole, add = queries[at], False
+            whole, add = queries[index], False
         elif isinstance(prompt, str):
             whole = prompt + text(completion)
             whole = whole if whole.endswith(eos) else whole + eos
@@ -127,9 +127,11 @@ def encode(
         special.append(add)
     ids: list[list[int]] = [[] for _ in rendered]
     for add in (False, True):
-        chosen = [at for at, wanted in enumerate(special) if wanted == add]
+        chosen = [index for index, wanted in enumerate(special) if wanted == add]
         if chosen:
-            batch = tokenizer([rendered[at] for at in chosen], add_special_tokens=add, verbose=False)["input_ids"]
-            for at, row in zip(chosen, batch, strict=True):
-                ids[at] = row
+            batch = tokenizer([rendered[index] for index in chosen], add_special_tokens=add, verbose=False)[
+                "input_ids"
+            ]
+            for index, row in zip(chosen, batch, strict=True):
+                ids[index] = row
     return ids

@@ -17,12 +17,13 @@ class Watch:
 
 
 def watched(cls: type) -> type:
-    """A subclass whose `watch` says what other packages read and set of its instance. One instance for each call."""
+    """A subclass whose `watch` says what other packages have read and set of its instances."""
 
     class Watched(cls):
         watch = Watch()
 
         def __init__(self, *args: Any, **kwargs: Any):
+            self.watch.made = False
             super().__init__(*args, **kwargs)
             self.watch.made = True
 
@@ -66,12 +67,12 @@ def find(path: str) -> Any:
     parts = path.split(".")
     for count in range(len(parts), 0, -1):
         try:
-            found: Any = importlib.import_module(".".join(parts[:count]))
+            target: Any = importlib.import_module(".".join(parts[:count]))
         except ImportError:
             continue
         for name in parts[count:]:
-            found = getattr(found, name, None)
-        return found
+            target = getattr(target, name, None)
+        return target
     return None
 
 
@@ -81,15 +82,14 @@ def parameters(function: Any) -> tuple[str, ...]:
 
 
 def looks_up(module: ModuleType, name: str) -> bool:
-    """Whether a function of the module looks a global up by that name, so that one that is put there is used."""
-    codes = []
-    for member in vars(module).values():
-        functions = vars(member).values() if inspect.isclass(member) else [member]
-        codes += [f.__code__ for f in map(inspect.unwrap, functions) if getattr(f, "__module__", "") == module.__name__
-                  and hasattr(f, "__code__")]  # fmt: skip
-    return any(_mentions(code, name) for code in codes)
+    """Whether functions of the module look that name up when they run, so that one that is put there is used."""
+    code = compile(inspect.getsource(module), str(module.__file__), "exec")
+    return any(_mentions(function, name) for function in _inside(code))
+
+
+def _inside(code: CodeType) -> list[CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, CodeType)]
 
 
 def _mentions(code: CodeType, name: str) -> bool:
-    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return name in code.co_names or any(_mentions(part, name) for part in inner)
+    return name in code.co_names or any(_mentions(part, name) for part in _inside(code))

@@ -52,10 +52,10 @@ def settings(model: trl.ModelConfig, tokenizer: PreTrainedTokenizerBase, options
 
     name, revision = model.model_name_or_path, model.model_revision
     try:
-        own = GenerationConfig.from_pretrained(name, revision=revision)
+        recommended = GenerationConfig.from_pretrained(name, revision=revision)
     except OSError:  # it has no file of them
-        own = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, revision=revision))
-    stops = own.eos_token_id
+        recommended = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, revision=revision))
+    stops = recommended.eos_token_id
     stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
     return GenerationConfig(
         **DEFAULTS | options,
@@ -96,7 +96,7 @@ def logprobs(
     """
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    found: list[list[float]] = [[] for _ in lengths]
+    logprobs_of: list[list[float]] = [[] for _ in lengths]
     start = 0
     while start < len(order):
         longest = max(len(completions[i]) for i in order[start : start + 256]) + 1
@@ -114,8 +114,8 @@ def logprobs(
         ).logits[:, :-1]
         chosen = logits.float().log_softmax(-1).gather(-1, after.unsqueeze(-1)).squeeze(-1).tolist()
         for row, i in enumerate(block):
-            found[i] = chosen[row][: len(completions[i])]
-    return found
+            logprobs_of[i] = chosen[row][: len(completions[i])]
+    return logprobs_of
 
 
 def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:
@@ -126,11 +126,12 @@ def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:
     from accelerate.utils import gather_object
 
     distributed = PartialState()
-    mine = list(range(distributed.process_index, len(rows), distributed.num_processes))
-    share = rows.select(mine)
+    places = list(range(distributed.process_index, len(rows), distributed.num_processes))
+    share = rows.select(places)
     others = logprobs(policy, share["prompt_ids"], share["completion_ids"])
-    own = [(i, sum(ours) - sum(theirs)) for i, ours, theirs in zip(mine, share["logprobs"], others, strict=True)]
-    return [ratio for _, ratio in sorted(gather_object(own))]
+    pairs = zip(places, share["logprobs"], others, strict=True)
+    ratios = [(place, sum(sampled) - sum(other)) for place, sampled, other in pairs]
+    return [ratio for _, ratio in sorted(gather_object(ratios))]
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, device: Any, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -93,8 +93,8 @@ def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int)
                disable=not distributed.is_main_process)  # fmt: skip
     with bar, journal:
         for batch in mine:
-            found = journal.record(batch, *ask(reward, name, rows.select(batch), batch))
-            failures = [outcome for outcome in found if isinstance(outcome, RewardFailure)]
+            outcomes = journal.record(batch, *ask(reward, name, rows.select(batch), batch))
+            failures = [outcome for outcome in outcomes if isinstance(outcome, RewardFailure)]
             failed += len(failures)
             bar.update(len(batch))
             if failed > allowed:
@@ -113,7 +113,7 @@ def ask(reward: Reward, name: str, rows: Dataset, indices: Sequence[int]) -> tup
     columns = {key: rows[key] for key in rows.column_names if key not in ("prompt", "completion", "scores")}
     extra: dict[str, list] = {}
     metrics: dict[str, float] = {}
-    found = rewards.outcomes(
+    outcomes = rewards.outcomes(
         reward,
         rows["prompt"][:],
         rows["completion"][:],
@@ -124,7 +124,7 @@ def ask(reward: Reward, name: str, rows: Dataset, indices: Sequence[int]) -> tup
         log_extra=lambda column, values: extra.__setitem__(column, list(values)),
         log_metric=metrics.__setitem__,
     )
-    return found, extra, metrics
+    return outcomes, extra, metrics
 
 
 class Journal:
@@ -170,20 +170,20 @@ class Journal:
 
     def read(self, count: int, *, failures: bool = True) -> dict[int, Outcome]:
         """The outcome of every row below `count` that has one; a score stands above any failure."""
-        found: dict[int, Outcome] = {}
+        outcomes: dict[int, Outcome] = {}
         for line in self.lines():
             row = line.get("row", count)
             if row < count and "score" in line:
-                found[row] = line["score"]
+                outcomes[row] = line["score"]
             elif row < count and failures:
                 failure = RewardFailure(line["failure"], reward=self.name, index=row, sample=line["sample"])
-                found.setdefault(row, failure)
-        return found
+                outcomes.setdefault(row, failure)
+        return outcomes
 
     def collect(self, count: int) -> Scores:
         """Everything that was written. Call it when all ranks are done."""
-        found = self.read(count)
-        scores = Scores([found[row] for row in range(count)], defaultdict(dict), defaultdict(list))
+        outcomes = self.read(count)
+        scores = Scores([outcomes[row] for row in range(count)], defaultdict(dict), defaultdict(list))
         for line in self.lines():
             for column, value in line.get("extra", {}).items():
                 scores.extra[column][line["row"]] = value

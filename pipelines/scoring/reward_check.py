@@ -141,9 +141,9 @@ def _completions(step: Step) -> Any:
     return rows.select(range(min(SAMPLED, len(rows))))
 
 
-def _distribution(found: Sequence[Outcome]) -> str:
-    given = [outcome for outcome in found if isinstance(outcome, float)]
-    abstained, failed = sum(o is None for o in found), sum(isinstance(o, RewardFailure) for o in found)
+def _distribution(outcomes: Sequence[Outcome]) -> str:
+    given = [outcome for outcome in outcomes if isinstance(outcome, float)]
+    abstained, failed = sum(o is None for o in outcomes), sum(isinstance(o, RewardFailure) for o in outcomes)
     rest = "".join(f", {count} {word}" for count, word in ((abstained, "abstained"), (failed, "failed")) if count)
     if not given:
         return f"none scored{rest}"

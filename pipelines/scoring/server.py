@@ -257,11 +257,11 @@ def _first(problem: pydantic.ValidationError) -> str:
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    found = {}
+    installed = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            installed[package] = metadata.version(package)
+    return installed
 
 
 def _is_loopback(host: str) -> bool:

@@ -40,8 +40,8 @@ class MarkComplete(TrainerCallback):
 
 def newest(folder: Path) -> Path | None:
     """The newest complete checkpoint in a trainer's output folder, or None. Says which ones it passed over."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         if _complete(path):
             return path
         logger.warning("%s is incomplete (interrupted while saving): passed over", path)

@@ -67,12 +67,12 @@ def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
 
 def splits(stage: Any, step: Step) -> dict[str, Any]:
     """The trainer's `train_dataset` and `eval_dataset`; pairs with two equal answers are dropped and counted."""
-    found = {}
+    datasets = {}
     for key, name in (("data", "train_dataset"), ("eval_data", "eval_dataset")):
         block = getattr(stage, key)
         rows = loading.load(block, (*step.path, key)) if block else None
         if rows is not None and {"chosen", "rejected"} <= set(rows.column_names):
             rows, dropped = loading.drop_equal(rows)
             tracking.log({f"{key}/pairs": len(rows), f"{key}/equal_pairs_dropped": dropped})
-        found[name] = rows
-    return found
+        datasets[name] = rows
+    return datasets
