@@ -30,14 +30,15 @@ import _checkout  # noqa: F401
 import torch
 from safetensors.torch import save_file
 
-from trimtab.pipelines.algorithms.weights import INDEX, extrapolate
+from trimtab.pipelines.algorithms.extrapolation import extrapolate
+from trimtab.pipelines.algorithms.weights import INDEX
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = 4096
 MEASURE = """
 import sys
 from pathlib import Path
-from trimtab.pipelines.algorithms.weights import extrapolate
+from trimtab.pipelines.algorithms.extrapolation import extrapolate
 def status(key):  # of this process alone, in KiB: ru_maxrss would begin at the peak of the process that started it
     return next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(key))
 held = status("VmRSS")

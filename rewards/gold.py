@@ -1,4 +1,6 @@
-"""The known true reward of the tiny world (pipelines/world.py), and the two aspects of it that proxies are trained on.
+"""Reward kind `gold`: the known true reward of the tiny world, and the two aspects of it that proxies are trained on.
+
+The world is made in pipelines/data/tiny_world.py.
 
 The prompt itself says what is wanted, so nothing is hidden: "Tell me about beans, oats and peas. Be polite. Use at
 most 24 words." Because the truth is known, reward over-optimisation can be *measured*: train a reward model on one

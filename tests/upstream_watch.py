@@ -1,4 +1,4 @@
-"""What other packages do with the members of an object that their code runs on: which they read, and which they set."""
+"""What the code of other packages does with the members of an object: which it reads, and which it sets."""
 
 import importlib
 import inspect

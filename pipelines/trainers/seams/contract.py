@@ -36,6 +36,7 @@ class Entry:
 
 GRPO = "pipelines/trainers/constrained_grpo.py"
 PPO = "pipelines/trainers/constrained_ppo.py"
+ROLLOUTS = "pipelines/trainers/rollouts.py"
 RESUMABLE = "pipelines/trainers/resumable_grpo.py"
 LISTS = "pipelines/trainers/lists.py"
 RANKINGS = "pipelines/trainers/listwise_reward.py"
@@ -102,10 +103,10 @@ CONTRACT = (
     Entry("trl.trainer.utils.RepeatSampler", "generator", "attribute", "reads", (RESUMABLE,)),
     Entry("trl.trainer.utils.RepeatSampler", "seed", "attribute", "reads", (RESUMABLE,)),
     # trl.GRPOTrainer: its dictionary of a rollout, and what the loss makes of it
-    Entry(ROLLOUT, "prompt_ids", "key", "reads", (GRPO, PPO)),
-    Entry(ROLLOUT, "prompt_mask", "key", "reads", (GRPO, PPO)),
-    Entry(ROLLOUT, "completion_ids", "key", "reads", (GRPO, PPO)),
-    Entry(ROLLOUT, "completion_mask", "key", "reads", (GRPO, PPO)),
+    Entry(ROLLOUT, "prompt_ids", "key", "reads", (ROLLOUTS, PPO)),
+    Entry(ROLLOUT, "prompt_mask", "key", "reads", (ROLLOUTS, PPO)),
+    Entry(ROLLOUT, "completion_ids", "key", "reads", (PPO,)),
+    Entry(ROLLOUT, "completion_mask", "key", "reads", (ROLLOUTS, GRPO, PPO)),
     Entry(ROLLOUT, "old_per_token_logps", "key", "reads", (PPO,), note="where a rollout outlives its step"),
     Entry(ROLLOUT, "ref_per_token_logps", "key", "reads", (PPO,), note="where beta is above 0"),
     Entry(BATCH, "advantages", "key", "writes", (GRPO,), note="(N,), or (N, T) for every token its own"),
