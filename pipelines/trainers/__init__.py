@@ -1,1 +1,1 @@
-"""Trainers that TRL does not have, by its documented contract: config, compute_loss, data_collator, preparation."""
+"""Trainers that trl does not have, by what it documents of its own and what seams/contract.py lists beside that."""

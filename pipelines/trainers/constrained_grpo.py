@@ -62,7 +62,7 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
 
     def __init__(self, *, objective: Objective, target_kl: float | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.objective, self.target_kl = objective, target_kl
+        self.reward_objective, self.target_kl = objective, target_kl
         self.rollout = Rollout()
         self.step_begins = True  # whether the next micro-batch is the first of an optimizer step
         self.warnings_given: set[str] = set()
@@ -93,7 +93,7 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
         self.rollout.rewards = scores
         if self.model.training:
             means = torch.nanmean(scores.double(), dim=0).tolist()  # per completion, whatever its length
-            self.objective.observe(dict(zip(self.reward_func_names, means, strict=True)))
+            self.reward_objective.observe(dict(zip(self.reward_func_names, means, strict=True)))
         self.reward_weights = self._weights()[1].cpu()  # of trl's metric `reward`
         return scores
 
@@ -149,22 +149,25 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
         measured = self._measured_kl()
         if not self._policy_learns():
             return
-        self.objective.step()
+        self.reward_objective.step()
         if self.target_kl is not None and measured is not None:
             excess = (measured - self.target_kl) / self.target_kl
             self.beta *= 1 + KL_RATE * max(-KL_CLIP, min(KL_CLIP, excess))
 
     def _weights(self) -> tuple[float, Tensor]:
         """The objective's weights: of the task, and (K,) of the rewards in their order."""
-        task, weights = self.objective.weights()
+        task, weights = self.reward_objective.weights()
         in_order = torch.tensor([weights.get(name, 0.0) for name in self.reward_func_names])
         return task, in_order.to(self.accelerator.device)
 
     def _report(self) -> None:
         logged = self._metrics["train"]
-        for name, value in {"kl_coefficient": self.beta * self._weights()[0], **self.objective.report()}.items():
+        for name, value in {
+            "kl_coefficient": self.beta * self._weights()[0],
+            **self.reward_objective.report(),
+        }.items():
             logged[name].append(value)
-        for trouble, words in self.objective.warnings().items():
+        for trouble, words in self.reward_objective.warnings().items():
             if trouble not in self.warnings_given and self.accelerator.is_main_process:
                 print(f"    warning: step {self.state.global_step}: {words}", flush=True)
             self.warnings_given.add(trouble)
@@ -181,7 +184,7 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
-        state = {"objective": self.objective.state_dict(), "beta": self.beta}
+        state = {"objective": self.reward_objective.state_dict(), "beta": self.beta}
         if any(other != state for other in gather_object([state])):
             raise RuntimeError("the processes have come to different multipliers: a checkpoint would hide it")
         if self.args.should_save:
@@ -195,7 +198,7 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: without its multipliers this checkpoint is another run's")
         saved = json.loads(path.read_text())
-        self.objective.load_state_dict(saved["objective"])
+        self.reward_objective.load_state_dict(saved["objective"])
         self.beta = saved["beta"]
 
 

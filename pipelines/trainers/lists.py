@@ -36,7 +36,7 @@ class ListTrainer(SFTTrainer):
     loss_is_scaled_for_ga = False  # it is a mean over rows, which the Trainer divides by the accumulation steps
 
     def __init__(self, *, loss: Callable[..., Tensor], args: SFTConfig, **kwargs: Any):
-        self.objective, self.asked = loss, set(inspect.signature(loss).parameters)
+        self.list_loss, self.asked = loss, set(inspect.signature(loss).parameters)
         self.tallies: dict[str, Tensor] = {}
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.remove_unused_columns = False  # the model's forward knows none of ours
@@ -57,7 +57,7 @@ class ListTrainer(SFTTrainer):
         logps = per_token.new_zeros(present.shape)
         logps[present] = per_token.sum(-1)
         available = {**inputs, "lengths": learned.sum(-1), "present": present}
-        loss = self.objective(logps, **{name: available[name] for name in self.asked & available.keys()}).mean()
+        loss = self.list_loss(logps, **{name: available[name] for name in self.asked & available.keys()}).mean()
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * router_loss
         self._tally(logps.detach(), available)

@@ -32,13 +32,18 @@ def is_private(word: str) -> bool:
     return word.startswith("_") and not word.endswith("__")
 
 
+def is_self(node: ast.expr) -> bool:
+    is_super = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
+    return is_super or (isinstance(node, ast.Name) and node.id == "self")
+
+
 def definitions(tree: ast.AST) -> set[str]:
-    """Names that a file gives to functions, classes, variables, attributes and modules."""
+    """Names that a file gives to functions, classes, variables and members of its own classes."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
             names.add(node.attr)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
@@ -61,7 +66,7 @@ def test_private_members_and_keywords_are_ours_or_listed(path):
             used.add(node.attr)
         elif isinstance(node, ast.keyword):
             used.add(node.arg or "")
-    strangers = {word for word in filter(is_private, used) if word not in OURS}
+    strangers = set(filter(is_private, used)) - OURS - definitions(TREES[path])
     assert strangers <= {member for file, member in LISTED if file == name(path)}
 
 
@@ -83,13 +88,8 @@ def test_private_modules_are_listed(path):
 def used_of_self(cls: type) -> set[str]:
     """The members of its own that a class uses or gives."""
     tree = ast.parse(inspect.getsource(cls))
-    of_self = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_self(node.value)}
+    of_self = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_self(node.value)}
     return of_self | (vars(cls).keys() & definitions(tree))
-
-
-def _is_self(node: ast.expr) -> bool:
-    is_super = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
-    return is_super or (isinstance(node, ast.Name) and node.id == "self")
 
 
 def trainers_of(path: Path) -> list[type]:

@@ -96,7 +96,7 @@ CONTRACT = (
     Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer", "scale_rewards", "attribute", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer", "reward_weights", "attribute", "writes", (GRPO,), note="after _calculate_rewards"),
-    Entry("trl.GRPOTrainer", "beta", "attribute", "writes", (GRPO,), note="as compute_loss finds it"),
+    Entry("trl.GRPOTrainer", "beta", "attribute", "writes", (GRPO, PPO), note="as compute_loss finds it"),
     Entry("trl.GRPOTrainer", "_step", "attribute", "writes", (RESUMABLE,), note="micro-batches so far"),
     Entry("trl.GRPOTrainer", "_buffered_inputs", "attribute", "writes", (RESUMABLE,), note="a list of batches"),
     Entry("trl.trainer.utils.RepeatSampler", "shuffle", "attribute", "reads", (RESUMABLE,)),
