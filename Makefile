@@ -18,7 +18,7 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory types
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/trainers/test_seams.py tests/test_docs.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/trainers/test_seams.py tests/trainers/test_contract.py tests/test_docs.py
 
 types: $(VENV)/ready  ## mypy, which finds this folder under the name of the package
 	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/trimtab

@@ -26,8 +26,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
 from trimtab.pipelines.algorithms.objectives import Lagrangian
-from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
 from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+from trimtab.pipelines.trainers.reward_functions import RewardFunction
 from trimtab.rewards.length import Length
 from trimtab.rewards.pattern import Pattern
 

@@ -13,6 +13,7 @@ from trimtab.rewards.length import Length
 from trimtab.rewards.pattern import Pattern
 
 CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "gradient_checkpointing": False}
+ONE_STEP = {**CPU, "max_steps": 1, "logging_steps": 1, "save_strategy": "no", "per_device_train_batch_size": 2}
 
 
 def reward_functions() -> list[RewardFunction]:

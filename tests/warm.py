@@ -17,8 +17,10 @@ import signal
 import sys
 import traceback
 
-IMPORTS = ("torch.distributed.run", "torch.distributed.checkpoint", "transformers", "accelerate.commands.launch",
-           "datasets", "peft", "matplotlib.pyplot", "deepspeed")  # fmt: skip
+IMPORTS = (
+    *("torch.distributed.run", "torch.distributed.checkpoint", "torch._inductor.compile_fx", "scipy.io", "datasets"),
+    *("transformers", "peft", "accelerate.commands.launch", "matplotlib.pyplot", "deepspeed"),
+)
 TRAINERS = ("SFTTrainer", "RewardTrainer", "DPOTrainer", "GRPOTrainer")
 
 
@@ -78,6 +80,7 @@ def run_script(words, env):
     os.environ.update(env)
     sys.argv = words
     sys.path[0] = os.path.dirname(os.path.abspath(words[0]))
+    sys.path[1:1] = [folder for folder in env.get("PYTHONPATH", "").split(":") if folder not in ("", *sys.path)]
     runpy.run_path(words[0], run_name="__main__")
 
 
@@ -104,6 +107,7 @@ def main():
             importlib.import_module(module)
     for name in TRAINERS:
         getattr(importlib.import_module("trl"), name)
+    importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")  # fills it
     gc.freeze()  # a collection in a fork, of which each training makes several, looks at its own objects only
     for line in sys.stdin:
         request = json.loads(line)

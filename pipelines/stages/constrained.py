@@ -173,8 +173,9 @@ class Constrained(TrainerStage):
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer, RewardFunction
+        from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
         from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+        from trimtab.pipelines.trainers.reward_functions import RewardFunction
 
         functions = []
         for name, block in self.rewards.items():

@@ -162,10 +162,8 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
 
     def _report(self) -> None:
         logged = self._metrics["train"]
-        for name, value in {
-            "kl_coefficient": self.beta * self._weights()[0],
-            **self.reward_objective.report(),
-        }.items():
+        logged["kl_coefficient"].append(self.beta * self._weights()[0])
+        for name, value in self.reward_objective.report().items():
             logged[name].append(value)
         for trouble, words in self.reward_objective.warnings().items():
             if trouble not in self.warnings_given and self.accelerator.is_main_process:

@@ -30,16 +30,16 @@ def test_lists_carry_tokens_reference_and_probabilities_of_winning(lists):
     rows = rows_of(lists["ranked"])
     assert len({len(row["completions"]) for row in rows}) > 1
     for row in rows:
-        known = scored[row["prompt"][0]["content"]]
+        answers = scored[row["prompt"][0]["content"]]
         assert row["completion_scores"] == sorted(row["completion_scores"], reverse=True)
         assert len(row["completions"]) == len(row["completion_ids"]) == len(row["ref_logps"]) == len(row["win_probs"])
         for k, completion in enumerate(row["completions"]):
-            source, score = known[completion[0]["content"]]
+            source, score = answers[completion[0]["content"]]
             assert row["prompt_ids"] == source["prompt_ids"]
             assert row["completion_ids"][k] == source["completion_ids"]
             assert row["completion_scores"][k] == score
             assert row["ref_logps"][k] == pytest.approx(sum(source["logprobs"]), abs=1e-9)
-            wins = [1 / (1 + math.exp(other - score)) for _, other in known.values()]  # also over what was dropped
+            wins = [1 / (1 + math.exp(other - score)) for _, other in answers.values()]  # also over what was dropped
             assert row["win_probs"][k] == pytest.approx(sum(wins) / len(wins), abs=1e-9)
 
 
@@ -118,7 +118,7 @@ def test_rows_with_wrong_values_are_refused(change, message, block, lists, tmp_p
     [
         ({"beta": 0}, "stages.prefer.beta: must be above 0, got 0.0"),
         ({"epsilon": 0.5}, "stages.prefer.epsilon: must be between 0 and 0.5, got 0.5"),
-        ({"loss": "kto"}, "expected one of dpo, ipo, sppo, orpo, rrhf, exo, plackett_luce"),
+        ({"loss": "kto"}, "expected one of dpo, exo, ipo, orpo, plackett_luce, rrhf, sppo"),
         ({"train": {"packing": True}}, "stages.prefer.train.packing: has no meaning for lists of answers"),
         ({"train": {"eval_strategy": "epoch"}}, "eval_strategy needs `eval_data`"),
     ],
