@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.pipelines.reporting import numerals, plots, sections
-from trimtab.pipelines.reporting.records import Record, mapping, read, shows
-
-__all__ = ["read", "render"]
+from trimtab.pipelines.reporting.records import Record, mapping, shows
 
 
 def render(records: Sequence[Record], samples: int, recipe: str) -> str:

@@ -36,11 +36,11 @@ class Report(Stage):
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        from trimtab.pipelines.reporting import page
+        from trimtab.pipelines.reporting import page, records
 
         if not PartialState().is_main_process:
             return {}
-        records = [page.read(Path(path)) for path in dict.fromkeys(self.steps)]
-        html = page.render(records, self.samples, step.dir.parent.name)
+        steps = [records.read(Path(path)) for path in dict.fromkeys(self.steps)]
+        html = page.render(steps, self.samples, step.dir.parent.name)
         (step.output / "report.html").write_text(html, encoding="utf-8", errors="replace")
-        return {"steps": len(records), "unfinished": sum(not record["done"] for record in records)}
+        return {"steps": len(steps), "unfinished": sum(not record["done"] for record in steps)}

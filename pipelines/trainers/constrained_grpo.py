@@ -35,12 +35,11 @@ from trimtab import rewards
 from trimtab.pipelines.algorithms.objectives import Objective
 from trimtab.pipelines.algorithms.searching import Searching
 from trimtab.pipelines.trainers.resumable_grpo import ResumableGRPOTrainer
-from trimtab.pipelines.trainers.reward_functions import RewardFunction, settle_failures
+from trimtab.pipelines.trainers.reward_functions import settle_failures
 from trimtab.pipelines.trainers.rollouts import Rollout, group_advantages, trimmed
 from trimtab.pipelines.trainers.threshold_callback import SearchThresholds
 from trimtab.rewards import RewardFailure
 
-__all__ = ["ConstrainedGRPOTrainer", "RewardFunction"]
 STATE = "objective.json"
 KL_RATE, KL_CLIP = 0.1, 0.2  # of the adaptive KL coefficient (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593)
 
