@@ -3,13 +3,19 @@
 To add `kind: brevity`, write `rewards/brevity.py` with a dataclass `Brevity` that satisfies `Reward`. No registry.
 Rewards import nothing of `pipelines`, so each one also works alone in a notebook and in TRL's `reward_funcs`.
 
-A class may say more of its kind: `neutral` names the keys that do not change what it says (a timeout, a device), which
-stay out of fingerprints; `names_code` names the keys whose value is a function in a file, whose source is then a part
-of what it says; and the static method `small(block, miniature)` gives the block that a shrunk run has in its place,
-where the reward needs a server or a large model.
+A completion has one of three outcomes: a score, None (the reward abstains), or a failure. A failure is never a score;
+`outcomes` is how a caller asks for all three.
 
-A completion has one of three outcomes: a score, None (the reward abstains: not of my kind), or a failure. A failure
-is never a score; `outcomes` is how a caller asks for all three.
+Besides its fields, a class may have these, each of which can be left out:
+
+- `neutral: ClassVar[tuple[str, ...]]`: its keys that do not change a score, such as a timeout or a device. Another
+  value of such a key scores nothing again, because it is not in a step's fingerprint.
+- `names_code: ClassVar[tuple[str, ...]]`: its keys that name a function in a file. That file is then in the
+  fingerprint, so that an edit of it scores again.
+- `small(block, miniature)`, a static method: the block that stands in its place in a run with `--shrink`, for a reward
+  that needs a server or a large model. `miniature.model(name, scores=True)` is a tiny reward model.
+- `load()`: loads what the first call would load; `--check-rewards` measures it.
+- `probe()`: yields (stage, ok, detail) of each stage on the way to a server; `--check-rewards` prints them.
 """
 
 from __future__ import annotations
@@ -32,12 +38,10 @@ from typing import Any, Protocol
 logger = logging.getLogger(__name__)
 
 SECRET = re.compile(r"\b(?:hf_|sk-|gh[pousr]_|xox[a-z]-)[\w-]{8,}|(?<=Bearer )\S+|(?<=://)[^/@\s]+(?=@)")
-
-
-_ROOT = Path(__file__).resolve().parents[1]
-_LIBRARIES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+_REWARDS = Path(__file__).resolve().parent
 # folders whose lines say nothing to the author of a reward
-_NOT_OWN = tuple(map(Path, _LIBRARIES)) + tuple(_ROOT / name for name in ("rewards", "pipelines", "scripts"))
+_LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_TRIMTAB = [_REWARDS, _REWARDS.with_name("pipelines"), _REWARDS.with_name("scripts")]
 
 
 class Reward(Protocol):
@@ -55,8 +59,11 @@ class Reward(Protocol):
 
 
 class RewardFailure(Exception):
-    """One completion that could not be scored, and why: `reason`, `reward` (its name in the recipe), `index` (of the
-    completion in its dataset) and `sample`, the beginning of the completion without secrets."""
+    """One completion that could not be scored, and why.
+
+    `reason` says why, `reward` is the reward's name in the recipe, `index` the completion's place in its dataset and
+    `sample` its beginning, without secrets. Where an exception was the reason, it is the failure's `__cause__`.
+    """
 
     def __init__(self, reason: str, *, reward: str = "", index: int | None = None, sample: str = ""):
         super().__init__(reason)
@@ -70,6 +77,12 @@ class RewardFailure(Exception):
     def of_completion(self, reward: str, index: int, completion: Any) -> RewardFailure:
         """The same failure, of one completion of a reward."""
         failure = RewardFailure(self.reason, reward=reward, index=index, sample=excerpt(completion))
+        failure.__cause__ = self.__cause__
+        return failure
+
+    def reworded(self, reason: str) -> RewardFailure:
+        """The same failure of the same completion, with more said of its reason."""
+        failure = RewardFailure(reason, reward=self.reward, index=self.index, sample=self.sample)
         failure.__cause__ = self.__cause__
         return failure
 
@@ -154,32 +167,51 @@ def score(value: Any) -> Outcome:
 
 
 def failure_of(error: BaseException) -> RewardFailure:
-    """The failure that an exception of a reward means: what it says, and the last line of the author's own code.
+    """The failure that an exception of a reward means: what it says, and the last line of the author's code.
 
-    The exception stays its `__cause__`. With TRIMTAB_TRACEBACK=1 in the environment, the whole traceback is logged.
+    The exception is its `__cause__`. With TRIMTAB_TRACEBACK=1 in the environment, the whole traceback is logged.
     """
     if isinstance(error, RewardFailure):
         return error
-    place = _own_line(error)
-    whole = os.environ.get("TRIMTAB_TRACEBACK", "").lower() in ("1", "true", "yes", "on")
-    if whole:
+    line = _authors_line(error)
+    is_logged = os.environ.get("TRIMTAB_TRACEBACK", "").lower() in ("1", "true", "yes", "on")
+    if is_logged:
         lines = "".join(traceback.format_exception(error))
         logger.error("a reward raised:\n%s", SECRET.sub("(redacted)", lines).rstrip())
-    hint = "" if whole else "; TRIMTAB_TRACEBACK=1 shows all of it"
-    failure = RewardFailure(describe(error) + (f" ({place}{hint})" if place else ""))
+    hint = "" if is_logged else "; TRIMTAB_TRACEBACK=1 shows all of it"
+    failure = RewardFailure(describe(error) + (f" ({line}{hint})" if line else ""))
     failure.__cause__ = error
     return failure
 
 
-def _own_line(error: BaseException) -> str:
-    """`file.py:12, in accuracy`: the last frame of an exception that is neither ours nor a library's; "" for none."""
+def _authors_line(error: BaseException) -> str:
+    """`file.py:12, in accuracy`: where an exception left the code of the reward's author; "" for nowhere.
+
+    That is the last line outside Trimtab and the libraries. Without one it is the last line in a kind's file in
+    rewards/, unless the exception is a message to people, which such a file raises itself.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    for frame in reversed(frames):
-        file = Path(frame.filename)
-        if file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in _NOT_OWN):
-            where = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-            return f"{where}:{frame.lineno}, in {frame.name}"
-    return ""
+    authors = [frame for frame in frames if not _is_inside(frame, [*_LIBRARIES, *_TRIMTAB])]
+    is_message = bool(frames) and _is_inside(frames[-1], _TRIMTAB) and (frames[-1].line or "").startswith("raise ")
+    if not authors and not is_message:
+        authors = [frame for frame in frames if _is_of_a_kind(frame)]
+    if not authors:
+        return ""
+    file = Path(authors[-1].filename)
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    return f"{shown}:{authors[-1].lineno}, in {authors[-1].name}"
+
+
+def _is_inside(frame: traceback.FrameSummary, folders: Sequence[Path]) -> bool:
+    """Whether a frame's code stands in one of the folders, or in no file."""
+    file = Path(frame.filename)
+    return file.suffix != ".py" or any(file.is_relative_to(folder) for folder in folders)
+
+
+def _is_of_a_kind(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame's code stands in the file of a kind, such as rewards/length.py."""
+    file = Path(frame.filename)
+    return file.parent == _REWARDS and not file.name.startswith("_")
 
 
 def describe(error: BaseException) -> str:

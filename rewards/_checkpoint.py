@@ -111,7 +111,11 @@ def _has_adapter(path: str, revision: str) -> bool:
     from transformers.utils import cached_file
 
     config = cached_file(
-        path, "adapter_config.json", revision=revision, _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
-    )  # fmt: skip
+        path,
+        "adapter_config.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
     return config is not None

@@ -35,8 +35,10 @@ class Forward:
         self._shares = self._can_share()
 
     def __call__(self, rows: Sequence[Sequence[int]], tokens_per_batch: int) -> list[list[float]]:
-        """All heads' outputs for every row of token ids: len(rows) x heads. Batches hold at most `tokens_per_batch`
-        tokens with their padding."""
+        """All heads' outputs for every row of token ids: len(rows) x heads.
+
+        Batches hold at most `tokens_per_batch` tokens with their padding.
+        """
         packs = self._packs(sorted({tuple(row) for row in rows}))
         packs.sort(key=lambda pack: -pack.width)  # what needs most memory first
         compute = self._packed if self._shares else self._plain
@@ -85,17 +87,17 @@ class Forward:
         ids = torch.full((len(packs), width), self._pad)
         positions, part = torch.zeros_like(ids), torch.full_like(ids, -1)
         ends = []
-        for at, pack in enumerate(packs):
+        for line, pack in enumerate(packs):
             begin, start = pack.rows[0][: pack.shared], pack.shared
-            ids[at, :start], part[at, :start] = torch.tensor(begin, dtype=torch.long), 0
-            positions[at, :start] = torch.arange(start)
+            ids[line, :start], part[line, :start] = torch.tensor(begin, dtype=torch.long), 0
+            positions[line, :start] = torch.arange(start)
             for number, row in enumerate(pack.rows, start=1):
                 tail = row[pack.shared :]
                 stop = start + len(tail)
-                ids[at, start:stop], part[at, start:stop] = torch.tensor(tail, dtype=torch.long), number
-                positions[at, start:stop] = torch.arange(pack.shared, len(row))
+                ids[line, start:stop], part[line, start:stop] = torch.tensor(tail, dtype=torch.long), number
+                positions[line, start:stop] = torch.arange(pack.shared, len(row))
                 last = self._last(row)
-                ends.append((at, start + last - pack.shared if last >= pack.shared else last))
+                ends.append((line, start + last - pack.shared if last >= pack.shared else last))
                 start = stop
         past = torch.ones(width, width, dtype=torch.bool).tril()
         seen = past & ((part[:, None, :] == 0) | (part[:, None, :] == part[:, :, None]))
@@ -104,12 +106,12 @@ class Forward:
         hidden = self.model.base_model(
             input_ids=ids.to(device), attention_mask=mask[:, None].to(device), position_ids=positions.to(device)
         ).last_hidden_state
-        at, end = torch.tensor(ends, device=device).T
-        return self.model.score(hidden[at, end])
+        lines, places = torch.tensor(ends, device=device).T
+        return self.model.score(hidden[lines, places])
 
     def _last(self, row: Sequence[int]) -> int:
         """Where the model's own forward pass, and so its training, reads the score: the last token but for padding."""
-        return next((at for at in range(len(row) - 1, -1, -1) if row[at] != self._pad), 0)
+        return next((place for place in reversed(range(len(row))) if row[place] != self._pad), 0)
 
     def _can_share(self) -> bool:
         """Whether `_packed` says what `_plain` says. It is tried, since not every architecture heeds the mask."""
@@ -127,6 +129,6 @@ class Forward:
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    return next(
-        (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
+    """How many tokens at the beginning of two rows are the same."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -62,9 +63,9 @@ def must_take(kind: str, path: str, function: Callable[..., Any], *args: Any, **
 def column(kind: str, columns: Mapping[str, Any], name: str) -> list:
     """The dataset column `name`. Raises ValueError, with the columns that there are."""
     if name not in columns:
-        known = sorted(key for key, value in columns.items() if isinstance(value, Sequence))
+        names = sorted(key for key, value in columns.items() if isinstance(value, Sequence))
         raise ValueError(
-            f"{kind}: the data has no column {name!r}{_nearest(name, known)} (columns: {', '.join(known) or 'none'})"
+            f"{kind}: the data has no column {name!r}{_nearest(name, names)} (columns: {', '.join(names) or 'none'})"
         )
     return columns[name]
 
@@ -78,17 +79,19 @@ def attempts(calls: Iterable[Callable[[], Any]]) -> list[Any]:
 def settle(
     results: Sequence[tuple[Outcome, Mapping[str, Any]]], log_extra: Callable[[str, list], Any] | None
 ) -> list[float | None]:
-    """The scores of `(outcome, what else is known)`, one per completion.
+    """The scores of `(outcome, other values)`, one per completion.
 
-    The numbers of what else is known are logged, a column per name, with None where a row has no such number. Raises
+    The numbers among the other values are logged, a column per name, with None where a row has no such number. Raises
     PartlyScored when there is a failure among the outcomes.
     """
-    outcomes, known = [outcome for outcome, _ in results], [known for _, known in results]
-    for name in dict.fromkeys(name for row in known for name in row):
-        numbers = [number if isinstance(number := score(row.get(name)), float) else None for row in known]
+    rows = [values for _, values in results]
+    names = dict.fromkeys(itertools.chain.from_iterable(rows))
+    for name in names:
+        answers = [score(row.get(name)) for row in rows]
+        numbers = [answer if isinstance(answer, float) else None for answer in answers]
         if log_extra is not None and any(number is not None for number in numbers):
             log_extra(name, numbers)
-    return settled(outcomes)
+    return settled([outcome for outcome, _ in results])
 
 
 def _file(kind: str, file: Path) -> ModuleType:
@@ -129,8 +132,8 @@ def _module(kind: str, path: str, module: str) -> ModuleType:
         ) from None
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
+def _nearest(word: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(names), n=1)
     return f", did you mean {near[0]!r}?" if near else ""
 
 

@@ -14,7 +14,6 @@ import logging
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 import httpx
 import tenacity
 
-from trimtab.rewards import RewardFailure, describe, excerpt
+from trimtab.rewards import RewardFailure, _clock, describe, excerpt
 
 BACKOFF = 1.0  # seconds before the second try; doubles with every further one, up to 30
 logger = logging.getLogger(__name__)
@@ -44,8 +43,16 @@ class PostFailure(RewardFailure):
 class Post:
     """Times in seconds. Used as a context manager, by any number of threads. `token` is never in a message."""
 
-    def __init__(self, *, connect_timeout: float, timeout: float, tries: int, deadline: float, max_response_mb: float,
-                 token: str | None = None):  # fmt: skip
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        timeout: float,
+        tries: int,
+        deadline: float,
+        max_response_mb: float,
+        token: str | None = None,
+    ):
         self._connect_timeout, self._timeout, self._tries, self._deadline = connect_timeout, timeout, tries, deadline
         self._megabytes, self._token = max_response_mb, token
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -74,24 +81,28 @@ class Post:
 
         `parse` raises ValueError for a reply that is not what was asked for. Raises PostFailure.
         """
-        end = time.monotonic() + self._deadline
+        clock = _clock.clock
+        began = clock.now()
+        end = began + self._deadline
         targets, stages, content = itertools.cycle(urls), {}, json.dumps(body).encode()
 
         def once() -> tuple[str, T]:
             url = next(targets)
             try:
-                return shown(url), self._once(url, content, parse, min(self._timeout, end - time.monotonic()))
+                return shown(url), self._once(url, content, parse, min(self._timeout, end - clock.now()))
             except PostFailure as failure:
                 stages[url] = failure.stage
                 raise
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, PostFailure) and error.retry),
-            stop=tenacity.stop_after_attempt(self._tries)
-            | tenacity.stop_before_delay(self._deadline)
-            | tenacity.stop_when_event_set(self._stopped),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(self._tries),
+                tenacity.stop_when_event_set(self._stopped),
+                lambda state: clock.now() + state.upcoming_sleep >= end,
+            ),
             wait=_wait,
-            sleep=tenacity.sleep_using_event(self._stopped),
+            sleep=lambda seconds: clock.wait(self._stopped, seconds),
             before_sleep=lambda state: logger.warning("%s; trying again", _failure_in(state)),
             reraise=True,
         )
@@ -99,9 +110,9 @@ class Post:
             return retrying(once)
         except PostFailure as failure:
             if failure.retry:
-                seconds = time.monotonic() - end + self._deadline
-                tries = retrying.statistics["attempt_number"]
-                failure.reason += f" (gave up after {tries} {'try' if tries == 1 else 'tries'} in {seconds:.1f} s)"
+                number = retrying.statistics["attempt_number"]
+                tries = "1 try" if number == 1 else f"{number} tries"
+                failure.reason += f" (gave up after {tries} in {clock.now() - began:.1f} s)"
             failure.down = all(stages.get(url) in ("dns", "tcp") for url in urls)
             raise
 
@@ -109,12 +120,12 @@ class Post:
         seconds = max(seconds, 0.01)
         limits = httpx.Timeout(seconds, connect=min(self._connect_timeout, seconds))
         limit = _Limit(seconds)
+        traced = {"trace": limit.trace}
         self._open.add(limit)
         if self._stopped.is_set():
             limit.reach()
         try:
-            with limit, self._client.stream("POST", url, content=body, timeout=limits,
-                                            extensions={"trace": limit.trace}) as response:  # fmt: skip
+            with limit, self._client.stream("POST", url, content=body, timeout=limits, extensions=traced) as response:
                 content = self._read(url, response)
         except httpx.TransportError as error:
             if not limit.reached:
@@ -188,12 +199,11 @@ class _Limit:
     """Cuts the connection of a request after `seconds`. The timeouts of httpx begin anew with every byte."""
 
     def __init__(self, seconds: float):
-        self.reached, self._stream = False, None
-        self._timer = threading.Timer(seconds, self.reach)
-        self._timer.daemon = True
+        self.reached, self._seconds = False, seconds
+        self._stream: Any = None
 
     def __enter__(self) -> None:
-        self._timer.start()
+        self._timer = _clock.clock.after(self._seconds, self.reach)
 
     def __exit__(self, *exception: object) -> None:
         self._timer.cancel()

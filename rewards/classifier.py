@@ -52,13 +52,13 @@ class Classifier:
             raise ValueError(f"classifier: {self.column} {sorted(map(str, unknown))[0]} is none of {labels}")
         wanted = [labels.index(value) for value in columns[self.column]]
         texts = [self.render(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        shape = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
         scores: list[float] = []
         for start in range(0, len(texts), BATCH):
-            batch = self._tokenizer(texts[start : start + BATCH], padding=True, truncation=True,
-                                    max_length=self.max_length, return_tensors="pt")  # fmt: skip
-            keys = ("input_ids", "attention_mask")
+            batch = self._tokenizer(texts[start : start + BATCH], **shape)
+            ids, mask = (batch[key].to(self._model.device) for key in ("input_ids", "attention_mask"))
             with torch.no_grad():
-                logits = self._model(**{key: batch[key].to(self._model.device) for key in keys}).logits.float()
+                logits = self._model(input_ids=ids, attention_mask=mask).logits.float()
             asked = torch.tensor(wanted[start : start + BATCH], device=logits.device)
             if self.probability:
                 scores += logits.softmax(-1).gather(1, asked[:, None])[:, 0].tolist()

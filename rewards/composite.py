@@ -24,7 +24,7 @@ A part is any reward, a composite included.
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -64,11 +64,11 @@ class Composite:
         if "total" in self.rewards:
             raise ValueError("composite: no part can be called 'total', which is the combination's name in clip")
         if self.gate is not None:
-            _known("gate", [self.gate], self.rewards)
+            _check_names("gate", [self.gate], self.rewards)
             if len(self.rewards) == 1:
                 raise ValueError("composite: the gate is the only part: there is nothing behind it")
-        _known("weights", self.weights, self.rewards)
-        _known("clip", self.clip, [*self.rewards, "total"])
+        _check_names("weights", self.weights, self.rewards)
+        _check_names("clip", self.clip, [*self.rewards, "total"])
         if self.gate in self.weights:
             raise ValueError(f"composite: {self.gate!r} is the gate, which has no weight")
         if self.weights and self.combine == "product":
@@ -136,15 +136,14 @@ def failed(row: Mapping[str, Outcome]) -> RewardFailure | None:
     """The first failure in a completion's outcomes by part, with the part's name in its reason."""
     for name, outcome in row.items():
         if isinstance(outcome, RewardFailure):
-            failure = RewardFailure(f"part {name!r}: {outcome.reason}")
-            failure.__cause__ = outcome.__cause__
-            return failure
+            return outcome.reworded(f"part {name!r}: {outcome.reason}")
     return None
 
 
-def _known(option: str, names: Iterable[str], parts: Iterable[str]) -> None:
+def _check_names(option: str, names: Iterable[str], parts: Collection[str]) -> None:
+    """Raises ValueError for a name that is not one of a part."""
     for name in names:
-        if name not in (known := list(parts)):
-            near = difflib.get_close_matches(str(name), known, n=1)
+        if name not in parts:
+            near = difflib.get_close_matches(str(name), list(parts), n=1)
             hint = f", did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"composite: {option}: no part {name!r}{hint} (parts: {', '.join(known)})")
+            raise ValueError(f"composite: {option}: no part {name!r}{hint} (parts: {', '.join(parts)})")

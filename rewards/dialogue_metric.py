@@ -70,7 +70,7 @@ def parts(replies: Sequence[str], references: Sequence[str]) -> dict[str, float]
         plain = [word for word in words(reply) if word.isalnum()]
         triples.update(zip(plain, plain[1:], plain[2:], strict=False))
         longest = [max(longest[0], len(plain)), max(longest[1], sum(word.isalnum() for word in words(reference)))]
-    tokens, wanted = [words(reply) for reply in replies], [[words(each)] for each in references]
+    tokens, wanted = [words(reply) for reply in replies], [[words(reference)] for reference in references]
     smooth = SmoothingFunction().method1
     overlaps = [rouge.score(b, a)["rouge2"].fmeasure for a, b in zip(replies, references, strict=True)]
     return {

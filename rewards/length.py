@@ -28,5 +28,6 @@ class Length:
             counts = [len(text(completion).split()) for completion in completions]
         else:
             counts = [len(text(completion)) for completion in completions]
-        return [-max(0, n - self.target) / self.target if self.at_most else -abs(n - self.target) / self.target
-                for n in counts]  # fmt: skip
+        if self.at_most:
+            return [-max(0, count - self.target) / self.target for count in counts]
+        return [-abs(count - self.target) / self.target for count in counts]

@@ -38,11 +38,12 @@ class Meteor:
         if self.column not in columns:
             raise ValueError(f"meteor: the data has no column {self.column!r} (it has: {', '.join(columns)})")
         self._stemmer = self._stemmer or PorterStemmer()
-        return [
-            single_meteor_score(words(reference), words(text(completion)), stemmer=self._stemmer,
-                                wordnet=_NoSynonyms) if reference else None
-            for completion, reference in zip(completions, columns[self.column], strict=True)
-        ]  # fmt: skip
+        scores: list[float | None] = []
+        for completion, reference in zip(completions, columns[self.column], strict=True):
+            pair = words(reference or ""), words(text(completion))
+            score = single_meteor_score(*pair, stemmer=self._stemmer, wordnet=_NoSynonyms) if reference else None
+            scores.append(score)
+        return scores
 
 
 def words(sentence: str) -> list[str]:

@@ -15,14 +15,13 @@ import math
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from trimtab.rewards import Outcome, RewardFailure, _wire, describe, excerpt, score, settled
+from trimtab.rewards import Outcome, RewardFailure, _clock, _wire, describe, excerpt, score, settled
 
 if TYPE_CHECKING:
     from trimtab.rewards._http import Post
@@ -124,7 +123,7 @@ class Remote:
         `seconds` at most, of which each URL has its share.
         """
         for url in self._urls:
-            end = time.monotonic() + seconds / len(self._urls)
+            end = _clock.clock.now() + seconds / len(self._urls)
             host = urlsplit(url).hostname or ""
             port = urlsplit(url).port or (443 if url.startswith("https") else 80)
             yield "url", True, url.partition("?")[0]
@@ -135,11 +134,11 @@ class Remote:
                 stage = "tcp"
                 yield stage, True, f"connected to {_connect(addresses, port, end)}, port {port}"
                 stage = "http"
-                began, left = time.monotonic(), _left(end)
+                began, left = _clock.clock.now(), _left(end)
                 row = _wire.render(self.protocol, "Say hello.", " Hello.")
                 with self._post(timeout=left, deadline=left, tries=1) as post:
                     _, ([value], _) = post([url], *self._exchange([row]))
-                yield stage, True, f"replied in {time.monotonic() - began:.2f} s"
+                yield stage, True, f"replied in {_clock.clock.now() - began:.2f} s"
                 stage = "schema"
                 outcome = score(value)
                 if isinstance(outcome, RewardFailure):
@@ -210,12 +209,12 @@ class Remote:
 
 
 def _left(end: float) -> float:
-    return max(end - time.monotonic(), 0.01)
+    return max(end - _clock.clock.now(), 0.01)
 
 
 def _of_server(url: str, outcome: Outcome) -> Outcome:
     """The outcome, with the server's address in front of a failure's reason."""
-    return RewardFailure(f"{url}: {outcome.reason}") if isinstance(outcome, RewardFailure) else outcome
+    return outcome.reworded(f"{url}: {outcome.reason}") if isinstance(outcome, RewardFailure) else outcome
 
 
 def _addresses(host: str, port: int, end: float) -> list[str]:

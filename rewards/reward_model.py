@@ -58,8 +58,9 @@ class RewardModel:
         if isinstance(self.normalize, dict) and (
             self.normalize.keys() != {"mean", "std"} or self.normalize["std"] <= 0
         ):
-            raise ValueError(f"reward_model: `normalize` is true, false or {{mean, std}} with std > 0, "
-                             f"got {self.normalize}")  # fmt: skip
+            raise ValueError(
+                f"reward_model: `normalize` is true, false or {{mean, std}} with std > 0, got {self.normalize}"
+            )
         self._checkpoint: Any = None
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
@@ -97,8 +98,10 @@ class RewardModel:
         try:
             calibration = json.loads(Path(cached_file(self.path, CALIBRATION, revision=self.revision)).read_text())
         except OSError:
-            raise ValueError(f"{self.path} has no {CALIBRATION}: train it with `eval_data` or `calibrate`, or write "
-                             "`normalize: {mean: ..., std: ...}`") from None  # fmt: skip
+            raise ValueError(
+                f"{self.path} has no {CALIBRATION}: train it with `eval_data` or `calibrate`, or write "
+                "`normalize: {mean: ..., std: ...}`"
+            ) from None
         if not calibration["std"][self.head] > 0:
             raise ValueError(f"{self.path}: its calibration scores were all equal: it tells no answers apart")
         return calibration["mean"][self.head], calibration["std"][self.head]
@@ -129,9 +132,7 @@ def encode(
     for add in (False, True):
         chosen = [index for index, wanted in enumerate(special) if wanted == add]
         if chosen:
-            batch = tokenizer([rendered[index] for index in chosen], add_special_tokens=add, verbose=False)[
-                "input_ids"
-            ]
-            for index, row in zip(chosen, batch, strict=True):
+            batch = tokenizer([rendered[index] for index in chosen], add_special_tokens=add, verbose=False)
+            for index, row in zip(chosen, batch["input_ids"], strict=True):
                 ids[index] = row
     return ids

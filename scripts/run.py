@@ -2,7 +2,7 @@
 
     python scripts/run.py recipes/tiny.yaml --plan                    # what would run, and the exact commands
     python scripts/run.py recipes/tiny.yaml --check-rewards           # load and try every reward first
-    python scripts/run.py recipes/tiny.yaml --shrink                  # does it fit together? a minute, on a CPU
+    python scripts/run.py recipes/tiny.yaml --shrink                  # does it fit together? minutes, on a CPU
     python scripts/run.py recipes/tiny.yaml                           # run what is pending
     python scripts/run.py recipes/tiny.yaml stages.dpo.train.beta=0.2 --from dpo
     python scripts/run.py recipes/tiny.yaml -- --num_processes 2      # after --: for every accelerate launch

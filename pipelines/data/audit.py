@@ -1,8 +1,9 @@
-"""The audit: looking at the rows and tokens of a dataset before a model is built."""
+"""The audit looks at the rows and tokens of a dataset before a model is built."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trl
@@ -102,6 +103,31 @@ def _check_pairs(rows: Dataset, source: str, place: Sequence[str]) -> None:
         )
 
 
+@dataclass
+class _Answers:
+    """What the tokens of answers are like; rows are those of the dataset, one for each such answer."""
+
+    count: int = 0
+    empty: list[int] = field(default_factory=list)  # rows of answers without tokens
+    masked: list[int] = field(default_factory=list)  # rows of answers with nothing to learn within the limit
+    whole: int = 0  # answers that are neither and end within the limit
+    ending: int = 0  # of these, those with an end-of-sequence token that is learned
+    hidden: int = 0  # of these, those whose end-of-sequence tokens are all masked
+
+    def add(self, row: int, ids: list[int], learned: list[bool], limit: int | None, end: int | None) -> None:
+        """Counts one answer; `end` is the end-of-sequence token."""
+        self.count += 1
+        if not ids:
+            self.empty.append(row)
+        elif not any(learned[:limit]):
+            self.masked.append(row)
+        elif limit is None or len(ids) <= limit:
+            ends = [is_learned for token, is_learned in zip(ids, learned, strict=True) if token == end]
+            self.whole += 1
+            self.ending += any(ends)
+            self.hidden += bool(ends) and not any(ends)
+
+
 def _check_tokens(
     rows: Dataset,
     columns: Sequence[str],
@@ -111,44 +137,48 @@ def _check_tokens(
     place: Sequence[str],
 ) -> None:
     limit = getattr(train, "max_length", None)
-    empty, masked, answers, whole, stops, hidden = [], [], 0, 0, 0, 0
+    answers = _Answers()
     for index, row in enumerate(rows.select(range(min(AUDITED, len(rows))))):
-        for ids, learned in _tokens(row, columns, tokenizer, train, place):
-            answers += 1
+        for ids, learned in _tokens(row, columns, tokenizer, place):
             if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
-                raise RecipeError(f"{source}, row {index}: two beginning-of-sequence tokens {tokenizer.bos_token!r}:"
-                                  " the text or the chat template adds a second one", place)  # fmt: skip
-            if not ids:
-                empty.append(index)
-            elif not any(learned[:limit]):
-                masked.append(index)
-            elif limit is None or len(ids) <= limit:
-                ends = [mask for token, mask in zip(ids, learned, strict=True) if token == tokenizer.eos_token_id]
-                whole += 1
-                stops += any(ends)
-                hidden += bool(ends) and not any(ends)
-    name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
-    if len(empty) > answers / 2:
-        raise RecipeError(f"{source}, row {empty[0]}: no tokens at all, as in {len(empty)} of {answers} answers: "
-                          f"{name} does not know this text", place)  # fmt: skip
-    if len(masked) > answers / 2:
-        raise RecipeError(f"{source}, row {masked[0]}: nothing to learn, as in {len(masked)} of {answers} answers: "
-                          f"the answer is empty, masked or beyond max_length ({limit})", place)  # fmt: skip
-    if whole and not stops:
-        eos = tokenizer.eos_token
-        if hidden:
-            reason = f"the end-of-sequence token {eos!r} is masked out of the loss" + (
-                ", and it is also the padding token: give the tokenizer a padding token of its own (train.pad_token) "
-                "and build the labels anew"
-                if tokenizer.pad_token_id == tokenizer.eos_token_id
-                else ": unmask it in the labels"
-            )
-        else:
-            reason = (
-                f"no answer ends with the tokenizer's end-of-sequence token {eos!r}: "
-                "set train.eos_token to the token that ends a turn in the chat template"
-            )
+                raise RecipeError(
+                    f"{source}, row {index}: two beginning-of-sequence tokens {tokenizer.bos_token!r}:"
+                    " the text or the chat template adds a second one",
+                    place,
+                )
+            answers.add(index, ids, learned, limit, tokenizer.eos_token_id)
+    if len(answers.empty) > answers.count / 2:
+        name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+        raise RecipeError(
+            f"{source}, row {answers.empty[0]}: no tokens at all, as in {len(answers.empty)} of {answers.count} "
+            f"answers: {name} does not know this text",
+            place,
+        )
+    if len(answers.masked) > answers.count / 2:
+        raise RecipeError(
+            f"{source}, row {answers.masked[0]}: nothing to learn, as in {len(answers.masked)} of {answers.count} "
+            f"answers: the answer is empty, masked or beyond max_length ({limit})",
+            place,
+        )
+    if answers.whole and not answers.ending:
+        reason = _why_no_end(tokenizer, hidden=answers.hidden > 0)
         raise RecipeError(f"{source}: {reason}, or the model never learns to stop", place)
+
+
+def _why_no_end(tokenizer: PreTrainedTokenizerBase, *, hidden: bool) -> str:
+    eos = tokenizer.eos_token
+    if not hidden:
+        return (
+            f"no answer ends with the tokenizer's end-of-sequence token {eos!r}: "
+            "set train.eos_token to the token that ends a turn in the chat template"
+        )
+    masked = f"the end-of-sequence token {eos!r} is masked out of the loss"
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return f"{masked}: unmask it in the labels"
+    return (
+        f"{masked}, and it is also the padding token: give the tokenizer a padding token of its own (train.pad_token) "
+        "and build the labels anew"
+    )
 
 
 def _check_template(tokenizer: Any, place: Sequence[str]) -> None:
@@ -161,7 +191,7 @@ def _check_template(tokenizer: Any, place: Sequence[str]) -> None:
 
 
 def _tokens(
-    row: dict[str, Any], columns: Sequence[str], tokenizer: Any, train: Any, place: Sequence[str]
+    row: dict[str, Any], columns: Sequence[str], tokenizer: Any, place: Sequence[str]
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """(token ids, which of them are learned) for each answer in a row, tokenised as trl's trainers do."""
     if "input_ids" in columns:
@@ -184,7 +214,6 @@ def _tokens(
             ids = tokenizer.apply_chat_template((prompt or []) + answer, return_dict=True)["input_ids"]
             start = 0
             if prompt:
-                start = len(
-                    tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-                )
+                opened = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+                start = len(opened["input_ids"])
             yield ids, [position >= start for position in range(len(ids))]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import trl
@@ -33,7 +34,7 @@ def read(
 
 def source(block: trl.DatasetMixtureConfig) -> str:
     """The files of a data block, for a message."""
-    return ", ".join(name for entry in block.datasets for name in files(entry))
+    return ", ".join(chain.from_iterable(map(files, block.datasets)))
 
 
 def _problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,11 @@ def files(entry: Any) -> list[str]:
 
 def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     """The rows of a mixture. Raises RecipeError when they cannot be had."""
-    for entry in data.datasets:
-        for name in files(entry):
-            if _looks_local(name) and not _exists(name):
-                near = suggest(Path(name).name, [p.name for p in Path(name).expanduser().parent.glob("*")])
-                raise RecipeError(f"no such file: {name}{near}", path)
+    names = list(chain.from_iterable(map(files, data.datasets)))
+    for name in names:
+        if _looks_local(name) and not _exists(name):
+            near = suggest(Path(name).name, [p.name for p in Path(name).expanduser().parent.glob("*")])
+            raise RecipeError(f"no such file: {name}{near}", path)
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()
@@ -37,10 +38,9 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     try:
         return trl.get_dataset(data)["train"]
     except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
-        names = ", ".join(name for entry in data.datasets for name in files(entry))
         splits = ", ".join(entry.split for entry in data.datasets)
-        missing = (hub.unreachable(name, path) for entry in data.datasets for name in files(entry))
-        message = f"cannot load {names} (split {splits}): {type(error).__name__}: {error}"
+        missing = (hub.unreachable(name, path) for name in names)
+        message = f"cannot load {', '.join(names)} (split {splits}): {type(error).__name__}: {error}"
         raise next(filter(None, missing), None) or RecipeError(message, path) from error
     finally:
         if not hidden:

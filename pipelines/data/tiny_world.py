@@ -6,6 +6,7 @@ A prompt names two or three items, a tone and a word limit; every sentence of an
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 # per topic: its items, each with an adjective of its own, then the facts that hold for all of them
@@ -73,13 +74,15 @@ OPENINGS = ("Tell me about", "Write about", "Say something about", "Please talk 
 
 
 def _facts() -> dict[str, list[str]]:
-    """The five facts of each item: one of its own, four of its topic."""
+    """The five facts of each item: its adjective, then the four of its topic."""
     lines = TOPICS.splitlines()
-    return {
-        item: [f"The {item} {fact}." for fact in (f"are {adjective}", *shared.strip().split(", "))]
-        for items, shared in zip(lines[::2], lines[1::2], strict=True)
-        for item, adjective in (pair.split(":") for pair in items.split())
-    }
+    facts = {}
+    for items, shared in zip(lines[::2], lines[1::2], strict=True):
+        of_topic = shared.strip().split(", ")
+        for pair in items.split():
+            item, adjective = pair.split(":")
+            facts[item] = [f"The {item} {fact}." for fact in (f"are {adjective}", *of_topic)]
+    return facts
 
 
 FACTS = _facts()
@@ -115,8 +118,11 @@ def prompts(rng: Random, train: int, test: int) -> tuple[list[Prompt], list[Prom
 
 
 def answer(prompt: Prompt, rng: Random, quality: float | None = None) -> str:
-    """One answer; `quality` in [0, 1] (default: drawn) sets how often items are left out, the tone is missed, the
-    answer rambles, repeats itself, is rude or leaves the subject. Even at 1 answers are good, not perfect."""
+    """One answer, of a quality in [0, 1] that is drawn where none is given.
+
+    The quality sets how often items are left out, the tone is missed, and the answer rambles, repeats itself, is rude
+    or leaves the subject. Even at 1, answers are good, not perfect.
+    """
     quality = rng.random() if quality is None else quality
     slip = 1 - quality
 
@@ -153,6 +159,6 @@ def prefers(first: float, second: float, temperature: float, rng: Random) -> boo
 
 def vocabulary() -> set[str]:
     """Every lower-case word that a prompt or an answer can hold (numbers aside)."""
-    sentences = [*COURTESIES, *RUDE, *FILLER, *OPENINGS, *(fact for facts in FACTS.values() for fact in facts)]
+    sentences = [*COURTESIES, *RUDE, *FILLER, *OPENINGS, *chain.from_iterable(FACTS.values())]
     words = " ".join([*sentences, "and Be polite plain Use at most words"]).lower().replace(".", "").split()
     return set(words)

@@ -6,6 +6,7 @@ the attribute `neutral` of a stage's or a reward's class, and of training argume
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ class Identities:
 
     def of_options(self, cls: Any, options: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         """The options of a step of class `cls`, its defaults included: a new default is a new step."""
-        defaults = {name: field_types.default(field) for name, field in cls.__dataclass_fields__.items()}
+        defaults = {field.name: field_types.default(field) for field in dataclasses.fields(cls)}
         identity = {}
         for key, value in {**defaults, **options}.items():
             if key in cls.neutral:

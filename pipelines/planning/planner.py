@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,14 @@ class Planner:
         block = self._block(name)
         kind = block.get("kind", name)
         cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
-        known = {"accelerate", "seed", *cls.__dataclass_fields__}
+        keys = {field.name for field in dataclasses.fields(cls)}
+        known = {"accelerate", "seed", *keys}
         self._merge_defaults(block, path, known)
         options = {key: value for key, value in block.items() if key != "kind"}
         accelerate = schema.coerce(options.pop("accelerate", "auto"), str, (*path, "accelerate"))
         seed = schema.coerce(options.pop("seed", self.seed), int, (*path, "seed"))
         for key in options:  # before a macro meets them
-            if key not in cls.__dataclass_fields__:
+            if key not in keys:
                 hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, known)
                 raise RecipeError(f"unknown key for kind {kind!r}{hint}", (*path, key))
         last = None

@@ -35,26 +35,26 @@ def start(step: Step, recipe: Recipe, main: bool) -> None:
     _current = _Tracker(step, recipe) if main else None
 
 
-def log(metrics: Mapping[str, Any], at: int | None = None) -> None:
-    """Records numbers, at a trainer's step or (None) at the current end."""
+def log(metrics: Mapping[str, Any], global_step: int | None = None) -> None:
+    """Records numbers, with the step of the trainer that they belong to where there is one."""
     if _current is not None:
-        _current.log(metrics, at)
+        _current.log(metrics, global_step)
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Appends rows to a table of samples (in wandb only: the artifact holds all of them)."""
+    """Appends rows to a table of samples, in wandb only: the artifact holds all of them."""
     if _current is not None:
         _current.table(name, rows)
 
 
-def resume(at: int) -> None:
-    """Forgets what was logged after step `at`: the steps that follow are run again."""
+def resume(global_step: int) -> None:
+    """Forgets what was logged after a step of the trainer: the steps that follow are run again."""
     if _current is not None:
-        _current.rewind(at)
+        _current.rewind(global_step)
 
 
 def finish(record: Mapping[str, Any] | None = None) -> None:
-    """Closes the record with the step's done.json, or without (the step failed, or another continues in its place)."""
+    """Closes the record: with the step's done.json, or without where it failed or another process goes on with it."""
     global _current
     if _current is not None:
         _current.finish(record)
@@ -94,13 +94,15 @@ class _Tracker:
         if recipe.wandb is not None:
             self._guarded(self._init)
 
-    def log(self, metrics: Mapping[str, Any], at: int | None) -> None:
+    def log(self, metrics: Mapping[str, Any], global_step: int | None) -> None:
         numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float | str)}
-        row = {"time": round(time.time(), 3), **({"step": at} if at is not None else {}), **numbers}
+        step = {} if global_step is None else {"step": global_step}
+        row = {"time": round(time.time(), 3), **step, **numbers}
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         # wandb's own counter cannot go back on resume: the trainer's step is a metric, and the x-axis
-        self._mirror(lambda: self.run.log(numbers | ({"train/global_step": at} if at is not None else {})))
+        axis = {} if global_step is None else {"train/global_step": global_step}
+        self._mirror(lambda: self.run.log(numbers | axis))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         def append() -> None:
@@ -115,8 +117,8 @@ class _Tracker:
         if rows:
             self._mirror(append)
 
-    def rewind(self, at: int) -> None:
-        kept = [row for row in read(self.path) if row.get("step", 0) <= at]
+    def rewind(self, global_step: int) -> None:
+        kept = [row for row in read(self.path) if row.get("step", 0) <= global_step]
         self.file.close()
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.file = self.path.open("a")

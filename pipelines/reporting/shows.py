@@ -26,6 +26,10 @@ class Shows:
 
 
 PREFERENCE = Shows(
-    {"Loss": LOSS, "Reward margin": ("*/rewards/margins",), "Pairs ranked right": ("*/rewards/accuracies",)},
+    {
+        "Loss": LOSS,
+        "Reward margin": ("*/rewards/margins", "*/margins"),
+        "Pairs ranked right": ("*/rewards/accuracies",),
+    },
     ("eval/rewards/accuracies", "eval/loss", "train/loss"),
 )

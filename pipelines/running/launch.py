@@ -32,7 +32,7 @@ def run(
     """Launches the pending steps; with `sbatch`, options of that command, as one Slurm job.
 
     Returns 0 when every chosen step is done or queued, 2 for a mistake in the recipe or a run directory in use, else
-    the failed launch's exit code.
+    the failed launch's exit code (accelerate makes 1 of any other code of a rank).
     """
     environment.prepare()
     try:

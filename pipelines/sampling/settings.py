@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ class Sampling:
     @classmethod
     def handed_on(cls, options: dict[str, Any]) -> dict[str, Any]:
         """What a macro's block says of sampling, for its `sample` steps; what it leaves out stays their default."""
-        given = {key: options[key] for key in Sampling.__dataclass_fields__ if key in options}
+        given = {key: options[key] for key in (field.name for field in fields(Sampling)) if key in options}
         return {"num_generations": cls.num_generations, **given}
 
     @property
@@ -41,11 +41,11 @@ class Sampling:
         """Raises RecipeError for a key that the engine does not know."""
         from transformers import GenerationConfig
 
-        known = set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationConfig).parameters)
+        keys = set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationConfig).parameters)
         for key in self.generate:
-            if key not in known:
+            if key not in keys:
                 place = (*step.path, "generate", key)
-                raise RecipeError(f"unknown key for GenerationConfig{suggest(key, known)}", place)
+                raise RecipeError(f"unknown key for GenerationConfig{suggest(key, keys)}", place)
         if self.with_vllm:
             from trimtab.pipelines.sampling import vllm_engine
 

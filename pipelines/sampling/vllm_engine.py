@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from trimtab.pipelines.trainers.seams.engines import stop_vllm
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
+    from vllm import LLM, RequestOutput, SamplingParams
 
     from trimtab.pipelines.planning.recipe import Step
 
@@ -43,7 +43,7 @@ LEAST, MOST, PARTS = 256, 4096, 64
 
 
 def check(generate: dict[str, Any], options: dict[str, Any], step: Step) -> None:
-    """The preflight: vLLM is there and knows every key of `generate` and of its `options`."""
+    """Raises RecipeError unless vLLM is there and knows every key of `generate` and of its `options`."""
     try:
         from vllm import EngineArgs
     except ImportError as error:
@@ -57,20 +57,24 @@ def check(generate: dict[str, Any], options: dict[str, Any], step: Step) -> None
                 f"is not among the keys that both engines know: do_sample, {', '.join(NAMES)}",
                 (*step.path, "generate", key),
             )
-    known = {field.name for field in dataclasses.fields(EngineArgs)} - set(OURS)
+    keys = {field.name for field in dataclasses.fields(EngineArgs)} - set(OURS)
     for key in options:
         place = (*step.path, "vllm", key)
         if key in OURS:
             raise RecipeError("is set by the step", place)
-        if key not in known:
-            raise RecipeError(f"unknown key for vLLM's EngineArgs{suggest(key, known)}", place)
+        if key not in keys:
+            raise RecipeError(f"unknown key for vLLM's EngineArgs{suggest(key, keys)}", place)
 
 
 def complete(
-    step: Step, model: trl.ModelConfig, prompts: Sequence[Sequence[int]], each: int, config: GenerationConfig,
+    step: Step,
+    model: trl.ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    num_generations: int,
+    config: GenerationConfig,
     options: dict[str, Any],
-) -> list[list[int]]:  # fmt: skip
-    """`each` completions of every prompt, prompt by prompt, as token ids up to and including the first stop token.
+) -> list[list[int]]:
+    """Completions of every prompt, prompt by prompt, as token ids up to and including the first stop token.
 
     `options` are vLLM's EngineArgs. Every completion has a seed of its own, so on one kind of machine they do not
     depend on the number of ranks. Raises RecipeError where the ranks are no multiple of `tensor_parallel_size`.
@@ -84,71 +88,85 @@ def complete(
             (*step.path, "vllm"),
         )
     group = min(ranks, distributed.num_processes)  # one process may drive an engine on several GPUs
-    greedy = not config.do_sample
-    settings = {ours: value for name, ours in NAMES.items() if (value := getattr(config, name)) is not None}
-    settings |= {"temperature": 0.0} if greedy else {}
-    size = -(-min(MOST, max(LEAST, len(prompts) * each // PARTS)) // each)  # prompts of a part
-    stack = contextlib.ExitStack()
-
-    @functools.cache  # begun by the first part that is missing, on a rank that makes parts
-    def engine() -> Any:
-        return stack.enter_context(_engine(model, step, ranks, options))
+    size = -(-min(MOST, max(LEAST, len(prompts) * num_generations // PARTS)) // num_generations)  # prompts of a part
+    count = -(-len(prompts) // size)
+    repeats = 1 if config.do_sample else num_generations  # greedy completions of a prompt are all the same
+    engine = _Engine(step, model, ranks, options)
 
     def make(part: int) -> list[dict[str, Any]]:
-        from vllm import SamplingParams
-
         places = range(part * size, min(len(prompts), (part + 1) * size))
-        wanted = [
-            SamplingParams(
-                n=1 if greedy else each,  # the k-th of n is drawn with seed + k
-                seed=(step.seed * 1_000_003 + at * each) % 2**63,
-                stop_token_ids=config.eos_token_id,
-                detokenize=False,
-                **settings,
-            )
-            for at in places
-        ]
-        found = engine().generate([{"prompt_token_ids": list(prompts[at])} for at in places], wanted, use_tqdm=False)
-        drawn = [sorted(request.outputs, key=lambda output: output.index) for request in found]
-        return [
-            {"completion_ids": list(output.token_ids)}
-            for outputs in drawn for output in (outputs * each if greedy else outputs)
-        ]  # fmt: skip
+        seeds = [(step.seed * 1_000_003 + place * num_generations) % 2**63 for place in places]
+        sampling = [_sampling(config, num_generations, seed) for seed in seeds]
+        rows = []
+        for request in engine.generate([prompts[place] for place in places], sampling):
+            outputs = sorted(request.outputs, key=lambda output: output.index)
+            rows += [{"completion_ids": list(output.token_ids)} for output in outputs * repeats]
+        return rows
 
-    count = -(-len(prompts) // size)
-    with stack:
+    try:
         shards.compute(step, "tokens", count, make, group=group)
+    finally:
+        engine.stop()
     distributed.wait_for_everyone()  # until the engines of others are gone from this rank's GPU
     return shards.collect(step, "tokens", count)["completion_ids"].to_pylist()
 
 
-@contextlib.contextmanager
-def _engine(model: trl.ModelConfig, step: Step, ranks: int, options: dict[str, Any]) -> Iterator[Any]:
-    from vllm import LLM
+def _sampling(config: GenerationConfig, num_generations: int, seed: int) -> SamplingParams:
+    """What transformers' configuration says, as vLLM's."""
+    from vllm import SamplingParams
 
-    with _own_world(ranks):
-        llm = LLM(
-            model=model.model_name_or_path,
-            **{
-                "revision": model.model_revision,
-                "dtype": model.dtype or "auto",
-                "seed": step.seed % 2**31,
-                "enable_prefix_caching": True,  # the completions of a prompt share its keys and values
-                "generation_config": "vllm",  # what the model's own file recommends does not apply: `generate` does
-            }
-            | options,
-        )
-    try:
-        yield llm
-    finally:
-        stop_vllm(llm)
+    settings = {ours: value for name, ours in NAMES.items() if (value := getattr(config, name)) is not None}
+    if not config.do_sample:
+        settings["temperature"] = 0.0
+    return SamplingParams(
+        n=num_generations if config.do_sample else 1,  # the k-th of n is drawn with seed + k
+        seed=seed,
+        stop_token_ids=config.eos_token_id,
+        detokenize=False,
+        **settings,
+    )
+
+
+class _Engine:
+    """vLLM's engine, which begins with its first prompts: a rank without a part to make has none."""
+
+    def __init__(self, step: Step, model: trl.ModelConfig, ranks: int, options: dict[str, Any]):
+        self.step, self.model, self.ranks, self.options = step, model, ranks, options
+        self.llm: LLM | None = None
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sequence[SamplingParams]
+    ) -> Sequence[RequestOutput]:
+        """vLLM's answer to every prompt."""
+        if self.llm is None:
+            self.llm = self._begin()
+        requests = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        return self.llm.generate(requests, sampling, use_tqdm=False)
+
+    def stop(self) -> None:
+        """Ends the engine's processes, if it has begun."""
+        if self.llm is not None:
+            stop_vllm(self.llm)
+
+    def _begin(self) -> LLM:
+        from vllm import LLM
+
+        settings = {
+            "revision": self.model.model_revision,
+            "dtype": self.model.dtype or "auto",
+            "seed": self.step.seed % 2**31,
+            "enable_prefix_caching": True,  # the completions of a prompt share its keys and values
+            "generation_config": "vllm",  # what the model's own file recommends does not apply: `generate` does
+        }
+        with _own_world(self.ranks):
+            return LLM(model=self.model.model_name_or_path, **settings | self.options)
 
 
 @contextlib.contextmanager
 def _own_world(ranks: int) -> Iterator[None]:
-    """The processes that are started here see this rank's GPU and the `ranks` - 1 after it, and nothing of the launch.
+    """Lets processes that start inside see this rank's GPU and the `ranks` - 1 after it, and nothing of the launch.
 
-    A launcher's variables would make them ranks of it.
+    With a launcher's variables they would count themselves among its ranks.
     """
     before = dict(os.environ)
     for name in before:
@@ -156,8 +174,8 @@ def _own_world(ranks: int) -> Iterator[None]:
             del os.environ[name]
     if torch.cuda.is_available():
         visible = before.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-        at = PartialState().local_process_index
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[at : at + ranks])
+        first = PartialState().local_process_index
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[first : first + ranks])
     try:
         yield
     finally:

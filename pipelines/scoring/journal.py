@@ -80,17 +80,17 @@ def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int)
 
     distributed = PartialState()
     journal = Journal(_folder(step, name), name, distributed.process_index)
-    known = {at for at, outcome in journal.read(len(rows)).items() if not isinstance(outcome, RewardFailure)}
+    scored = journal.read(len(rows), failures=False)
     batches = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
-    missing = [[at for at in batch if at not in known] for batch in batches]
+    missing = [[row for row in batch if row not in scored] for batch in batches]
     mine = [batch for batch in missing if batch][distributed.process_index :: distributed.num_processes]
     distributed.wait_for_everyone()  # until everyone has read, nobody writes
     block = step.options["rewards"][name]
     stop = block.get("on_failure", "stop") == "stop"
     allowed = 0 if stop else max(1, int(block.get("max_failures", reward_blocks.MAX_FAILURES) * len(rows)))
     failed = 0
-    bar = tqdm(desc=f"{step.name} {name}", total=sum(map(len, mine)), leave=False, mininterval=1,
-               disable=not distributed.is_main_process)  # fmt: skip
+    total, hidden = sum(map(len, mine)), not distributed.is_main_process
+    bar = tqdm(desc=f"{step.name} {name}", total=total, leave=False, mininterval=1, disable=hidden)
     with bar, journal:
         for batch in mine:
             outcomes = journal.record(batch, *ask(reward, name, rows.select(batch), batch))
@@ -98,8 +98,8 @@ def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int)
             failed += len(failures)
             bar.update(len(batch))
             if failed > allowed:
-                scored = len(journal.read(len(rows), failures=False))
-                raise _stopped(failures[0], failed, scored, len(rows), limited=not stop)
+                kept = len(journal.read(len(rows), failures=False))
+                raise _stopped(failures[0], failed, kept, len(rows), limited=not stop)
             for failure in failures[:3]:
                 logger.warning("%s", failure)
     distributed.wait_for_everyone()
@@ -147,12 +147,12 @@ class Journal:
     ) -> list[Outcome]:
         """Writes one call's outcomes and returns them."""
         lines: list[dict[str, Any]] = []
-        for nth, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+        for place, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
             if isinstance(outcome, RewardFailure):
                 lines.append({"row": row, "failure": outcome.reason, "sample": outcome.sample})
                 continue
             lines.append({"row": row, "score": outcome})
-            logged = {column: values[nth] for column, values in extra.items() if nth < len(values)}
+            logged = {column: values[place] for column, values in extra.items() if place < len(values)}
             if numbers := {column: value for column, value in logged.items() if isinstance(value, int | float)}:
                 lines[-1]["extra"] = numbers
         lines += [{"metric": metric, "value": float(value)} for metric, value in metrics.items()]
@@ -199,7 +199,8 @@ def _folder(step: Step, name: str) -> Path:
 
 
 def _stopped(first: RewardFailure, failed: int, scored: int, rows: int, *, limited: bool) -> RewardFailure:
+    """The first failure, with how many there were and what is left to do."""
     limit = "more than `max_failures` allows" if limited else "`on_failure` is stop"
     kept = f"{scored} of {rows} are scored and kept: the same command goes on from there"
     reason = f"{first.reason}\n{failed} failed ({limit}); {kept}"
-    return RewardFailure(reason, reward=first.reward, index=first.index, sample=first.sample)
+    return first.reworded(reason)

@@ -180,5 +180,6 @@ def _types(hint: Any) -> set[Any]:
     """The types that an annotation is made of, reward blocks and the classes of KeysOf among them."""
     if hint in (RewardBlock, ConstrainedReward) or dataclasses.is_dataclass(hint):
         return {hint}
-    named = {kind for note in field_types.notes(hint) if isinstance(note, field_types.KeysOf) for kind in note.types}
-    return named.union(*(_types(argument) for argument in typing.get_args(hint) if not isinstance(argument, str)))
+    handed_on = [note.types for note in field_types.notes(hint) if isinstance(note, field_types.KeysOf)]
+    inside = [_types(argument) for argument in typing.get_args(hint) if not isinstance(argument, str)]
+    return set().union(*handed_on, *inside)

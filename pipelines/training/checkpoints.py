@@ -1,4 +1,4 @@
-"""Which of a trainer's checkpoints is whole.
+"""Marks the checkpoints that a trainer has finished, and finds the newest of them.
 
 The Trainer writes straight into `checkpoint-N/`, without a temporary name, and `get_last_checkpoint` takes the highest
 N whether it was finished or not. So a callback marks a checkpoint after all ranks have written it, and only a marked
@@ -11,9 +11,10 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from trimtab.pipelines.planning.files import write_atomically
 
@@ -22,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 class MarkComplete(TrainerCallback):
-    """Writes the mark: sizes of all files, after they are on the disk."""
+    """Writes the mark, which holds the sizes of all files, once they are on the disk."""
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         distributed = PartialState()
         distributed.wait_for_everyone()  # every rank saves its own random state
         if args.should_save:

@@ -14,13 +14,21 @@ from trimtab.pipelines.training.inputs import policy, splits
 from trimtab.pipelines.training.save import save
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainerState, TrainingArguments
+
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
 
 
 def fit(
-    trainer_class: Any, stage: Any, step: Step, *, optimizer: str | None = None, keep_optimizer: bool = False, **extra
+    trainer_class: Any,
+    stage: Any,
+    step: Step,
+    *,
+    optimizer: str | None = None,
+    keep_optimizer: bool = False,
+    **extra: Any,
 ) -> dict[str, float]:
     """Trains (from the newest complete checkpoint, if there is one), evaluates, and saves a complete model.
 
@@ -29,30 +37,17 @@ def fit(
     after SIGTERM, with a checkpoint of the last step.
     """
     from trimtab.pipelines.training import optimizer_state
-    from trimtab.pipelines.training.checkpoints import MarkComplete, newest
-    from trimtab.pipelines.training.watchdog import Watchdog
+    from trimtab.pipelines.training.checkpoints import newest
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
     lost = _rows_lost(trainer, rows)
-    folder = Path(trainer.args.output_dir)
-    checkpoint = newest(folder)
-    at = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
-    tracking.resume(at)
-    trainer.add_callback(MarkComplete())
-    trainer.add_callback(_callback())
-    if optimizer:
-        trainer.add_callback(optimizer_state.Warm(trainer, optimizer))
-    watchdog = Watchdog(trainer.accelerator.process_index)
-    trainer.add_callback(watchdog)
-    try:
-        trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:  # a failed training in a notebook must not be found dead an hour later
-        watchdog.end()
-    if watchdog.stopped and trainer.state.global_step < trainer.state.max_steps:
-        raise Interrupted(f"{step.name} was asked to stop and has a checkpoint of step {trainer.state.global_step}")
-    metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.metrics.items()}
-    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": at, **lost}
+    checkpoint = newest(Path(trainer.args.output_dir))
+    resumed_from = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
+    tracking.resume(resumed_from)
+    trained = _train(trainer, step, checkpoint, optimizer)
+    metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}
+    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": resumed_from, **lost}
     if trainer.eval_dataset is not None:
         evaluated = trainer.evaluate()
         metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}
@@ -64,29 +59,56 @@ def fit(
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 
+def _train(trainer: Any, step: Step, checkpoint: Path | None, optimizer: str | None) -> dict[str, float]:
+    """Trains under our callbacks and returns the trainer's metrics of it."""
+    from trimtab.pipelines.training.checkpoints import MarkComplete
+    from trimtab.pipelines.training.optimizer_state import Warm
+    from trimtab.pipelines.training.watchdog import Watchdog
+
+    watchdog = Watchdog(trainer.accelerator.process_index)
+    trainer.add_callback(MarkComplete())
+    trainer.add_callback(_report())
+    if optimizer:
+        trainer.add_callback(Warm(trainer, optimizer))
+    trainer.add_callback(watchdog)
+    try:
+        trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:  # a failed training in a notebook must not be taken for a stalled one an hour later
+        watchdog.end()
+    if watchdog.stopped and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(f"{step.name} was asked to stop and has a checkpoint of step {trainer.state.global_step}")
+    return trained.metrics
+
+
 def _rows_lost(trainer: Any, rows: dict[str, Any]) -> dict[str, int]:
     """How many rows trl has left out as too long, which it does without a word."""
     lost = {}
     for name, given in rows.items():
         kept = getattr(trainer, name)
         if given is not None and not getattr(trainer.args, "packing", False) and len(kept) < len(given):
-            lost[f"{name.removesuffix('_dataset')}/rows_too_long"] = len(given) - len(kept)
-            logger.warning(
-                "%s: %d of %d rows are longer than max_length %s and were left out",
-                name, len(given) - len(kept), len(given), trainer.args.max_length,
-            )  # fmt: skip
+            count, limit = len(given) - len(kept), trainer.args.max_length
+            lost[f"{name.removesuffix('_dataset')}/rows_too_long"] = count
+            message = "%s: %d of %d rows are longer than max_length %s and were left out"
+            logger.warning(message, name, count, len(given), limit)
     return lost
 
 
-def _callback() -> Any:
+def _report() -> TrainerCallback:
     from transformers import TrainerCallback
 
     from trimtab.pipelines.trainers.seams.trl import rewrite_logs
 
     class Report(TrainerCallback):
-        """Every metric to metrics.jsonl and wandb; the first one that is not a number stops the run."""
+        """Records every metric; a loss or a gradient that is not a number stops the run."""
 
-        def on_log(self, args, state, control, logs=None, **kwargs):
+        def on_log(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: Any,
+            logs: dict[str, Any] | None = None,
+            **kwargs: Any,
+        ) -> None:
             for name in ("loss", "grad_norm"):
                 value = (logs or {}).get(name)
                 if value is not None and math.isnan(float(value)):

@@ -6,22 +6,26 @@ are the next step's own.
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.trainers.seams.engines import sharding
 
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
 STATE = Path("optimizer", "state.safetensors")  # in a folder of its own: engines read every weight file beside a model
 
 
-def check(stage: Any, step: Any) -> None:
-    """The preflight of a stage with fields `optimizer` and `keep_optimizer`."""
+def check(stage: Any, step: Step) -> None:
+    """Raises RecipeError where a stage's `optimizer` or `keep_optimizer` cannot be done."""
     if not (stage.optimizer or stage.keep_optimizer):
         return
     key = "optimizer" if stage.optimizer else "keep_optimizer"
@@ -81,7 +85,7 @@ class Warm(TrainerCallback):
     def __init__(self, trainer: Any, model: str):
         self.trainer, self.model = trainer, model
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
             load(self.trainer, self.model)
 
@@ -98,5 +102,5 @@ def _names(trainer: Any) -> dict[int, tuple[str, Any]]:
     """Index in the optimizer's state -> name and parameter, whatever wraps the model."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    every = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-    return {index: (names[id(parameter)], parameter) for index, parameter in enumerate(every)}
+    parameters = chain.from_iterable(group["params"] for group in trainer.optimizer.param_groups)
+    return {index: (names[id(parameter)], parameter) for index, parameter in enumerate(parameters)}

@@ -19,13 +19,13 @@ import threading
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 STALLED = 86  # the exit code of a rank that stood still
 
 
 class Watchdog(TrainerCallback):
-    """Feels the pulse of a trainer. `stopped` is whether SIGTERM ended the training."""
+    """Watches the steps of a trainer. `stopped` is whether SIGTERM ended the training."""
 
     def __init__(self, rank: int):
         self.rank, self.stopped, self._asked = rank, False, False
@@ -39,51 +39,54 @@ class Watchdog(TrainerCallback):
     def _watch(self) -> None:
         while not self._over.is_set():
             if not self._beat.wait(self.seconds) and not self._over.is_set():
-                print(f"error: rank {self.rank} has stood still for {self.seconds:g} s after step {self.step} "
-                      f"({self.phase}); its threads:", file=sys.stderr, flush=True)  # fmt: skip
+                place = f"after step {self.step} ({self.phase})"
+                message = f"error: rank {self.rank} has stood still for {self.seconds:g} s {place}; its threads:"
+                print(message, file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(STALLED)
             self._beat.clear()
 
-    def _at(self, phase: str, state: Any) -> None:
+    def _moved(self, phase: str, state: TrainerState) -> None:
         self.phase, self.step = phase, state.global_step
         self._beat.set()
 
     def _ask(self, number: int, frame: Any) -> None:
         self._asked = True
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         with contextlib.suppress(ValueError):  # not the main thread: nobody sends signals there
             self._before = signal.signal(signal.SIGTERM, self._ask)
         if self.seconds > 0:
             self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
             self._thread.start()
 
-    def on_step_begin(self, args, state, control, **kwargs):
-        self._at("in the next step", state)
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._moved("in the next step", state)
 
-    def on_substep_end(self, args, state, control, **kwargs):
-        self._at("in the next step", state)
+    def on_substep_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._moved("in the next step", state)
 
-    def on_step_end(self, args, state, control, **kwargs):
-        self._at("between two steps", state)
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._moved("between two steps", state)
         asked = torch.tensor([float(self._asked)], device=args.device)
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
         if asked.item():
             self.stopped = control.should_training_stop = control.should_save = True
 
-    def on_prediction_step(self, args, state, control, **kwargs):
-        self._at("evaluating", state)
+    def on_prediction_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._moved("evaluating", state)
 
-    def on_evaluate(self, args, state, control, **kwargs):
-        self._at("after an evaluation", state)
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._moved("after an evaluation", state)
 
-    def on_save(self, args, state, control, **kwargs):
-        self._at("after a checkpoint", state)
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._moved("after a checkpoint", state)
 
     def end(self) -> None:
-        """The training is over, well or badly: nobody watches it any more, and SIGTERM means what it did."""
+        """Stops watching, after a training that went well or badly, and gives SIGTERM its former meaning back."""
         self._over.set()
         self._beat.set()
         if self._before is not None:

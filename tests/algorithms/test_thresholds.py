@@ -43,6 +43,7 @@ class Bandit:
         return -float(np.square(self.rewards @ policy - self.peak).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_nelder_mead_finds_the_thresholds_of_the_bandit_within_80_solves(seed):
     bandit = Bandit(seed)

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 
 RECIPE = """
@@ -79,3 +80,15 @@ def test_the_source_of_a_users_function_is_a_part_of_it(tmp_path, monkeypatch):
     assert Recipe.load(str(recipe)).steps[0].fingerprint == before
     code.write_text(code.read_text().replace("1.0", "2.0"))
     assert Recipe.load(str(recipe)).steps[0].fingerprint != before
+
+
+def test_what_a_class_says_of_its_kind_is_no_option(marks, monkeypatch):
+    """A new panel of the report retrains nothing, and `shows` is no key of a recipe."""
+    from trimtab.pipelines.reporting.shows import Shows
+    from trimtab.pipelines.stages.sft import Sft
+
+    before = marks()
+    monkeypatch.setattr(Sft, "shows", Shows({"Another panel": ("train/loss",)}))
+    assert marks() == before
+    with pytest.raises(RecipeError, match="unknown key for kind 'sft'"):
+        marks("stages.sft.shows=1")

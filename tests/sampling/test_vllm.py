@@ -4,13 +4,13 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SFT_ROWS
+from launches import trained
 from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -50,20 +50,6 @@ def policy(tmp_path_factory):
 def block(policy, prompts, **options):
     return {"kind": "sample", "model": {"model_name_or_path": policy}, "prompts": prompts, "num_generations": 3,
             "generate": GENERATE, "engine": "vllm", **options}  # fmt: skip
-
-
-def on_two_ranks(recipe, config="cpu"):
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        f"accelerate_configs/{config}.yaml",
-    ]
-    done = subprocess.run([*command, "--num_processes", "2", "scripts/train.py", str(recipe)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    return Recipe.load(str(recipe)).steps[0]
 
 
 def rows_of(step):
@@ -115,7 +101,7 @@ def test_completions_do_not_depend_on_the_ranks(vllm, policy, prompts, tmp_path)
         folder = tmp_path / name
         folder.mkdir()
         recipe = write_recipe(folder, {"sample": block(policy, prompts, **many, **options)}, wandb=False)
-        step = on_two_ranks(recipe)
+        step = trained(recipe, real=True)["sample"]
         assert [row["completion_ids"] for row in rows_of(step)] == [row["completion_ids"] for row in rows_of(alone)]
 
 
@@ -211,7 +197,7 @@ def test_grpo_samples_with_vllm_and_hands_it_every_new_policy(config, vllm, poli
                          "brief": {"kind": "length", "target": 5, "threshold": 0.5}},
              "method": "xi", "train": train}  # fmt: skip
     recipe = write_recipe(tmp_path, {"grpo": stage}, wandb=False)
-    step = on_two_ranks(recipe, config)
+    step = trained(recipe, config=config, real=True)["grpo"]
     logs = [json.loads(line) for line in (step.dir / "metrics.jsonl").read_text().splitlines()]
     ratios = [row["train/sampling/importance_sampling_ratio/mean"] for row in logs if "train/loss" in row]
     assert ratios == pytest.approx([1.0] * 3, abs=1e-3)

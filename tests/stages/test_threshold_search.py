@@ -30,6 +30,7 @@ def searching(model, prompts, search="nelder_mead", **options):
     return block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("search", "trainer"), [("nelder_mead", "grpo"), ("bayes", "ppo")])
 def test_a_run_that_searches_resumes_in_the_middle_of_a_point(search, trainer, model, prompts, tmp_path, capsys):
     block = searching(model, prompts, search, trainer=trainer)

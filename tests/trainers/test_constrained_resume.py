@@ -9,6 +9,7 @@ from run_steps import run_recipe, write_recipe
 from trimtab.pipelines.recording import artifacts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_from_every_step_a_run_ends_with_equal_weights_and_multipliers(setting, model, prompts, tmp_path):
     """In the first epoch and the second, and between two rollouts, where trl goes another way."""

@@ -43,6 +43,7 @@ def test_a_clipped_value_no_longer_learns_towards_its_return():
     assert values.grad.tolist() == pytest.approx([-0.9, 0.0, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_from_every_step_a_run_ends_with_equal_weights_critics_and_multipliers(setting, model, prompts, tmp_path):
     options = {**SETTINGS[setting], "max_steps": 7, "save_total_limit": 20}
@@ -187,6 +188,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "tokens"), [("bandit", 1), ("two steps", 2)])
 def test_ppo_comes_to_the_exact_optimum(problem, tokens, model, tmp_path):
     """max E[r] - beta KL(pi, pi_0) is beta log E_{pi_0} exp(r / beta): by enumeration of all completions."""

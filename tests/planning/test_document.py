@@ -1,0 +1,63 @@
+"""A recipe's YAML: its mistakes name their line, anchors work, and overrides are checked."""
+
+import pytest
+from planned import STAGES
+from run_steps import write_recipe
+
+from trimtab.pipelines.planning.document import Document
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return write_recipe(tmp_path, STAGES)
+
+
+def test_yaml_mistakes_name_the_line(write):
+    with pytest.raises(RecipeError, match=r"recipe.yaml:3: key 'sft' is given twice"):
+        Recipe.load(write("recipe.yaml", "stages:\n  sft: {}\n  sft: {}\n"))
+    with pytest.raises(RecipeError, match="not readable as YAML"):
+        Recipe.load(write("recipe.yaml", "stages: [\n"))
+    with pytest.raises(RecipeError, match="no such recipe"):
+        Recipe.load("recipes/tinny.yaml")
+
+
+def test_anchors_and_merge_keys(write):
+    text = "stages:\n  a: &a {kind: sft, model: {model_name_or_path: x}, data: d, train: {}}\n  b: {<<: *a, data: e}\n"
+    a, b = Recipe.load(write("recipe.yaml", text)).steps
+    assert a.options["data"] == "d"
+    assert b.options["data"] == "e"
+    assert b.options["model"] == a.options["model"]
+
+
+def test_overrides_are_checked(recipe):
+    with pytest.raises(RecipeError, match="no stage 'dop', did you mean 'dpo'"):
+        Recipe.load(str(recipe), ["stages.dop.train.beta=1"])
+    with pytest.raises(RecipeError, match=r"expected a\.b\.c=value"):
+        Recipe.load(str(recipe), ["beta"])
+    with pytest.raises(RecipeError, match="unknown key for a recipe, did you mean 'stages'"):
+        Recipe.load(str(recipe), ["stage.dpo.train.beta=1"])
+
+
+def test_numbers_in_scientific_notation_are_numbers(recipe):
+    steps = Recipe.load(str(recipe), ["stages.dpo.train.learning_rate=5e-7"]).steps
+    assert steps[1].options["train"]["learning_rate"] == 5e-7
+
+
+def test_every_value_has_its_line_and_its_origin(write):
+    path = write("recipe.yaml", "stages:\n  sft:\n    train:\n      beta: 0.1\n      seed: 2\n")
+    document = Document.read(path, ["stages.sft.train.beta=0.2"])
+    assert document.values == {"stages": {"sft": {"train": {"beta": 0.2, "seed": 2}}}}
+    assert document.origins["stages", "sft", "train", "beta"] == "override stages.sft.train.beta=0.2"
+    assert document.origins["stages", "sft", "train", "seed"] == "recipe line 5"
+    nearest = document.locate(RecipeError("wrong", ("stages", "sft", "train", "absent")))
+    assert str(nearest) == f"{path}:3: stages.sft.train.absent: wrong"
+
+
+def test_an_override_reaches_into_a_list(write):
+    path = write("recipe.yaml", "stages:\n  sft:\n    data: {datasets: [{path: a}, {path: b}]}\n")
+    document = Document.read(path, ["stages.sft.data.datasets.1.path=c"])
+    assert [entry["path"] for entry in document.values["stages"]["sft"]["data"]["datasets"]] == ["a", "c"]
+    with pytest.raises(RecipeError, match="the list has 2 entries"):
+        Document.read(path, ["stages.sft.data.datasets.2=c"])

@@ -1,0 +1,29 @@
+"""The plan as text."""
+
+from planned import STAGES
+from run_steps import write_recipe
+
+from trimtab.pipelines.planning import table
+from trimtab.pipelines.planning.recipe import Recipe
+
+
+def test_verbose_plan_tells_where_each_value_came_from(tmp_path):
+    recipe = write_recipe(tmp_path, STAGES, defaults={"train": {"max_steps": 2}})
+    loaded = Recipe.load(str(recipe), ["stages.dpo.train.beta=0.2"])
+    rows = {key: (value, origin) for key, value, origin in table.resolved(loaded, loaded.steps[1])}
+    assert rows["train.beta"] == (0.2, "override stages.dpo.train.beta=0.2")
+    assert rows["train.max_steps"] == (2, "defaults")
+    assert rows["model.model_name_or_path"][1].startswith("recipe line ")
+    assert rows["data.datasets"][1].startswith("recipe line ")
+    assert rows["train.label_smoothing"] == (0.0, "default of DPOConfig")
+    assert "train.output_dir" not in rows
+
+
+def test_a_plan_has_a_line_for_each_step_with_the_command_that_runs_it(tmp_path):
+    recipe = Recipe.load(str(write_recipe(tmp_path, STAGES)), ["seed=7"])
+    headings, *lines, summary = table.table(recipe, recipe.steps, auto="cpu").splitlines()
+    assert headings.split() == ["step", "kind", "fingerprint", "state", "command"]
+    for step, line in zip(recipe.steps, lines, strict=True):
+        assert line.split()[:5] == [step.name, step.kind, step.fingerprint, "pending", "accelerate"]
+        assert line.endswith(f"{recipe.path} seed=7 --stage {step.name}")
+    assert summary == f"3 steps, 0 done, 3 pending, in {recipe.run}"
