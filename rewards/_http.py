@@ -94,13 +94,13 @@ class Post:
                 stages[url] = failure.stage
                 raise
 
+        def is_over(state: tenacity.RetryCallState) -> bool:
+            too_late = clock.now() + state.upcoming_sleep >= end
+            return too_late or state.attempt_number >= self._tries or self._stopped.is_set()
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, PostFailure) and error.retry),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(self._tries),
-                tenacity.stop_when_event_set(self._stopped),
-                lambda state: clock.now() + state.upcoming_sleep >= end,
-            ),
+            stop=is_over,
             wait=_wait,
             sleep=lambda seconds: clock.wait(self._stopped, seconds),
             before_sleep=lambda state: logger.warning("%s; trying again", _failure_in(state)),

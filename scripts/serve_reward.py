@@ -5,7 +5,7 @@
 
     reward: {kind: reward_model, path: runs/tiny/politeness/output}    # server.yaml: any reward of the recipes
 
-Its other keys, the requests and the answers: docs/using-rewards.md and pipelines/scoring/server.py.
+Its other keys, the requests and the answers: docs/using-rewards.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""A recipe of three stages that is only planned, and what its fingerprints say."""
+"""Recipes that are only planned, and what their fingerprints say."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+from conftest import PAIR_ROWS, SFT_ROWS
 
 from trimtab.pipelines.planning.recipe import Recipe
 
@@ -19,3 +22,15 @@ def fingerprints(path: str | Path, *overrides: str) -> dict[str, str]:
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """The names of the steps whose fingerprints differ."""
     return [name for name in before if before[name] != after[name]]
+
+
+def on_rows(write: Callable[[str, list], str], model: str) -> dict[str, dict]:
+    """The stages of a correct recipe on rows and a model that exist."""
+    return {
+        "sft": {
+            "model": {"model_name_or_path": model},
+            "data": write("sft.jsonl", SFT_ROWS),
+            "train": {"max_length": 64},
+        },
+        "dpo": {"model": {"model_name_or_path": "$sft"}, "data": write("pairs.jsonl", PAIR_ROWS), "train": {}},
+    }

@@ -1,4 +1,4 @@
-"""Reward servers that misbehave by script, and a clock that a busy machine slows down as it slows the test."""
+"""Reward servers that misbehave by script, and a clock whose seconds pass when such a server says so."""
 
 import json
 import os
@@ -6,9 +6,55 @@ import socket
 import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
-SCORES = [2.0, 4.0, 3.0, 5.0]  # the honest server's for the prompt "p" and these completions: the number of characters
+from trimtab.rewards import _clock, outcomes
+from trimtab.rewards.remote import Remote
+
+PROMPTS = ["p"] * 4
 COMPLETIONS = ["a", "bbb", "cc", "dddd"]
+SCORES = [2.0, 4.0, 3.0, 5.0]  # the honest server's: the number of characters of prompt and completion
+CHAT = [{"role": "user", "content": "hi"}]
+
+
+class HandClock(_clock.Clock):
+    """Stands still but for `advance`, and for whoever waits: a busy machine is as quick by it as a quiet one."""
+
+    def __init__(self):
+        self._now, self._timers, self._lock = 0.0, [], threading.RLock()
+
+    def now(self):
+        return self._now
+
+    def after(self, seconds, action):
+        timer = (self._now + seconds, action)
+        with self._lock:
+            self._timers.append(timer)
+        return SimpleNamespace(cancel=lambda: self._forget(timer))
+
+    def wait(self, event, seconds):
+        if not event.is_set():
+            self.advance(seconds)
+
+    def advance(self, seconds):
+        """Lets time pass; whether something was due in it, and so has happened."""
+        with self._lock:
+            self._now += seconds
+            due = [timer for timer in self._timers if timer[0] <= self._now]
+            for timer in due:
+                self._forget(timer)
+                timer[1]()
+        return bool(due)
+
+    def advance_to_next(self):
+        """Lets the time pass until something is due."""
+        with self._lock:
+            self.advance(min(when for when, _ in self._timers) - self._now)
+
+    def _forget(self, timer):
+        with self._lock:
+            if timer in self._timers:
+                self._timers.remove(timer)
 
 
 class Server(ThreadingHTTPServer):
@@ -16,9 +62,10 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads, block_on_close = True, False
 
-    def __init__(self, *steps):
+    def __init__(self, *steps, clock=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.steps, self.seen, self.closing, self.lock = steps, [], threading.Event(), threading.Lock()
+        self.clock = clock
         self.url = f"http://127.0.0.1:{self.server_port}/get_reward"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -51,6 +98,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+# what a server does with a request
+
+
 def fine(handler, body):
     handler.reply({"rewards": [len(query) for query in body["query"]]})
 
@@ -61,20 +111,38 @@ def says(content, status=200, **headers):
 
 
 def drip(handler, body):
-    """A byte every 50 ms, for ever, and each of them resets a timeout between bytes."""
+    """A byte every half second, for an hour, and each of them resets a timeout between bytes."""
     handler.send_response(200)
     handler.end_headers()
-    while not handler.server.closing.wait(0.05):
-        handler.wfile.write(b" ")
+    _drip(handler, b" ")
 
 
 def drip_headers(handler, body):
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    while not handler.server.closing.wait(0.05):
-        handler.wfile.write(b"x")
+    _drip(handler, b"x")
+
+
+def _drip(handler, byte):
+    for _ in range(7200):
+        handler.wfile.write(byte)
+        if handler.server.clock.advance(0.5):
+            return
 
 
 def silence(handler, body):
+    """Nothing, until the client has waited as long as it wants to."""
+    handler.server.clock.advance_to_next()
+
+
+def endless_drip(handler, body):
+    """A byte every 20 ms of the machine's time, until the test is over."""
+    handler.send_response(200)
+    handler.end_headers()
+    while not handler.server.closing.wait(0.02):
+        handler.wfile.write(b" ")
+
+
+def endless_silence(handler, body):
     handler.server.closing.wait()
 
 
@@ -92,31 +160,28 @@ def reset(handler, body):
     os.close(handler.connection.detach())
 
 
-class Metronome:
-    """Seconds that this process was able to observe, in ticks of 10 ms.
+# a client of theirs
 
-    Where other processes hold the machine, its ticks come late and are few: a limit in them is missed by what is
-    tested, and not by its neighbours.
-    """
 
-    TICK = 0.01
+def remote(url, **options):
+    options = {"connect_timeout": 60, "timeout": 60, "tries": 3, "deadline": 300, "batch_size": 4} | options
+    return Remote(url=url, **options)
 
-    def __init__(self):
-        self.ticks, self._over = 0, threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
+def score(reward, prompts=PROMPTS, completions=COMPLETIONS, **columns):
+    """The outcomes, which are there before the deadline of a batch has passed."""
+    began = _clock.clock.now()
+    answers = outcomes(reward, prompts, completions, **columns)
+    assert _clock.clock.now() - began <= reward.deadline
+    return answers
 
-    def __exit__(self, *error):
-        self._over.set()
-        self._thread.join()
 
-    def _beat(self):
-        while not self._over.wait(self.TICK):
-            self.ticks += 1
+def reason(answers):
+    """The reason that all outcomes share; a score among them is an error."""
+    (shared,) = {outcome.reason for outcome in answers}
+    return shared
 
-    @property
-    def seconds(self):
-        return self.ticks * self.TICK
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

@@ -57,7 +57,8 @@ def check(steps: Iterable[Step]) -> Iterator[tuple[bool, str]]:
                 continue
             tried.add(identifier)
             head = f"{name} ({block['kind']}) of {step.stage}"
-            if awaited := _awaited(step, block):
+            awaited = _awaited(step, block)
+            if awaited:
                 yield True, f"{head}: waits for {', '.join(awaited)}"
                 continue
             problems, lines = _try(step, name, block)
@@ -66,39 +67,27 @@ def check(steps: Iterable[Step]) -> Iterator[tuple[bool, str]]:
 
 def _awaited(step: Step, block: Mapping[str, Any]) -> list[str]:
     """The steps that have still to make what the block names."""
-    places = [value for value in strings(block) if step.pending(value)]
-    return sorted(source.name for source in step.waiting if any(p.startswith(str(source.output)) for p in places))
+    places = tuple(value for value in strings(block) if step.pending(value))
+    return sorted(
+        source.name for source in step.waiting if any(place.startswith(str(source.output)) for place in places)
+    )
 
 
 def _try(step: Step, name: str, block: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Problems, and what was found."""
-    started = time.perf_counter()
+    """What is wrong with a reward, and what there is to say of it."""
     lines: list[str] = []
     try:
-        reward = schema.load_reward(reward_blocks.cut(block, constrained=True).reward, (*step.path, "rewards", name))
-        if hasattr(reward, "probe"):
-            for stage, ok, detail in reward.probe():
-                lines.append(f"{stage:6} {'ok' if ok else 'no'}  {detail}")
-                if not ok:
-                    return ["see the stage marked `no`"], lines
-        if hasattr(reward, "load"):
-            reward.load()
-    except (RecipeError, ValueError, OSError, ImportError) as error:
+        reward = _loaded(step, name, block, lines)
+    except _Unreachable:
+        return ["see the stage marked `no`"], lines
+    except RecipeError as error:
         return [rewards.describe(error)], lines
-    lines.append(f"loaded in {time.perf_counter() - started:.1f} s")
+    except Exception as error:  # a reward of the user's may raise anything
+        return [rewards.failure_of(error).reason], lines
     rows = _completions(step)
     problems: list[str] = []
     try:
-        _pairs(reward, rows, 1)  # the first call loads what is loaded late
-        started = time.perf_counter()
-        better, worse = (_pairs(reward, rows, which) for which in (1, 2))
-        seconds = (time.perf_counter() - started) / 4
-        pairs = zip(better, worse, strict=True)
-        both = [(good, bad) for good, bad in pairs if good is not None and bad is not None]
-        verdict = f"{sum(good > bad for good, bad in both)} of {len(both)} ranked as a person would"
-        lines.append(f"built-in pairs at {1000 * seconds:.2f} ms an answer: {verdict if both else 'abstains'}")
-        if both:
-            lines[-1] += f" (better {_list(better)}; worse {_list(worse)})"
+        lines.append(_on_pairs(reward, rows))
     except RewardFailure as failure:
         target = kinds.find(kinds.REWARDS, block["kind"])
         foreign = "." in block["kind"] or hasattr(target, "names_code")  # may need columns that the pairs lack
@@ -111,6 +100,41 @@ def _try(step: Step, name: str, block: Mapping[str, Any]) -> tuple[list[str], li
         problems += [str(failure) for failure in failures[:1]]
         lines.append(f"{len(rows)} completions at {1000 * seconds:.2f} ms each: {_distribution(answers)}")
     return problems, lines
+
+
+class _Unreachable(Exception):
+    """A server on the way to which one stage fails."""
+
+
+def _loaded(step: Step, name: str, block: Mapping[str, Any], lines: list[str]) -> Any:
+    """The reward, with what it has loaded; a line for every stage on the way to its server."""
+    started = time.perf_counter()
+    reward = schema.load_reward(reward_blocks.cut(block, constrained=True).reward, (*step.path, "rewards", name))
+    if hasattr(reward, "probe"):
+        for stage, ok, detail in reward.probe():
+            lines.append(f"{stage:6} {'ok' if ok else 'no'}  {detail}")
+            if not ok:
+                raise _Unreachable
+    if hasattr(reward, "load"):
+        reward.load()
+    lines.append(f"loaded in {time.perf_counter() - started:.1f} s")
+    return reward
+
+
+def _on_pairs(reward: Any, rows: Any) -> str:
+    """How fast the reward is on the built-in pairs, and in how many it prefers the better one."""
+    _pairs(reward, rows, 1)  # the first call loads what is loaded late
+    started = time.perf_counter()
+    better, worse = (_pairs(reward, rows, which) for which in (1, 2))
+    seconds = (time.perf_counter() - started) / 4
+    pairs = zip(better, worse, strict=True)
+    both = [(good, bad) for good, bad in pairs if good is not None and bad is not None]
+    head = f"built-in pairs at {1000 * seconds:.2f} ms an answer"
+    if not both:
+        return f"{head}: abstains"
+    right = sum(good > bad for good, bad in both)
+    listed = f"better {_list(better)}; worse {_list(worse)}"
+    return f"{head}: {right} of {len(both)} ranked as a person would ({listed})"
 
 
 def _pairs(reward: Any, rows: Any, which: int) -> list[float | None]:

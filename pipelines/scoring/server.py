@@ -1,17 +1,4 @@
-"""A reward behind OpenRLHF's HTTP contract: the keys of the server's YAML, and the app.
-
-The keys of server.yaml, with their defaults but for `reward` (any reward of the recipes):
-
-    reward: {kind: reward_model, path: runs/tiny/politeness/output}
-    host: 127.0.0.1          # another than this machine's own only with a token
-    port: 5000               # 0: any that is free
-    token_env: REWARD_TOKEN  # the environment variable with the token, when there is to be one
-    tokenizer: null          # the policy's: its special tokens are taken out of prompts and completions
-    max_body_mb: 16          # MiB per request
-    max_completions: 4096    # per request
-    batch_size: 64           # completions per call of the reward, merged from all requests that wait
-    max_wait: 0.01           # seconds that a completion waits for others to fill its batch
-    warm_up: {prompt: What is 2 + 2?, completion: '4', label: '4'}   # scored once, before the port opens
+"""A reward behind OpenRLHF's HTTP contract.
 
 POST /get_reward (or /) takes {"query": [...], "prompts": [...], "labels": [...]}, the last two optional, and answers
 {"rewards": [...], "scores": [...], "extra_logs": {name: [...]}}: a number per query, null where the reward abstains,
@@ -32,13 +19,10 @@ import base64
 import binascii
 import contextlib
 import hmac
-import ipaddress
 import logging
-import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -50,54 +34,10 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording.tracking import redact
 from trimtab.pipelines.scoring.batching import Batcher, Row
-from trimtab.rewards import Reward, RewardFailure, describe
+from trimtab.pipelines.scoring.server_settings import Server
+from trimtab.rewards import RewardFailure, describe
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class WarmUp:
-    """What the reward scores once before the port opens: a mistake shows then, and a model is loaded."""
-
-    prompt: str = "What is 2 + 2?"
-    completion: str = "4"
-    label: Any = "4"
-
-
-@dataclass(kw_only=True)
-class Server:
-    """The keys of a server's YAML. Raises RecipeError for values that cannot be served."""
-
-    reward: Reward
-    host: str = "127.0.0.1"
-    port: int = 5000  # 0 for any that is free
-    token_env: str = "REWARD_TOKEN"  # the environment variable with the token that clients must send
-    tokenizer: str | None = None  # whose special tokens are taken out of prompts and completions (not of queries)
-    max_body_mb: float = 16.0  # MiB per request
-    max_completions: int = 4096  # per request
-    batch_size: int = 64  # completions per call of the reward
-    max_wait: float = 0.01  # seconds that a completion waits for others to fill its batch
-    warm_up: WarmUp = field(default_factory=WarmUp)
-
-    def __post_init__(self) -> None:
-        for key in ("max_body_mb", "max_completions", "batch_size"):
-            if getattr(self, key) <= 0:
-                raise RecipeError(f"must be above 0, got {getattr(self, key)}", (key,))
-        if not 0 <= self.max_wait < 60:
-            raise RecipeError(f"must be 0 or more, and less than 60 seconds, got {self.max_wait}", ("max_wait",))
-        if not 0 <= self.port < 2**16:
-            raise RecipeError(f"must be from 0 to 65535, got {self.port}", ("port",))
-        if not self.token and not _is_loopback(self.host):
-            raise RecipeError(
-                f"{self.host} can be reached from other machines: set a token with `export {self.token_env}="
-                "$(openssl rand -hex 32)`, or use host: 127.0.0.1",
-                ("host",),
-            )
-
-    @property
-    def token(self) -> str:
-        """The token that clients must send, "" when there is none."""
-        return os.environ.get(self.token_env, "").strip()
 
 
 class Call(pydantic.BaseModel):
@@ -131,8 +71,11 @@ class Call(pydantic.BaseModel):
 
 
 def app(server: Server, block: Mapping[str, Any]) -> FastAPI:
-    """The application that serves the reward of `block`. Raises RecipeError when the tokenizer cannot be loaded, and
-    RewardFailure when the reward does not score the warm-up pair."""
+    """The application that serves the reward of `block`.
+
+    Raises RecipeError when the tokenizer cannot be loaded, and RewardFailure when the reward does not score the
+    warm-up pair.
+    """
     special = special_tokens(server.tokenizer)
     batcher = Batcher(server.reward, block["kind"], batch_size=server.batch_size, max_wait=server.max_wait)
     pair = server.warm_up
@@ -239,8 +182,11 @@ async def _hung_up(request: Request) -> None:
 
 
 def _sent(request: Request) -> bytes:
-    """The token that came with a request. OpenRLHF sends no header of its own, but what stands in its URL:
-    http://any:TOKEN@host:5000/get_reward arrives as a basic password."""
+    """The token that came with a request.
+
+    OpenRLHF sends no header of its own, but what stands in its URL: http://any:TOKEN@host:5000/get_reward arrives as
+    a basic password.
+    """
     scheme, _, sent = request.headers.get("authorization", "").encode("latin-1").partition(b" ")
     if scheme.lower() != b"basic":
         return sent.strip() if scheme.lower() == b"bearer" else b""
@@ -262,10 +208,3 @@ def _versions(*packages: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             installed[package] = metadata.version(package)
     return installed
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

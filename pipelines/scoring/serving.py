@@ -12,6 +12,7 @@ from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.scoring import server
+from trimtab.pipelines.scoring.server_settings import Server
 
 
 def serve(document: Document) -> None:
@@ -24,8 +25,8 @@ def serve(document: Document) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        checked = schema.check(server.Server, document.values)
-        settings, block = schema.instance(server.Server, checked), checked["reward"]
+        checked = schema.check(Server, document.values)
+        settings, block = schema.instance(Server, checked), checked["reward"]
         with bind(settings.host, settings.port) as listener:
             app = server.app(settings, block)
             listener.listen(2048)

@@ -8,11 +8,12 @@ import trl
 from conftest import ROOT
 
 from trimtab.pipelines.data import audit, forms
-from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning import field_types, kinds, schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 
 FORMS = {name: form for name, form in vars(forms).items() if isinstance(form, forms.Form)}
+BY_HAND = {name: form for name, form in FORMS.items() if form.example is not None}
 
 
 @pytest.fixture
@@ -24,31 +25,41 @@ def mixture(path):
     return schema.build(trl.DatasetMixtureConfig, forms.mixture(path))
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("form", BY_HAND.values(), ids=BY_HAND)
 def test_the_examples_pass_the_audit(form, write, step, model):
     from transformers import AutoTokenizer
 
-    if form.example is None:
-        return
     path = write("rows.jsonl", [form.example(f"What is {number}?", number) for number in range(4)])
     audit.check(mixture(path), step, "data", form, AutoTokenizer.from_pretrained(model))
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_missing_column_is_named_with_what_is_needed(form, write, step):
+def test_a_missing_column_is_named_with_what_is_needed_and_where_it_comes_from(form, write, step):
     path = write("rows.jsonl", json.dumps({"something": 1}) + "\n")
     with pytest.raises(RecipeError) as raised:
         audit.check(mixture(path), step, "data", form)
+    message = raised.value.message
     assert raised.value.path == ("stages", "world", "data")
-    assert f"has no column {form.columns[0][0]!r}" in raised.value.message
-    assert "it has: something" in raised.value.message
+    assert f"has no column {form.columns[0][0]!r}" in message
+    assert "it has: something" in message
+    for columns in form.columns:
+        assert " + ".join(columns) in message
+    if form in BY_HAND.values():
+        assert message.endswith("Rename it in the file")
+    else:
+        assert message.endswith(f"Stages of kind {' or '.join(forms.makers(form))} leave such rows")
+
+
+def test_what_nobody_writes_by_hand_is_left_by_a_stage():
+    for name in FORMS.keys() - BY_HAND.keys():
+        assert forms.makers(FORMS[name]), name
 
 
 def test_every_data_field_of_every_stage_has_a_form():
     for word in kinds.words(kinds.STAGES):
         cls = kinds.find(kinds.STAGES, word)
-        for key, hint in schema.field_types.hints(cls).items():
-            notes = schema.field_types.notes(hint)
+        for key, hint in field_types.hints(cls).items():
+            notes = field_types.notes(hint)
             if forms.mixture in notes:
                 assert any(isinstance(note, forms.Form) for note in notes), f"{word}.{key}"
 

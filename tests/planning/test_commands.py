@@ -26,7 +26,9 @@ def test_a_config_is_a_name_of_ours_or_a_path(recipe, write):
 
 
 def test_an_unknown_config_is_an_error_with_its_place(recipe):
-    with pytest.raises(RecipeError, match=r"stages\.sft\.accelerate: no accelerate config 'dpp', did you mean 'ddp'\?"):
+    with pytest.raises(
+        RecipeError, match=r"stages\.sft\.accelerate: no accelerate config 'dpp', did you mean 'ddp'\?"
+    ):
         commands.accelerate_config(replace(recipe.steps[0], accelerate="dpp"))
 
 
@@ -34,7 +36,16 @@ def test_the_command_can_be_typed_from_the_current_folder(recipe, monkeypatch, t
     words = ["accelerate", "launch", "--quiet", "--config_file"]
     monkeypatch.chdir(ROOT)
     typed = commands.command(recipe, recipe.steps[1], ["--num_processes", "2"], "cpu")
-    assert typed == [*words, "accelerate_configs/cpu.yaml", "--num_processes", "2",
-                     "scripts/train.py", recipe.path, "seed=7", "--stage", "dpo"]
+    assert typed == [
+        *words,
+        "accelerate_configs/cpu.yaml",
+        "--num_processes",
+        "2",
+        "scripts/train.py",
+        recipe.path,
+        "seed=7",
+        "--stage",
+        "dpo",
+    ]
     monkeypatch.chdir(tmp_path)
     assert str(ROOT / "scripts" / "train.py") in commands.command(recipe, recipe.steps[1], auto="cpu")

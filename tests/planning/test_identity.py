@@ -1,10 +1,18 @@
 """What cannot change a result is not in the fingerprint, and everything else is."""
 
-import pytest
-import yaml
+from dataclasses import dataclass, fields, is_dataclass
+from typing import ClassVar
 
-from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.recipe import Recipe
+import pytest
+import trl
+import yaml
+from planned import STAGES, changed, fingerprints
+from run_steps import write_recipe
+
+from trimtab.pipelines.planning import identity, kinds
+from trimtab.pipelines.planning.document import Document
+from trimtab.pipelines.planning.references import References
+from trimtab.pipelines.stages import Stage
 
 RECIPE = """
 stages:
@@ -19,14 +27,41 @@ stages:
       server: {kind: remote, url: "http://host/x", timeout: 5}
       both: {kind: composite, rewards: {server: {kind: remote, url: "http://host/y", tries: 2}}}
 """
+SAVING = {*identity.TRAINING, *identity.TRAINING_UNLESS_BEST}
+REWARDS = [word for word in kinds.words(kinds.REWARDS) if is_dataclass(kinds.find(kinds.REWARDS, word))]
+
+
+@dataclass(kw_only=True)
+class Draw(Stage):
+    """A stage for the tests below."""
+
+    neutral: ClassVar[tuple[str, ...]] = ("threads",)
+
+    width: int = 2
+    threads: int = 1
+    pen: dict
+
+    @classmethod
+    def neutral_inside(cls, key, block):
+        return ("brand",) if key == "pen" else ()
 
 
 @pytest.fixture
-def marks(tmp_path):
+def marks(write):
     """The fingerprints of the recipe with overrides, by step."""
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE)
-    return lambda *overrides: {step.name: step.fingerprint for step in Recipe.load(str(path), overrides).steps}
+    path = write("recipe.yaml", RECIPE)
+    return lambda *overrides: fingerprints(path, *overrides)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return write_recipe(tmp_path, STAGES)
+
+
+def identity_of(kind, options):
+    """What is fingerprinted of the options of a stage."""
+    identities = identity.Identities(References(Document("recipe.yaml"), {}))
+    return identities.of_options(kinds.find(kinds.STAGES, kind), options, ("stages", "stage"))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +75,8 @@ def marks(tmp_path):
         "stages.score.rewards.server.concurrency=2",
         "stages.score.rewards.both.rewards.server.tries=9",
         "name=another",
+        "output_dir=elsewhere",
+        "wandb.project=other",
         "stages.sft.accelerate=ddp",
     ],
 )
@@ -61,34 +98,79 @@ def test_what_cannot_change_the_result_is_outside(marks, override):
     ],
 )
 def test_everything_else_is_inside(marks, override, step):
-    before, after = marks(), marks(override)
-    assert [name for name in before if before[name] != after[name]] == [step]
+    assert changed(marks(), marks(override)) == [step]
 
 
-def test_saving_matters_where_the_best_checkpoint_is_chosen(marks):
-    best = "stages.sft.train.load_best_model_at_end=true"
-    assert marks(best) != marks(best, "stages.sft.train.save_steps=3")
+def test_of_training_arguments_only_those_about_logging_and_saving_are_outside():
+    arguments = dict.fromkeys(trl.SFTConfig.__dataclass_fields__, "x")
+    usual = identity_of("sft", {"train": {**arguments, "load_best_model_at_end": False}})["train"]
+    assert arguments.keys() - usual.keys() == SAVING & arguments.keys()
+    best = identity_of("sft", {"train": {**arguments, "load_best_model_at_end": True}})["train"]
+    assert arguments.keys() - best.keys() == {*identity.TRAINING} & arguments.keys()
 
 
-def test_the_source_of_a_users_function_is_a_part_of_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("word", REWARDS)
+def test_of_a_reward_only_what_its_class_calls_neutral_is_outside(word):
+    cls = kinds.find(kinds.REWARDS, word)
+    options = dict.fromkeys((field.name for field in fields(cls) if field.init), "x")
+    neutral = set(getattr(cls, "neutral", ()))
+    assert neutral <= options.keys()
+    block = identity_of("score", {"rewards": {"one": {"kind": word, **options}}})["rewards"]["one"]
+    assert block.keys() == options.keys() - neutral | {"kind"}
+    assert block["kind"].keys() == {"word", "sha256"}
+
+
+def test_of_a_stage_only_what_its_class_calls_neutral_is_outside(tmp_path):
+    stage = {"kind": f"{__name__}.Draw", "pen": {"brand": "a", "color": "red"}}
+    recipe = write_recipe(tmp_path, {"draw": stage})
+    before = fingerprints(recipe)
+    for override in ("stages.draw.threads=8", "stages.draw.pen.brand=b"):
+        assert fingerprints(recipe, override) == before
+    for override in ("stages.draw.width=3", "stages.draw.pen.color=blue"):
+        assert changed(before, fingerprints(recipe, override)) == ["draw"]
+
+
+def test_what_stages_call_neutral_are_keys_of_theirs():
+    for word in kinds.words(kinds.STAGES):
+        cls = kinds.find(kinds.STAGES, word)
+        assert {*cls.neutral} <= {field.name for field in fields(cls)}, word
+
+
+def test_a_change_reaches_the_step_and_those_that_refer_to_it(recipe):
+    before = fingerprints(recipe)
+    assert changed(before, fingerprints(recipe, "stages.dpo.train.beta=0.2")) == ["dpo", "after"]
+    assert changed(before, fingerprints(recipe, "seed=7")) == ["sft", "dpo", "after"]
+    assert changed(before, fingerprints(recipe, "stages.after.seed=7")) == ["after"]
+
+
+def test_a_default_written_out_is_the_same_step(recipe):
+    assert fingerprints(recipe, "stages.sft.eval_data=null") == fingerprints(recipe)
+
+
+def test_saving_matters_where_the_best_checkpoint_is_chosen(recipe):
+    best = "stages.dpo.train.load_best_model_at_end=true"
+    before = fingerprints(recipe, best)
+    assert changed(before, fingerprints(recipe, best, "stages.dpo.train.save_steps=7")) == ["dpo", "after"]
+
+
+def test_local_files_count_by_content_not_by_place(recipe, write):
+    one, two = write("one.jsonl", "a"), write("two.jsonl", "a")
+    first = fingerprints(recipe, f"stages.sft.data={one}")
+    assert first == fingerprints(recipe, f"stages.sft.data={two}")
+    write("two.jsonl", "b")
+    assert changed(first, fingerprints(recipe, f"stages.sft.data={two}")) == ["sft", "dpo", "after"]
+
+
+@pytest.mark.parametrize(
+    "reward", [{"kind": "judge.judge"}, {"kind": "trl_function", "path": "judge.py:judge"}], ids=["dotted", "by path"]
+)
+def test_the_source_of_a_users_function_is_a_part_of_it(reward, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     code, recipe = tmp_path / "judge.py", tmp_path / "recipe.yaml"
     code.write_text("def judge(prompts, completions, **columns):\n    return [1.0] * len(completions)\n")
-    reward = {"kind": "trl_function", "path": "judge.py:judge"}
     recipe.write_text(yaml.safe_dump({"stages": {"score": {"completions": "org/x", "rewards": {"judge": reward}}}}))
-    before = Recipe.load(str(recipe)).steps[0].fingerprint
-    assert Recipe.load(str(recipe)).steps[0].fingerprint == before
+    before = fingerprints(recipe)
+    assert fingerprints(recipe) == before
     code.write_text(code.read_text().replace("1.0", "2.0"))
-    assert Recipe.load(str(recipe)).steps[0].fingerprint != before
-
-
-def test_what_a_class_says_of_its_kind_is_no_option(marks, monkeypatch):
-    """A new panel of the report retrains nothing, and `shows` is no key of a recipe."""
-    from trimtab.pipelines.reporting.shows import Shows
-    from trimtab.pipelines.stages.sft import Sft
-
-    before = marks()
-    monkeypatch.setattr(Sft, "shows", Shows({"Another panel": ("train/loss",)}))
-    assert marks() == before
-    with pytest.raises(RecipeError, match="unknown key for kind 'sft'"):
-        marks("stages.sft.shows=1")
+    assert changed(before, fingerprints(recipe)) == ["score"]

@@ -25,7 +25,7 @@ def test_same_recipe_same_plan_in_another_process(recipe):
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True
     ).stdout
-    assert out.strip() == str(list(marks(recipe).values()))
+    assert out.strip() == str(list(fingerprints(recipe).values()))
 
 
 def test_planning_imports_no_torch(recipe):

@@ -20,7 +20,7 @@ def test_references_become_paths_and_may_name_a_folder(tmp_path):
 def test_inputs_are_names_for_things_from_outside(tmp_path, write):
     file = write("rows.jsonl", "a")
     recipe = write_recipe(tmp_path, {"sft": {**STAGES["sft"], "data": "$rows"}}, inputs={"rows": file})
-    assert marks(recipe) == marks(write_recipe(tmp_path, {"sft": {**STAGES["sft"], "data": file}}))
+    assert fingerprints(recipe) == fingerprints(write_recipe(tmp_path, {"sft": {**STAGES["sft"], "data": file}}))
     assert Recipe.load(str(recipe)).steps[0].options["data"] == file
 
 

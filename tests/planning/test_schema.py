@@ -1,4 +1,4 @@
-"""Blocks become instances: what a macro reads of its own fields, and which words are known."""
+"""Blocks become instances: keys and types are checked, and a macro reads its own fields as they are written."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -69,6 +69,86 @@ def test_a_list_of_losses_is_checked_word_by_word():
         schema.check(trl.DPOConfig, {"loss_type": ["sigmoid", "sigmoidd"]})
     with pytest.raises(RecipeError, match="got 'grpoo', did you mean 'grpo'"):
         schema.check(trl.GRPOConfig, {"loss_type": "grpoo"})
+
+
+def test_the_words_that_trl_documents_are_found_in_every_configuration_with_a_loss():
+    """An upgrade that words its help anew would leave these keys unchecked without a word."""
+    for cls in (trl.SFTConfig, trl.DPOConfig, trl.GRPOConfig):
+        assert len(field_types.documented_values(cls, "loss_type")) > 1, cls.__name__
+
+
+def test_a_word_is_a_file_of_the_package_or_one_of_the_others():
+    note = WordOf(kinds.LOSSES, lambda: ["sigmoid", "dpo"])
+    assert note.words == [*kinds.words(kinds.LOSSES), "sigmoid"]
+    assert note("sigmoid", PLACE) == "sigmoid"
+    with pytest.raises(RecipeError, match=r"expected one of dpo, .*, sigmoid, got 'sigmoidd', did you mean 'sigmoid'"):
+        note("sigmoidd", PLACE)
+
+
+def test_keys_of_names_classes_of_trl_and_kinds_of_stages():
+    note = KeysOf(("trl.SFTConfig", "prefer"))
+    assert str(note) == "`trl.SFTConfig` or `prefer`"
+    assert note.types == [trl.SFTConfig]
+
+
+def test_a_models_name_is_a_string():
+    assert schema.coerce("org/model", ModelName, PLACE) == "org/model"
+    with pytest.raises(RecipeError, match=r"stages\.loop: expected a string, got 3"):
+        schema.coerce(3, ModelName, PLACE)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "read"),
+    [
+        ("5e-7", float, 5e-7),
+        ("3", int, 3),
+        (3.0, int, 3),
+        ("sigmoid", list[str], ["sigmoid"]),
+        (None, int | None, None),
+        ("auto", str | int, "auto"),
+        ("7", int | str, "7"),  # what is of one of the types already stays what it is
+        ("1e-6", float | None, 1e-6),
+        ({"a": "1"}, dict[str, float], {"a": 1.0}),
+    ],
+)
+def test_values_are_read_as_their_types(value, hint, read):
+    result = schema.coerce(value, hint, PLACE)
+    assert (result, type(result)) == (read, type(read))
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"learning_rate": "fast"}, "stages.loop.learning_rate: expected a number, got 'fast'"),
+        ({"max_steps": 1.5}, "stages.loop.max_steps: expected a whole number, got 1.5"),
+        ({"max_steps": True}, "stages.loop.max_steps: expected a whole number, got True"),
+        ({"warmup_ratio": 0.1}, "stages.loop.warmup_ratio: unknown key for DPOConfig: use 'warmup_steps'"),
+        ({"output_dir": "x"}, "stages.loop.output_dir: not a key of a recipe"),
+        ({"hub_token": "x"}, "stages.loop.hub_token: not a key of a recipe: secrets do not belong in a recipe"),
+    ],
+)
+def test_mistakes_in_training_arguments_name_their_place(train, message):
+    with pytest.raises(RecipeError, match=message):
+        schema.coerce(train, trl.DPOConfig, PLACE)
+
+
+def test_a_key_that_upstream_renamed_names_its_successor():
+    with pytest.raises(RecipeError, match="unknown key for ModelConfig: use 'dtype'"):
+        schema.check(trl.ModelConfig, {"torch_dtype": "bfloat16"})
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"kind": "length", "targt": 3}, "stages.loop.targt: unknown key for Length, did you mean 'target'?"),
+        ({"kind": "lenght"}, "stages.loop.kind: unknown kind 'lenght', did you mean 'length'?"),
+        ({"target": 3}, "stages.loop: expected a block with a `kind`"),
+    ],
+)
+def test_mistakes_in_a_reward_name_their_place(block, message):
+    with pytest.raises(RecipeError) as raised:
+        schema.load_reward(block, PLACE)
+    assert message in str(raised.value)
 
 
 def test_notes_are_read_through_containers_and_unions():

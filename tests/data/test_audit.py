@@ -1,18 +1,38 @@
+"""The audit refuses rows and tokens that would waste a training, and names the row."""
+
+import copy
+
+import pytest
+from conftest import PAIR_ROWS, PROMPT, SFT_ROWS
+from planned import on_rows
+from run_steps import run_recipe, write_recipe
+
+from trimtab.pipelines.planning import preflight
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe
+
+
 def say(text):
     return [{"role": "assistant", "content": text}]
 
 
 @pytest.fixture
-def recipe(tmp_path, write, model):
+def recipe(write, model):
     """A correct recipe; the tests break one thing each."""
-    return {
-        "sft": {
-            "model": {"model_name_or_path": model},
-            "data": write("sft.jsonl", SFT_ROWS),
-            "train": {"max_length": 64},
-        },
-        "dpo": {"model": {"model_name_or_path": "$sft"}, "data": write("pairs.jsonl", PAIR_ROWS), "train": {}},
-    }
+    return on_rows(write, model)
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Checks the recipe, expects a mistake, and returns the message."""
+
+    def refused(stages):
+        recipe = Recipe.load(str(write_recipe(tmp_path, stages, wandb=False)))
+        with pytest.raises(RecipeError) as raised:
+            preflight.check(recipe, recipe.steps)
+        return str(raised.value)
+
+    return refused
 
 
 def test_missing_file(recipe, refused, tmp_path):
@@ -80,3 +100,34 @@ def test_end_of_sequence_masked_because_it_is_the_padding_token(recipe, refused,
 def test_template_that_never_ends_a_turn(recipe, refused):
     recipe["sft"]["train"]["eos_token"] = "<|system|>"
     assert "no answer ends with the tokenizer's end-of-sequence token '<|system|>'" in refused(recipe)
+
+
+def test_two_beginnings_of_a_sequence(recipe, refused, write, model, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.bos_token = "<|system|>"
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    begin, a = tokenizer.bos_token_id, tokenizer("a")["input_ids"]
+    recipe["sft"]["model"]["model_name_or_path"] = str(tmp_path / "tokenizer")
+    recipe["sft"]["data"] = write("sft.jsonl", [{"input_ids": [begin, begin, *a]}] * 4)
+    assert "sft.jsonl, row 0: two beginning-of-sequence tokens '<|system|>'" in refused(recipe)
+
+
+def test_an_end_that_is_only_masked_is_to_be_unmasked(recipe, refused, write, model):
+    from transformers import AutoTokenizer
+
+    end = AutoTokenizer.from_pretrained(model).eos_token_id
+    recipe["sft"]["data"] = write("sft.jsonl", [{"input_ids": [30, 31, end], "labels": [30, 31, -100]}] * 4)
+    error = refused(recipe)
+    assert "the end-of-sequence token '<|end|>' is masked out of the loss: unmask it in the labels" in error
+
+
+def test_what_a_step_above_has_still_to_make_is_looked_at_once_it_is_done(recipe, refused, tmp_path):
+    """The tokenizer of a finished `sft` is what `dpo`'s data is audited with."""
+    recipe["sft"]["train"] = {"max_steps": 1, "gradient_checkpointing": False}
+    recipe["dpo"]["train"]["max_length"] = 2
+    planned = Recipe.load(str(write_recipe(tmp_path, recipe, wandb=False)))
+    assert preflight.check(planned, planned.steps) == []
+    run_recipe(tmp_path, {"sft": recipe["sft"]})
+    assert "pairs.jsonl, row 0: nothing to learn, as in 24 of 24 answers" in refused(recipe)
