@@ -3,14 +3,12 @@
 import atexit
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import psutil
 from conftest import ROOT
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -23,6 +21,11 @@ def launch(script, *words, **kwargs):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)  # fmt: skip
 
 
+def train_started(recipe, *words):
+    """scripts/train.py in a process of its own, by a fork."""
+    return warm.start("script", ["scripts/train.py", str(recipe), *words])
+
+
 def finished(process, timeout=300):
     out, _ = process.communicate(timeout=timeout)
     return process.returncode, out
@@ -33,12 +36,6 @@ def until(condition, timeout=120):
     while not condition():
         assert time.time() < end, "timed out"
         time.sleep(0.05)
-
-
-def workers(folder):
-    """Processes of train.py on runs below the folder."""
-    words = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in words if "train.py" in line and str(folder) in line]
 
 
 def weights(step):
@@ -56,9 +53,14 @@ def _launch(recipe, words, config, ranks):
             str(recipe), *words]  # fmt: skip
 
 
+def two_ranks_started(recipe, *words, config="cpu", ranks=2):
+    """A launch, by a fork, that goes on."""
+    return warm.start("launch", _launch(recipe, words, config, ranks))
+
+
 def two_ranks(recipe, *words, config="cpu", ranks=2, timeout=300):
     """Exit code and output of a launch, by a fork."""
-    return warm.run(_launch(recipe, words, config, ranks), timeout)
+    return finished(two_ranks_started(recipe, *words, config=config, ranks=ranks), timeout)
 
 
 def trained(recipe, *, config="cpu", ranks=2, real=False):
@@ -73,6 +75,30 @@ def trained(recipe, *, config="cpu", ranks=2, real=False):
     return {step.name: step for step in Recipe.load(str(recipe)).steps}
 
 
+class Fork:
+    """The part of subprocess.Popen that tests use, for a fork of tests/warm.py that writes into `out`."""
+
+    def __init__(self, out):
+        self.out = out
+        until(self._file("pid").exists)
+        self.pid = int(self._file("pid").read_text())
+
+    @property
+    def returncode(self):
+        return int(self._file("code").read_text()) if self._file("code").exists() else None
+
+    def communicate(self, timeout=300):
+        try:
+            until(self._file("code").exists, timeout)
+        except AssertionError:
+            os.killpg(self.pid, signal.SIGKILL)
+            raise TimeoutError(self.out.read_text()[-6000:]) from None
+        return self.out.read_text(), None
+
+    def _file(self, ending):
+        return self.out.with_name(f"{self.out.name}.{ending}")
+
+
 class Warm:
     """The process of tests/warm.py, which this one starts when it is first needed."""
 
@@ -80,35 +106,23 @@ class Warm:
         self.process = None
         self.count = 0
 
-    def run(self, words, timeout=300, **variables):
-        """Exit code and output of `accelerate launch` with these words."""
+    def start(self, kind, words, **variables):
+        """A fork that does `accelerate launch` with these words (`launch`), or runs a script (`script`)."""
         if self.process is None:
             self.process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("warm.py"))], text=True,
-                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-                                            cwd=ROOT)  # fmt: skip
-            atexit.register(self.stop)
+                                            stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT)  # fmt: skip
+            atexit.register(self.process.kill)
         self.count += 1
         out = Path(os.environ["XDG_CACHE_HOME"]) / f"launch-{self.count}.log"
-        request = json.dumps([words, {**os.environ, **variables}, str(ROOT), str(out)])
-        self.process.stdin.write(request + "\n")
+        self.process.stdin.write(json.dumps([kind, words, {**os.environ, **variables}, str(ROOT), str(out)]) + "\n")
         self.process.stdin.flush()
-        if not select.select([self.process.stdout], [], [], timeout)[0]:
-            self.stop()
-            raise TimeoutError(out.read_text()[-6000:])
-        return json.loads(self.process.stdout.readline()), out.read_text()
+        return Fork(out)
 
     def launch(self, command, recipe):
         """Stands for running.launch.launch, with the words that it is given."""
-        code, out = self.run(command[2:], TRIMTAB_LOCK=str(recipe.run.resolve()))
+        code, out = finished(self.start("launch", command[2:], TRIMTAB_LOCK=str(recipe.run.resolve())))
         print(out)
         return code
-
-    def stop(self):
-        process, self.process = self.process, None
-        if process is not None:
-            for child in [*psutil.Process(process.pid).children(recursive=True), process]:
-                child.send_signal(signal.SIGKILL)
-            process.wait()
 
 
 warm = Warm()

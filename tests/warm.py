@@ -1,7 +1,8 @@
-"""A process that has imported torch, transformers and trl once, and forks every launch that it is asked for.
+"""A process that has imported torch, transformers and trl once, and forks every launch or script that it is asked for.
 
 A launch is accelerate's own, from its words to its agent that watches the ranks; only the start of a Python process,
-and with it ten seconds of imports, is a fork. What ranks cannot show then is the same in every one of them that was
+and with it ten seconds of imports, is a fork. A fork is a process as any other: it has a session of its own, gets
+signals, and is killed. What ranks cannot show then is the same in every one of them that was
 forked of one parent: the seed of Python's hashes. Launches that are to prove more are real ones (tests/launches.py).
 """
 
@@ -74,7 +75,7 @@ def end(function, *arguments):
 
 
 def run_script(words, env):
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(env)
@@ -84,24 +85,54 @@ def run_script(words, env):
     runpy.run_path(words[0], run_name="__main__")
 
 
-def launch(words, env, cwd, out):
-    from accelerate.commands import launch as accelerate
-    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
-
+def enter(env, cwd, out):
+    """Gives this fork the output, folder and environment of a process of its own."""
     file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+
+
+def launch(words):
+    from accelerate.commands import launch as accelerate
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
     subprocess_handler.Popen = Forked
     accelerate.launch_command(accelerate.launch_command_parser().parse_args(words))
 
 
+def start(kind, words, env, cwd, out):
+    """A fork that does it, and one above it that writes its process id and, at its end, its exit code."""
+    if os.fork():
+        return
+    die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        die_with_parent()
+        os.setsid()
+        enter(env, cwd, out)
+        end(*((launch, words) if kind == "launch" else (run_script, words, env)))
+    publish(f"{out}.pid", pid)
+    publish(f"{out}.code", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os._exit(0)
+
+
+def publish(path, number):
+    with open(f"{path}.partial", "w") as file:
+        file.write(str(number))
+    os.rename(f"{path}.partial", path)
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends when the tests end
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    die_with_parent()  # the tests
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     for module in IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
@@ -110,13 +141,7 @@ def main():
     importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")  # fills it
     gc.freeze()  # a collection in a fork, of which each training makes several, looks at its own objects only
     for line in sys.stdin:
-        request = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            end(launch, *request)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(json.dumps(code), file=answers, flush=True)
+        start(*json.loads(line))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import psutil
 import pytest
 from conftest import ROOT, SFT_ROWS, SHRUNK
-from launches import finished, launch, two_ranks, until, weights, workers
+from launches import finished, launch, train_started, two_ranks, until, weights
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -128,15 +128,14 @@ def test_killed_in_the_middle_of_dpo_ends_with_the_weights_of_an_undisturbed_run
             shutil.copytree(undisturbed.run, killed.run, symlinks=True)
         assert train.main([TINY, *undisturbed.overrides, "--stage", stage]) == 0
     step = next(step for step in killed.steps if step.name == "dpo")
-    process = launch("run.py", TINY, *killed.overrides, "--only", "dpo", start_new_session=True)
+    process = train_started(TINY, *killed.overrides, "--stage", "dpo")
     until(lambda: (step.dir / "checkpoints" / "checkpoint-6" / "complete.json").exists())
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    until(lambda: not workers(tmp_path))
+    os.kill(process.pid, signal.SIGKILL)
+    finished(process)
     assert not step.done
     before = {name: path.stat().st_mtime_ns for name in only[:-1]
               for path in [next(s.dir for s in killed.steps if s.name == name) / "done.json"]}  # fmt: skip
-    code, out = finished(launch("run.py", TINY, *killed.overrides, "--only", "dpo"))
+    code, out = finished(train_started(TINY, *killed.overrides, "--stage", "dpo"))
     assert code == 0, out
     assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] >= 6
     twin = next(step for step in undisturbed.steps if step.name == "dpo")

@@ -101,7 +101,7 @@ def test_completions_do_not_depend_on_the_ranks(vllm, policy, prompts, tmp_path)
         folder = tmp_path / name
         folder.mkdir()
         recipe = write_recipe(folder, {"sample": block(policy, prompts, **many, **options)}, wandb=False)
-        step = trained(recipe, real=True)["sample"]
+        step = trained(recipe)["sample"]
         assert [row["completion_ids"] for row in rows_of(step)] == [row["completion_ids"] for row in rows_of(alone)]
 
 

@@ -11,6 +11,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
+from launches import finished, train_started
 from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -119,16 +120,15 @@ def test_a_server_killed_in_the_middle_costs_only_what_is_missing(functions, ser
     remote = {"kind": "remote", "url": url, "batch_size": 4, "concurrency": 1, "tries": 2, "deadline": 10}
     stages = {"score": {"completions": rows, "rewards": {"r": remote}, "batch_size": 16}}
     path = write_recipe(tmp_path, stages, wandb=False)
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), str(path)]
-    scoring = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    scoring = train_started(path)
     asked = tmp_path / "asked"
     while not asked.exists() or len(asked.read_text().split()) < 30:
         time.sleep(0.05)
     server.send_signal(signal.SIGKILL)
     server.wait()
     killed = time.monotonic()
-    _, error = scoring.communicate(timeout=60)
-    assert scoring.returncode == 1
+    code, error = finished(scoring, 60)
+    assert code == 1
     assert time.monotonic() - killed < 15
     assert "error: reward 'r' failed on completion" in error
     assert f"{url}: tcp: ConnectError" in error
@@ -136,7 +136,8 @@ def test_a_server_killed_in_the_middle_costs_only_what_is_missing(functions, ser
 
     known = len(asked.read_text().split())
     serve(slow, port=int(url.split(":")[-1].split("/")[0]), batch_size=4)
-    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    code, out = finished(train_started(path))
+    assert code == 0, out
     again = asked.read_text().split()[known + 1 :]  # and the warm-up's
     kept = int(re.search(r"(\d+) of 96 are scored", error)[1])
     assert kept >= 16

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from launches import finished, launch, until, weights
+from launches import finished, train_started, until, weights
 from outputs import metrics_of, rows_of
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
@@ -180,14 +180,14 @@ def test_a_run_killed_in_its_second_round_resumes_there_and_ends_with_equal_weig
     )
     recipe = str(write_recipe(tmp_path, block, wandb=False))
     last = Recipe.load(recipe).steps[-1]
-    process = launch("train.py", recipe, start_new_session=True)
+    process = train_started(recipe)
     until(lambda: list(last.dir.glob("checkpoints/checkpoint-*/complete.json")), 240)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not last.done
     earlier = [step.dir / "done.json" for step in Recipe.load(recipe).steps[:-1]]
     before = [path.stat().st_mtime_ns for path in earlier]
-    code, out = finished(launch("train.py", recipe))
+    code, out = finished(train_started(recipe))
     assert code == 0, out
     assert before == [path.stat().st_mtime_ns for path in earlier]
     assert metrics_of(last)["train/resumed_from"] > 0

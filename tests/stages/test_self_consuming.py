@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 from conftest import SFT_ROWS
-from launches import finished, launch, until, weights
+from launches import finished, train_started, until, weights
 from outputs import metrics_of, rows_of
 from run_steps import run_recipe, write_recipe
 from short_trainings import BRIEF, LOOP_TRAIN, say, write_rows
@@ -163,12 +163,12 @@ def test_a_run_killed_in_each_round_resumes_there_and_ends_with_equal_weights(mo
     recipe = str(write_recipe(tmp_path, block, wandb=False))
     steps = {step.name: step for step in Recipe.load(recipe).steps}
     for name in ("loop-1", "loop-2"):
-        process = launch("train.py", recipe, start_new_session=True)
+        process = train_started(recipe)
         until(lambda folder=steps[name].dir: list(folder.glob("checkpoints/checkpoint-*/complete.json")), 240)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert not steps[name].done
-    code, out = finished(launch("train.py", recipe))
+    code, out = finished(train_started(recipe))
     assert code == 0, out
     undisturbed = run_recipe(tmp_path, block, output_dir=str(tmp_path / "other"))
     for name in ("loop-1", "loop-2", "loop"):

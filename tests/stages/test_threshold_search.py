@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 
 import pytest
-from conftest import ROOT
 from constrained_runs import constrained, run_again
-from launches import ranks_command, two_ranks, until, weights
+from launches import two_ranks, two_ranks_started, until, weights
 from outputs import metrics_of
 from run_steps import run_recipe, write_recipe
 
@@ -64,16 +62,10 @@ def test_killed_on_two_ranks_in_the_middle_of_a_point_it_ends_as_undisturbed(mod
     code, out = two_ranks(folders[0] / "recipe.yaml")
     assert code == 0, out
     mark = steps[1].dir / "checkpoints" / "checkpoint-6" / "complete.json"
-    launched = subprocess.Popen(
-        ranks_command(folders[1] / "recipe.yaml"),
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    launched = two_ranks_started(folders[1] / "recipe.yaml")
     until(mark.exists, 240)
     os.killpg(launched.pid, signal.SIGKILL)
-    launched.wait()
+    launched.communicate()
     assert not steps[1].done
     spent = [
         json.loads((path.parent / "objective.json").read_text())["objective"]["spent"]

@@ -38,7 +38,7 @@ def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, t
     """That they agree is checked at every checkpoint, or there is none."""
     options = {**SETTINGS["buffered"], "per_device_train_batch_size": 4, "max_steps": 9, "save_total_limit": 20}
     block = constrained(model, prompts, train=options)
-    whole = trained(write_recipe(tmp_path, block, wandb=False), real=True)["constrained"]
+    whole = trained(write_recipe(tmp_path, block, wandb=False))["constrained"]
     assert artifacts.read_done(whole.dir)["world_size"] == 2
     for at in (2, 7):
         folder = tmp_path / str(at)
