@@ -91,7 +91,8 @@ def test_run_directory_in_use(tmp_path, sft, capsys):
 def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path, sft):
     """run.py on a step of many small steps: SIGTERM reaches the worker, exit code 143, and the rerun resumes."""
     sft["train"] |= {"max_steps": 100_000, "save_steps": 100_000, "logging_steps": 1}
-    recipe = str(write_recipe(tmp_path, {"a": {**sft, "train": {**sft["train"], "max_steps": 2}}, "b": sft}))
+    stages = {"a": {**sft, "train": {**sft["train"], "max_steps": 2}}, "b": sft}
+    recipe = str(write_recipe(tmp_path, stages, wandb=False))
     first, step = Recipe.load(recipe).steps
     process = launch("run.py", recipe)
     until(lambda: len(logged(step)) > 5)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from launches import finished, launch, ranks_command, until
+from launches import finished, launch, ranks_command, two_ranks, until
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -17,7 +17,7 @@ from trimtab.pipelines.training.checkpoints import newest
 pytestmark = pytest.mark.slow
 
 
-def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_on(model, write, tmp_path):
+def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_a_rerun_goes_on(model, write, tmp_path):
     rows = [{"prompt": [{"role": "user", "content": "say a"}],
              "completion": [{"role": "assistant", "content": f"a {i} b"}]} for i in range(12)]  # fmt: skip
     stage = {"model": {"model_name_or_path": model}, "data": write("sft.jsonl", rows),
@@ -26,8 +26,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_
     recipe = str(write_recipe(tmp_path, {"sft": stage}, wandb=False))
     (step,) = Recipe.load(recipe).steps
     metrics = step.dir / "metrics.jsonl"
-    words = [recipe, "--", "--num_processes", "2"]  # of one rank: test_run.py
-    process = launch("run.py", *words)
+    process = launch("run.py", recipe, "--", "--num_processes", "2")  # of one rank: test_run.py
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 5)
     process.send_signal(signal.SIGTERM)
     code, out = finished(process, timeout=60)
@@ -37,7 +36,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_the_same_command_goes_
     at = int(checkpoint.name.rpartition("-")[2])
     assert 5 <= at < 100
     assert not step.done
-    code, out = finished(launch("run.py", *words))
+    code, out = two_ranks(recipe)
     assert code == 0, out
     assert artifacts.read_done(step.dir)["metrics"]["train/resumed_from"] == at
 
