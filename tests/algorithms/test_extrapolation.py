@@ -244,6 +244,7 @@ print((status("VmHWM") - before) * 1024)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path):
     big = {f"w{i}": torch.full((4096, 2048), 1.0 + i) for i in range(3)}  # 33 MB each
     folders = save(tmp_path / "new", big, 2), save(tmp_path / "previous", {k: v - 1 for k, v in big.items()})

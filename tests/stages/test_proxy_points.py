@@ -32,12 +32,12 @@ def recipe(model, folder):
             "metric": {"kind": "pattern", "regex": "b", "count": True},
             "repeats": 2,
             "window": 2,
-            "train": {k: v for k, v in TRAIN.items() if k != "beta"},
+            "train": {k: v for k, v in TRAIN.items() if k != "beta"} | {"max_steps": 6, "save_steps": 6},
         },
         "constrained": {
             **common,
             "method": "xi",
-            "train": TRAIN,
+            "train": {**TRAIN, "max_steps": 3, "save_steps": 3},
             "rewards": {name: {**block, "threshold": f"$proxy_points.{name}"} for name, block in rewards.items()},
         },
     }
@@ -69,7 +69,7 @@ def test_thresholds_are_found_and_held(ran):
     assert found["thresholds"] == json.loads((output / "thresholds.json").read_text())
     assert "metric is largest" in (output / "summary.txt").read_text()
     thresholds = json.loads((output / "thresholds.json").read_text())
-    state = json.loads((ran["constrained"].dir / "checkpoints" / "checkpoint-7" / "objective.json").read_text())
+    state = json.loads((ran["constrained"].dir / "checkpoints" / "checkpoint-3" / "objective.json").read_text())
     held = {name: value for name, (_, value) in state["objective"]["constraints"].items()}
     assert held == thresholds
 

@@ -88,6 +88,7 @@ def test_a_limit_ends_the_loop_and_the_last_good_round_is_returned(model, files,
     assert train.main([str(path), "--stage", "loop"]) == 0  # everything is done
 
 
+@pytest.mark.slow
 def test_the_last_rounds_model_is_watched_too(model, files, tmp_path):
     """Every round's policy is a little farther away: a limit between the last two is met after the last round."""
     steps = run_recipe(tmp_path, stages(model, files, rounds=2, monitor={"stop_if": {"kl": 1e9}}))
