@@ -28,7 +28,9 @@ DEFAULTS = {
 
 def prepare() -> None:
     """Sets sane process-wide defaults that a user's environment overrides."""
-    atexit.register(gc.freeze)  # ends a second earlier: the interpreter's last collection has a million objects to visit
+    atexit.register(
+        gc.freeze
+    )  # ends a second earlier: the interpreter's last collection has a million objects to visit
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # of the library's own use of its own older names, which no user can change

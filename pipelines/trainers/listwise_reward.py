@@ -13,6 +13,7 @@ import torch
 from trl import RewardTrainer
 
 from trimtab.pipelines.algorithms.preference import plackett_luce
+from trimtab.rewards._rendering import render_all
 
 
 class ListwiseRewardTrainer(RewardTrainer):
@@ -27,14 +28,8 @@ class ListwiseRewardTrainer(RewardTrainer):
             return dataset
 
         def tokenize(row: dict[str, Any]) -> dict[str, Any]:
-            ids = []
-            for completion in row["completions"]:
-                if isinstance(completion, str):
-                    ids.append(processing_class(row["prompt"] + completion + processing_class.eos_token)["input_ids"])
-                else:
-                    text = processing_class.apply_chat_template(row["prompt"] + completion, return_dict=True)
-                    ids.append(text["input_ids"])
-            return {"ranked_ids": ids}
+            answers = [(row["prompt"], completion, row) for completion in row["completions"]]
+            return {"ranked_ids": [tokens.ids for tokens in render_all(processing_class, answers)]}
 
         prepared = dataset.map(tokenize, desc=f"Tokenizing {dataset_name} dataset", num_proc=args.dataset_num_proc)
         if args.max_length is not None:
