@@ -78,10 +78,9 @@ def prompt_ids(tokenizer: Any, prompt: Any, row: Mapping[str, Any] | None = None
 def texts(tokenizer: Any, prompt: Any, completion: Any, row: Mapping[str, Any]) -> Texts:
     """A prompt with its answer as text. Raises Unrenderable."""
     if isinstance(prompt or completion, str):
-        end, answer = tokenizer.eos_token or "", text(completion)
-        answer = answer if answer.endswith(end) else answer + end
-        return Texts(prompt, (prompt or "") + answer, is_chat=False)
-    answer = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
+        end, said = tokenizer.eos_token or "", text(completion)
+        return Texts(prompt, (prompt or "") + said + ("" if said.endswith(end) else end), is_chat=False)
+    answer = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
     whole = conversation(tokenizer, [*(prompt or []), *answer], row)
     return Texts(conversation(tokenizer, prompt, row, opened=True) if prompt else None, whole, is_chat=True)
 
@@ -107,7 +106,7 @@ def tokenised(tokenizer: Any, rows: Sequence[Texts]) -> list[Tokens]:
 def conversation(
     tokenizer: Any, messages: Sequence[Mapping[str, Any]], row: Mapping[str, Any], *, opened: bool = False
 ) -> str:
-    """Messages as the tokenizer's chat template renders them for a row; `opened` for an answer. Raises Unrenderable."""
+    """Messages as the chat template renders them for a row; `opened` for an answer. Raises Unrenderable."""
     from jinja2 import TemplateError
 
     try:

@@ -41,7 +41,7 @@ TEMPLATES = {
         "{% endif %}"
     ),
     "tools": (
-        "{% if tools %}{{ '<tools>' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ '</tools>' }}{% endif %}"
+        "{% if tools %}<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools>{% endif %}"
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
         "{% if m['tool_calls'] %}{% for call in m['tool_calls'] %}{{ call | tojson }}{% endfor %}"
         "{% else %}{{ m['content'] }}{% endif %}{{ '<|im_end|>' }}{% endfor %}"

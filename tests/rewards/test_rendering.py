@@ -1,4 +1,4 @@
-"""One rendering of a conversation: its edges; tests/trainers/test_rendering_parity.py compares it with the trainers."""
+"""The edges of the one rendering; tests/trainers/test_rendering_parity.py compares it with the trainers."""
 
 import json
 

@@ -8,6 +8,7 @@ import pytest
 import trl
 from chat_templates import AROUND, TEMPLATES, tokenizer
 from datasets import Dataset
+from jinja2 import TemplateError
 from tiny_trainers import CPU, reward_functions
 
 from trimtab.pipelines.trainers.listwise_reward import ListwiseRewardTrainer
@@ -222,7 +223,7 @@ def test_what_is_refused_is_what_trl_refuses(trainer, template):
     tokens, rows, refused = chats(template)
     assert len(rows) >= 8
     for row in refused:
-        with pytest.raises(Exception, match="."):  # of jinja2, or of Python inside of the template
+        with pytest.raises((TemplateError, TypeError)):  # of jinja2, or of Python inside of the template
             sft(trainer, [row], tokens)
 
 
