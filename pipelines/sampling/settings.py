@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.sampling import generation
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -38,14 +38,16 @@ class Sampling:
         return self.engine == "vllm" or (self.engine == "auto" and find_spec("vllm") is not None)
 
     def check_sampling(self, step: Step) -> None:
-        """Raises RecipeError for a key that the engine does not know."""
-        from transformers import GenerationConfig
-
-        keys = set(GenerationConfig().to_dict()) | set(inspect.signature(GenerationConfig).parameters)
-        for key in self.generate:
-            if key not in keys:
-                place = (*step.path, "generate", key)
-                raise RecipeError(f"unknown key for GenerationConfig{suggest(key, keys)}", place)
+        """Raises RecipeError for what the engine does not know, or would not do as it is written."""
+        for key in ("num_generations", "batch_size"):
+            if getattr(self, key) < 1:
+                raise RecipeError(f"must be at least 1, got {getattr(self, key)}", (*step.path, key))
+        generation.check(self.generate, (*step.path, "generate"))
+        if self.generate.get("do_sample") is False and self.num_generations > 1:
+            raise RecipeError(
+                f"the likeliest tokens are the same {self.num_generations} times: write `num_generations: 1`",
+                (*step.path, "generate", "do_sample"),
+            )
         if self.with_vllm:
             from trimtab.pipelines.sampling import vllm_engine
 

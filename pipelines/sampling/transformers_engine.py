@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 import trl
 from accelerate import PartialState
 
+from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.trainers.seams.engines import whole_models
 
 if TYPE_CHECKING:
@@ -32,8 +34,11 @@ def load_tokenizer(model: trl.ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load(model: trl.ModelConfig) -> PreTrainedModel:
-    """The policy in evaluation mode on this rank's device."""
-    from transformers import AutoModelForCausalLM
+    """The policy in evaluation mode on this rank's device, without what its own file recommends for generation.
+
+    transformers would fill in from there what `settings` leaves open, such as a repetition penalty.
+    """
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     dtype = model.dtype if model.dtype in ("auto", None) else getattr(torch, model.dtype)
     with whole_models():
@@ -43,11 +48,12 @@ def load(model: trl.ModelConfig) -> PreTrainedModel:
             dtype=dtype,
             attn_implementation=model.attn_implementation,
         )
+    policy.generation_config = GenerationConfig()
     return policy.to(PartialState().device).eval()
 
 
 def settings(model: trl.ModelConfig, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> GenerationConfig:
-    """The generation config: the model's stop tokens, our defaults, then the recipe's `generate` block."""
+    """The generation config: our defaults, then the recipe's `generate` block; its stop tokens go with the model's."""
     from transformers import AutoConfig, GenerationConfig
 
     name, revision = model.model_name_or_path, model.model_revision
@@ -55,13 +61,12 @@ def settings(model: trl.ModelConfig, tokenizer: PreTrainedTokenizerBase, options
         recommended = GenerationConfig.from_pretrained(name, revision=revision)
     except OSError:  # it has no file of them
         recommended = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, revision=revision))
-    stops = recommended.eos_token_id
-    stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
-    return GenerationConfig(
-        **DEFAULTS | options,
-        eos_token_id=sorted(stop for stop in stops if stop is not None),
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    written = {key: value for key, value in options.items() if value is not None}
+    stops = [tokenizer.eos_token_id]
+    stops += generation.listed(recommended.eos_token_id) + generation.listed(written.get("eos_token_id"))
+    written["eos_token_id"] = sorted({stop for stop in stops if stop is not None})
+    written["pad_token_id"] = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id  # is masked
+    return GenerationConfig(**DEFAULTS | written)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
@@ -72,18 +77,39 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
 
 
 @torch.no_grad()
-def generate(policy: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> list[list[int]]:
-    """One completion per prompt, as token ids up to and including the first stop token.
+def generate(
+    policy: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationConfig,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[list[int]]:
+    """One completion per prompt, as token ids up to and including the first stop.
 
     A prompt stands as often as completions of it are wanted.
     """
     ids, mask = _pad(prompts, config.pad_token_id, policy.device, left=True)
-    out = policy.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-    stops, completions = set(config.eos_token_id), []
-    for row in out[:, ids.shape[1] :].tolist():
-        end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
-        completions.append(row[:end])
-    return completions
+    stopping = {"tokenizer": tokenizer} if config.stop_strings else {}
+    out = policy.generate(input_ids=ids, attention_mask=mask, generation_config=config, **stopping)
+    return [row[: end(row, config, tokenizer)] for row in out[:, ids.shape[1] :].tolist()]
+
+
+def end(completion: Sequence[int], config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """How many tokens a completion has up to its first stop, the stop included; None where there is no stop.
+
+    A stop is one of the `eos_token_id`, or the token with which the text comes to have one of the `stop_strings`.
+    """
+    tokens = set(config.eos_token_id)
+    stop = next((count for count, token in enumerate(completion, start=1) if token in tokens), None)
+    words = generation.listed(config.stop_strings)
+
+    def has_word(count: int) -> bool:
+        said = tokenizer.decode(completion[:count], skip_special_tokens=False)
+        return any(word in said for word in words)
+
+    longest = len(completion) if stop is None else stop
+    if not words or not has_word(longest):
+        return stop
+    return bisect_left(range(longest), True, key=has_word)
 
 
 @torch.no_grad()

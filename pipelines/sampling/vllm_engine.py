@@ -36,6 +36,7 @@ NAMES = {
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
 }
+KNOWN = ("do_sample", "eos_token_id", *NAMES)
 OURS = ("model", "revision", "tokenizer", "seed")  # of vLLM's engine, which the step knows
 # completions that are handed to the engine at once, and that a killed run may have to sample again: many, for its
 # batches to stay full, but not so many that few parts leave ranks idle
@@ -51,10 +52,10 @@ def check(generate: dict[str, Any], options: dict[str, Any], step: Step) -> None
             f"vLLM cannot be imported ({error}): pip install trimtab[vllm], or engine: transformers",
             (*step.path, "engine"),
         ) from error
-    for key in generate:
-        if key not in NAMES and key != "do_sample":
+    for key, value in generate.items():
+        if key not in KNOWN and value is not None:
             raise RecipeError(
-                f"is not among the keys that both engines know: do_sample, {', '.join(NAMES)}",
+                f"is not among the keys that both engines know: {', '.join(KNOWN)}",
                 (*step.path, "generate", key),
             )
     keys = {field.name for field in dataclasses.fields(EngineArgs)} - set(OURS)

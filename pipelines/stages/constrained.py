@@ -58,6 +58,7 @@ from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, cut
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training.fit import fit
 
@@ -147,6 +148,7 @@ class Constrained(TrainerStage):
 
     def _check_trainer(self, step: Step) -> None:
         """Raises RecipeError for what the trainer cannot do, or not on this machine."""
+        generation.check_training(self.train, (*step.path, "train"))
         if self.trainer == "ppo" and self.model.use_peft and self.critics.trunk == "separate":
             raise RecipeError("LoRA would train a whole second model: set `shared`", (*step.path, "critics", "trunk"))
         if self.trainer == "ppo" and self.train.use_vllm:

@@ -5,9 +5,14 @@
 
 The dataset has one row per completion: the prompt's columns, `prompt_index`, `sample_index`, `completion` (a string or
 messages, as the prompt is), `prompt_ids`, `completion_ids`, `logprobs` (nats per token, at temperature 1) and
-`truncated` (no stop token within max_new_tokens). Batches are cut from all prompts sorted by length and each has a
+`truncated` (no stop within max_new_tokens). Batches are cut from all prompts sorted by length and each has a
 seed of its own, so the completions do not depend on the number of ranks. `fold: [2, 3]` takes the second of three
 parts of the prompts, every third one.
+
+`generate: {eos_token_id: 13, stop_strings: ["Question:"]}` are further stops beside the model's own; a completion has
+its stop as its last token. What a model's file recommends for generation, but for its end tokens, does not apply.
+Temperature, `top_p`, penalties and the like make a sampler that is not the policy: `logprobs` are the policy's in any
+case, so KL and entropy that are estimated from such samples are those of neither.
 
 `engine: vllm` (`pip install trimtab[vllm]`) samples with vLLM, into the same columns:
 
@@ -20,6 +25,7 @@ then depend on the machine.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -31,6 +37,7 @@ from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.pipelines.training import inputs
@@ -38,6 +45,8 @@ from trimtab.rewards import text
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -84,6 +93,9 @@ class Sample(Sampling, Stage):
         ids = [transformers_engine.encode(tokenizer, prompt) for prompt in rows["prompt"]]
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         order = list(product(by_length, range(self.num_generations)))  # (prompt_index, sample_index)
+        if reshaped := generation.reshaped(self.generate):
+            message = "%s: completions are not drawn from the policy itself (%s); `logprobs` are the policy's"
+            logger.warning(message, step.name, ", ".join(reshaped))
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         drawn = self._drawn_by_vllm(step, [ids[i] for i in by_length], config)
         policy = transformers_engine.load(self.model)
@@ -93,7 +105,7 @@ class Sample(Sampling, Stage):
             batch = batches[number]
             prompts = [ids[i] for i, _ in batch]
             if drawn is None:
-                completions = transformers_engine.generate(policy, prompts, config)
+                completions = transformers_engine.generate(policy, prompts, config, tokenizer)
             else:
                 completions = drawn[number * self.batch_size :][: len(batch)]
             logprobs = transformers_engine.logprobs(policy, prompts, completions)
@@ -101,7 +113,7 @@ class Sample(Sampling, Stage):
             sampled = []
             for (i, k), completion, of_tokens, answer in zip(batch, completions, logprobs, texts, strict=True):
                 tokens = {"prompt_ids": ids[i], "completion_ids": completion, "logprobs": of_tokens}
-                truncated = not completion or completion[-1] not in config.eos_token_id
+                truncated = transformers_engine.end(completion, config, tokenizer) is None
                 sampled.append(_row(rows[i], i, k, answer) | tokens | {"truncated": truncated})
             return sampled
 

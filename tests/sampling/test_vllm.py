@@ -85,7 +85,7 @@ def test_the_columns_are_those_of_transformers_and_so_are_the_log_probabilities(
 
 
 def test_the_likeliest_tokens_are_those_of_transformers(vllm, policy, prompts, tmp_path):
-    greedy = {"generate": {"do_sample": False, "max_new_tokens": 12}, "num_generations": 2}
+    greedy = {"generate": {"do_sample": False, "max_new_tokens": 12}, "num_generations": 1}
     steps = run_recipe(tmp_path, {engine: block(policy, prompts, engine=engine, **greedy)
                                   for engine in ("vllm", "transformers")})  # fmt: skip
     ours, theirs = ([row["completion_ids"] for row in rows_of(step)] for step in steps.values())
@@ -158,7 +158,8 @@ def test_macros_hand_the_engine_on(vllm, policy, prompts, tmp_path):
         ({"vllm": {"gpu_memory_utilisation": 0.5}},
          r"vllm\.gpu_memory_utilisation: unknown key for vLLM's EngineArgs, did you mean 'gpu_memory_utilization'"),
         ({"vllm": {"seed": 3}}, r"vllm\.seed: is set by the step"),
-        ({"generate": {"num_beams": 2}}, r"generate\.num_beams: is not among the keys that both engines know: do_sa"),
+        ({"generate": {"suppress_tokens": [2]}},
+         r"generate\.suppress_tokens: is not among the keys that both engines know: do_sa"),
     ],
 )  # fmt: skip
 def test_mistakes_are_found_before_a_launch(options, message, vllm, policy, prompts, tmp_path, capsys):
