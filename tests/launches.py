@@ -120,7 +120,8 @@ class Warm:
 
     def launch(self, command, recipe):
         """Stands for running.launch.launch, with the words that it is given."""
-        code, out = finished(self.start("launch", command[2:], TRIMTAB_LOCK=str(recipe.run.resolve())))
+        words = command[command.index("launch") + 1 :]
+        code, out = finished(self.start("launch", words, TRIMTAB_LOCK=str(recipe.run.resolve())))
         print(out)
         return code
 

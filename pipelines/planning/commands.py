@@ -1,7 +1,10 @@
-"""The command that launches a step, as a person would type it, and the accelerate configuration that it names."""
+"""The command that launches a step, also as a person would type it, and the accelerate configuration that it names."""
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from trimtab.pipelines.planning.recipe import Recipe, Step
 
 CONFIGS = ROOT / "accelerate_configs"
 SCRIPT = ROOT / "scripts" / "train.py"
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.accelerate_cli")
 
 
 def accelerate_config(step: Step, auto: str | None = None) -> Path:
@@ -32,10 +36,23 @@ def accelerate_config(step: Step, auto: str | None = None) -> Path:
 
 
 def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | None = None) -> list[str]:
-    """The words that launch one step; `auto` is as in accelerate_config, `extra` are further words for accelerate."""
+    """The words that launch one step with the interpreter that plans it, whatever PATH says.
+
+    `auto` is as in accelerate_config, `extra` are further words for accelerate.
+    """
     config = _from_here(accelerate_config(step, auto))
-    launch = ["accelerate", "launch", "--quiet", "--config_file", config, *extra]
+    launch = [*ACCELERATE, "launch", "--quiet", "--config_file", config, *extra]
     return [*launch, _from_here(SCRIPT), recipe.path, *recipe.overrides, "--stage", step.name]
+
+
+def typed(words: Sequence[str]) -> str:
+    """A command as a line for a shell: with `accelerate` where that is this interpreter's, else with its path."""
+    script = Path(sys.executable).with_name("accelerate")
+    if not script.is_file():
+        return shlex.join(words)
+    on_path = shutil.which("accelerate")
+    program = "accelerate" if on_path and Path(on_path) == script else _from_here(script)
+    return shlex.join([program, *words[len(ACCELERATE) :]])
 
 
 def _from_here(path: Path) -> str:

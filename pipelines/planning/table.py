@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from trimtab.pipelines.planning import field_types, kinds, schema
-from trimtab.pipelines.planning.commands import command
+from trimtab.pipelines.planning.commands import command, typed
 from trimtab.pipelines.planning.errors import OWNED
 from trimtab.pipelines.planning.recipe import Recipe, Step
 
@@ -24,8 +23,8 @@ def table(
     line = "  ".join(f"{{:{width}}}" for width in widths)
     lines = [line.format(*HEADINGS) + "  command"]
     for step, row in zip(steps, rows, strict=True):
-        typed = "" if step.done else shlex.join(command(recipe, step, extra, auto))
-        lines.append(f"{line.format(*row)}  {typed}")
+        launch = "" if step.done else typed(command(recipe, step, extra, auto))
+        lines.append(f"{line.format(*row)}  {launch}")
         if verbose:
             lines += [f"    {key} = {value!r}  ({origin})" for key, value, origin in resolved(recipe, step)]
     done = sum(step.done for step in steps)

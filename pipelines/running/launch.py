@@ -134,7 +134,7 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
         if step.name not in launches:
             print(f"    done: {step.output}")
             continue
-        print(f"    {shlex.join(launches[step.name])}", flush=True)
+        print(f"    {commands.typed(launches[step.name])}", flush=True)
         code = launch(launches[step.name], recipe)
         if code != 0 or not step.done:
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -149,13 +149,12 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
 def launch(command: list[str], recipe: Recipe) -> int:
     """Runs one launch in a process group of its own, hands SIGINT and SIGTERM on, and leaves nothing running."""
     variables = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve())}
-    typed = shlex.join(command)
-    if "/cpu.yaml" in typed and "--num_processes" not in typed:
+    words = shlex.join(command)
+    if "/cpu.yaml" in words and "--num_processes" not in words:
         # accelerate would choose so too, with a warning at each launch
         variables.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
-    words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command[1:]]
     received: list[int] = []
-    child = subprocess.Popen(words, env=variables, start_new_session=True, preexec_fn=environment.die_with_parent)
+    child = subprocess.Popen(command, env=variables, start_new_session=True, preexec_fn=environment.die_with_parent)
 
     def forward(number: int, frame: object) -> None:
         received.append(number)

@@ -1,5 +1,6 @@
 """The command that launches a step, and the accelerate configuration that it names."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -32,12 +33,15 @@ def test_an_unknown_config_is_an_error_with_its_place(recipe):
         commands.accelerate_config(replace(recipe.steps[0], accelerate="dpp"))
 
 
-def test_the_command_can_be_typed_from_the_current_folder(recipe, monkeypatch, tmp_path):
-    words = ["accelerate", "launch", "--quiet", "--config_file"]
+def test_the_command_is_of_this_interpreter_and_from_the_current_folder(recipe, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    typed = commands.command(recipe, recipe.steps[1], ["--num_processes", "2"], "cpu")
-    assert typed == [
-        *words,
+    assert commands.command(recipe, recipe.steps[1], ["--num_processes", "2"], "cpu") == [
+        sys.executable,
+        "-m",
+        "accelerate.commands.accelerate_cli",
+        "launch",
+        "--quiet",
+        "--config_file",
         "accelerate_configs/cpu.yaml",
         "--num_processes",
         "2",
@@ -49,3 +53,20 @@ def test_the_command_can_be_typed_from_the_current_folder(recipe, monkeypatch, t
     ]
     monkeypatch.chdir(tmp_path)
     assert str(ROOT / "scripts" / "train.py") in commands.command(recipe, recipe.steps[1], auto="cpu")
+
+
+def test_what_is_printed_can_be_pasted(recipe, monkeypatch, tmp_path):
+    """`accelerate` alone would be another environment's, or nobody's, where this one is not activated."""
+    environment = tmp_path / "an environment" / "bin"
+    environment.mkdir(parents=True)
+    for name in ("python", "accelerate"):
+        (environment / name).touch(mode=0o755)
+    words = commands.command(recipe, recipe.steps[1], auto="cpu")
+    monkeypatch.setattr(sys, "executable", str(environment / "python"))
+    monkeypatch.setenv("PATH", str(environment))
+    assert commands.typed(words).startswith("accelerate launch --quiet")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    assert commands.typed(words).startswith("'an environment/bin/accelerate' launch --quiet")
+    (environment / "accelerate").unlink()
+    assert commands.typed(words).startswith(f"{words[0]} -m accelerate.commands.accelerate_cli launch --quiet")

@@ -3,7 +3,7 @@
 from planned import STAGES
 from run_steps import write_recipe
 
-from trimtab.pipelines.planning import table
+from trimtab.pipelines.planning import commands, table
 from trimtab.pipelines.planning.recipe import Recipe
 
 
@@ -24,6 +24,7 @@ def test_a_plan_has_a_line_for_each_step_with_the_command_that_runs_it(tmp_path)
     headings, *lines, summary = table.table(recipe, recipe.steps, auto="cpu").splitlines()
     assert headings.split() == ["step", "kind", "fingerprint", "state", "command"]
     for step, line in zip(recipe.steps, lines, strict=True):
-        assert line.split()[:5] == [step.name, step.kind, step.fingerprint, "pending", "accelerate"]
+        assert line.split()[:4] == [step.name, step.kind, step.fingerprint, "pending"]
+        assert line.endswith(commands.typed(commands.command(recipe, step, auto="cpu")))
         assert line.endswith(f"{recipe.path} seed=7 --stage {step.name}")
     assert summary == f"3 steps, 0 done, 3 pending, in {recipe.run}"

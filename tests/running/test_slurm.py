@@ -30,7 +30,7 @@ def slurm(tmp_path, monkeypatch):
         (folder / name).write_text(text.replace("FOLDER", str(tmp_path)))
         (folder / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setenv("PATH", f"{folder}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/local/bin:/usr/bin:/bin")  # no environment is activated
     return tmp_path
 
 
@@ -74,6 +74,7 @@ def test_the_script_can_be_read_before(recipe, capsys):
     assert out.count("--num_processes") == out.count("--num_processes 32") == 4  # in the plan and in the script
     assert out.count("accelerate_configs/multi_node_ddp.yaml") == 4
     assert out.count("srun --kill-on-bad-exit=1") == 2
+    assert out.count(f"{sys.executable} -m accelerate.commands.accelerate_cli launch") == 2  # in the script
 
 
 def test_without_slurm_the_error_says_so(recipe, monkeypatch, capsys, tmp_path):
