@@ -134,6 +134,15 @@ def added(tokenizer: Any) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(bare) :]
 
 
+def with_special_tokens(tokenizer: Any, row: Texts) -> Texts:
+    """A row as text with all its special tokens, for those who tokenise without adding any."""
+    if row.is_chat:
+        return row
+    begin, end = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in added(tokenizer))
+    prompt = None if row.prompt is None else begin + row.prompt.removeprefix(begin)
+    return Texts(prompt, begin + row.whole.removeprefix(begin) + end, is_chat=True)
+
+
 def rows_of(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     """What each of `count` completions' rows says to its template, from the columns that a reward is given."""
     given = [column for column in TEMPLATED if columns.get(column) is not None]

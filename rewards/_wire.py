@@ -9,11 +9,12 @@ vllm_score     {"model": ..., "text_1": [...], "text_2": [...], ...} -> {"data":
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trimtab.rewards import text
+from trimtab.rewards._rendering import template_arguments, texts, with_special_tokens
 
 Protocol = Literal["openrlhf", "llamafactory", "vllm_classify", "vllm_pooling", "vllm_score"]
 RENDERS_CHATS = ("vllm_classify", "vllm_pooling")  # the server has the template, and takes one conversation at a time
@@ -24,7 +25,8 @@ COLUMN = {"vllm_classify": "probs", "vllm_pooling": "data"}
 class Row:
     """One completion, ready to be sent: `whole` is prompt and completion with their special tokens.
 
-    `messages` is set where the server is to render the conversation; such a row is sent alone.
+    `messages` is set where the server is to render the conversation, with `template`'s arguments of its chat template;
+    such a row is sent alone.
     """
 
     whole: str
@@ -32,42 +34,38 @@ class Row:
     completion: str
     label: Any = ""
     messages: list[dict[str, Any]] | None = None
+    template: dict[str, Any] = field(default_factory=dict)
 
 
-def render(protocol: Protocol, prompt: Any, completion: Any, tokenizer: Any = None, label: Any = "") -> Row:
+def render(
+    protocol: Protocol,
+    prompt: Any,
+    completion: Any,
+    tokenizer: Any = None,
+    label: Any = "",
+    row: Mapping[str, Any] | None = None,
+) -> Row:
     """A prompt and its completion as text, with the special tokens that the reward model was trained with.
 
-    A conversation is rendered by the tokenizer's chat template. Text gets the tokenizer's BOS, where it adds one by
-    itself, and its EOS, where they are missing; without a tokenizer it is sent as it is. Raises ValueError for a
-    conversation that nobody can render.
+    A conversation is rendered by the tokenizer's chat template, which sees the row's `tools` and
+    `chat_template_kwargs`. Text gets the special tokens that the tokenizer adds by itself, and its EOS, where they are
+    missing; without a tokenizer it is sent as it is. Raises ValueError for a conversation that nobody can render.
     """
     said = text(completion)
     if protocol == "vllm_score":  # the server itself joins the two, with its special tokens
         return Row(text(prompt) + said, text(prompt), said, label)
-    if isinstance(prompt, str):
-        begin, end = _ends(tokenizer)
-        question = prompt if prompt.startswith(begin) else begin + prompt
-        whole = question + said
-        return Row(whole if whole.endswith(end) else whole + end, question, said, label)
-    answer = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
-    chat = [*prompt, *answer]
     if tokenizer is not None:
-        question = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        return Row(tokenizer.apply_chat_template(chat, tokenize=False), question, said, label)
+        rendered = with_special_tokens(tokenizer, texts(tokenizer, prompt, completion, row or {}))
+        return Row(rendered.whole, rendered.prompt or "", said, label)
+    if isinstance(prompt, str):
+        return Row(prompt + said, prompt, said, label)
     if protocol in RENDERS_CHATS:
-        return Row(text(prompt) + said, text(prompt), said, label, messages=chat)
+        answer = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+        return Row(text(prompt) + said, text(prompt), said, label, [*prompt, *answer], template_arguments(row or {}))
     raise ValueError(
         f"remote: {protocol} takes text, and these prompts are conversations: name the reward model's tokenizer, "
         "whose chat template renders them (such as `tokenizer: $helpful`)"
     )
-
-
-def _ends(tokenizer: Any) -> tuple[str, str]:
-    """The special tokens around a text, as `rewards/reward_model.py` and its training put them."""
-    if tokenizer is None:
-        return "", ""
-    starts = tokenizer.bos_token and tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
-    return tokenizer.bos_token if starts else "", tokenizer.eos_token or ""
 
 
 def request(protocol: Protocol, model: str | None, rows: Sequence[Row]) -> dict[str, Any]:
@@ -80,7 +78,11 @@ def request(protocol: Protocol, model: str | None, rows: Sequence[Row]) -> dict[
     raw = {"model": model, "use_activation": False}  # or the score comes squashed by a sigmoid
     if protocol == "vllm_score":
         return {**raw, "text_1": [row.prompt for row in rows], "text_2": [row.completion for row in rows]}
-    content = {"input": whole} if rows[0].messages is None else {"messages": rows[0].messages}
+    content: dict[str, Any] = {"input": whole}
+    if rows[0].messages is not None:
+        content = {"messages": rows[0].messages}
+        settings = {key: value for key, value in rows[0].template.items() if value is not None}
+        content |= {"chat_template_kwargs": settings} if settings else {}
     task = {"task": "classify"} if protocol == "vllm_pooling" else {}
     return {**raw, **content, **task, "add_special_tokens": False}  # they are in the text, and BOS must not come twice
 

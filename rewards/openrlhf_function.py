@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 from trimtab.rewards import Outcome, RewardFailure, resolve, score, text
 from trimtab.rewards._function import attempts, column, load, must_take, settle
+from trimtab.rewards._rendering import conversation, rows_of
+from trimtab.rewards._vocabulary import COLUMN, foreign
 
 
 @dataclass(kw_only=True)
@@ -17,8 +19,9 @@ class OpenrlhfFunction:
     """Calls the function at `path` (default name `reward_func`) with `batch_size` completions at a time.
 
     `queries` are prompt and response as the policy reads and writes them, with its special tokens. `tokenizer` is the
-    policy's: token ids are decoded with it, and without ids its chat template renders the prompt and its
-    end-of-sequence token ends the response. `label` is the column that becomes `labels`, which are "" without it.
+    policy's: token ids are decoded with it, and without ids, or where their column `vocabulary` says that they are
+    another tokenizer's, its chat template renders the prompt (with the row's `tools` and `chat_template_kwargs`) and
+    its end-of-sequence token ends the response. `label` is the column that becomes `labels`, which are "" without it.
 
     The function returns B scores (a tensor, a list, or a number when B is 1) or a dict of `rewards`, `scores` and
     `extra_logs`; the rewards are the scores, the rest is logged per completion. A batch that raises or returns
@@ -43,8 +46,11 @@ class OpenrlhfFunction:
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
         labels = column("openrlhf_function", columns, self.label) if self.label else [""] * len(prompts)
         unknown = [None] * len(prompts)
-        ids = columns.get("prompt_ids") or unknown, columns.get("completion_ids") or unknown
-        texts = [self._texts(*row) for row in zip(prompts, completions, *ids, strict=True)]
+        ids = [list(columns.get(name) or unknown) for name in ("prompt_ids", "completion_ids")]
+        for place in foreign(self._tokenizer, columns.get(COLUMN)) if self.tokenizer else ():
+            ids[0][place] = ids[1][place] = None
+        settings = rows_of(columns, len(prompts))
+        texts = [self._texts(*row) for row in zip(prompts, completions, *ids, settings, strict=True)]
         rows = [(query, prompt, label) for (prompt, query), label in zip(texts, labels, strict=True)]
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
 
@@ -65,7 +71,9 @@ class OpenrlhfFunction:
         logs = {name: _items(name, value, len(batch)) for name, value in logs.items() if value is not None}
         return [(score(rewards[i]), {name: values[i] for name, values in logs.items()}) for i in range(len(batch))]
 
-    def _texts(self, prompt: Any, completion: Any, prompt_ids: Any, completion_ids: Any) -> tuple[str, str]:
+    def _texts(
+        self, prompt: Any, completion: Any, prompt_ids: Any, completion_ids: Any, row: dict[str, Any]
+    ) -> tuple[str, str]:
         """The prompt and the query of one completion."""
         if self.tokenizer is None:
             if not isinstance(prompt, str):
@@ -78,7 +86,7 @@ class OpenrlhfFunction:
         if prompt_ids is not None:
             prompt = tokenizer.decode(prompt_ids, skip_special_tokens=False)
         elif not isinstance(prompt, str):
-            prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+            prompt = conversation(tokenizer, prompt, row, opened=True)
         if completion_ids is None:
             response, eos = text(completion), tokenizer.eos_token or ""
             return prompt, prompt + response + ("" if response.endswith(eos) else eos)

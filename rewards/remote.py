@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from trimtab.rewards import Outcome, RewardFailure, _clock, _wire, describe, excerpt, score, settled
+from trimtab.rewards._rendering import rows_of
 
 if TYPE_CHECKING:
     from trimtab.rewards._http import Post
@@ -172,9 +173,10 @@ class Remote:
         if self.label is not None and self.label not in columns:
             raise ValueError(f"remote: label: there is no column {self.label!r} (but {', '.join(sorted(columns))})")
         labels = [""] * len(completions) if self.label is None else columns[self.label]
+        told = zip(labels, rows_of(columns, len(completions)), strict=True)
         return [
-            _wire.render(self.protocol, prompt, completion, self._tokenizer, label)
-            for prompt, completion, label in zip(prompts, completions, labels, strict=True)
+            _wire.render(self.protocol, prompt, completion, self._tokenizer, label, row)
+            for prompt, completion, (label, row) in zip(prompts, completions, told, strict=True)
         ]
 
     @functools.cached_property

@@ -9,12 +9,13 @@ rewards:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from trimtab.rewards import Outcome, RewardFailure, settled, text
+from trimtab.rewards import Outcome, RewardFailure, settled
+from trimtab.rewards._rendering import Texts, Unrenderable, rows_of, texts, tokenised, with_special_tokens
 
 CALIBRATION = "reward_calibration.json"
 
@@ -23,6 +24,7 @@ CALIBRATION = "reward_calibration.json"
 class RewardModel:
     """The output `head` at the last token of the conversation, rendered by the reward model's own chat template.
 
+    The columns `tools` and `chat_template_kwargs` go to that template, as they do in training.
     Text in another format than chat is tokenised as its training was: with special tokens, and the end-of-sequence
     token after it. Text that already carries its special tokens (it begins with the beginning-of-sequence token, or
     came as the column `queries`) gets no second ones. Rows are batched by length, at most `tokens_per_batch` tokens
@@ -66,14 +68,20 @@ class RewardModel:
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
         self.load()
         tokenizer, context = self._checkpoint.tokenizer, self._checkpoint.context
-        ids = encode(tokenizer, prompts, completions, columns.get("queries"))
-        outcomes: list[Outcome] = [
-            RewardFailure(f"{len(row)} tokens; the context of {self.path} is {context}") for row in ids
-        ]
-        fit = [index for index, row in enumerate(ids) if row and (context is None or len(row) <= context)]
-        logits = self._checkpoint.logits([ids[index] for index in fit], self.tokens_per_batch)
-        for index, heads in zip(fit, logits, strict=True):
-            outcomes[index] = (heads[self.head] - self._mean) / self._std
+        outcomes: list[Outcome] = []
+        fit: list[list[int]] = []
+        for row in encode(tokenizer, prompts, completions, columns):
+            if isinstance(row, Unrenderable):
+                outcomes.append(RewardFailure(f"{self.path}: {row}"))
+            elif row and (context is None or len(row) <= context):
+                outcomes.append(None)
+                fit.append(row)
+            else:
+                outcomes.append(RewardFailure(f"{len(row)} tokens; the context of {self.path} is {context}"))
+        logits = iter(self._checkpoint.logits(fit, self.tokens_per_batch))
+        for index, outcome in enumerate(outcomes):
+            if outcome is None:
+                outcomes[index] = (next(logits)[self.head] - self._mean) / self._std
         return settled(outcomes)
 
     def load(self) -> None:
@@ -108,31 +116,25 @@ class RewardModel:
 
 
 def encode(
-    tokenizer: Any, prompts: Sequence[Any], completions: Sequence[Any], queries: Sequence[str] | None = None
-) -> list[list[int]]:
+    tokenizer: Any, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any] | None = None
+) -> list[list[int] | Unrenderable]:
     """Token ids of every prompt with its completion, as `trl.RewardTrainer` makes them in training: one list per row.
 
-    `queries` are whole texts that carry their special tokens, and are taken as they are.
+    The column `queries` holds whole texts that carry their special tokens, and are taken as they are. In the place of
+    a conversation that the chat template refuses stands why.
     """
-    bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
-    rendered, special = [], []
-    for index, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        if queries is not None:
-            whole, add = queries[index], False
-        elif isinstance(prompt, str):
-            whole = prompt + text(completion)
-            whole = whole if whole.endswith(eos) else whole + eos
-            add = not (bos and whole.startswith(bos))
-        else:
-            answer = completion if not isinstance(completion, str) else [{"role": "assistant", "content": completion}]
-            whole, add = tokenizer.apply_chat_template([*prompt, *answer], tokenize=False), False
-        rendered.append(whole)
-        special.append(add)
-    ids: list[list[int]] = [[] for _ in rendered]
-    for add in (False, True):
-        chosen = [index for index, wanted in enumerate(special) if wanted == add]
-        if chosen:
-            batch = tokenizer([rendered[index] for index in chosen], add_special_tokens=add, verbose=False)
-            for index, row in zip(chosen, batch["input_ids"], strict=True):
-                ids[index] = row
-    return ids
+    columns = columns or {}
+    if columns.get("queries") is not None:
+        rendered: list[Texts | Unrenderable] = [Texts(None, query, is_chat=True) for query in columns["queries"]]
+    else:
+        rows = zip(prompts, completions, rows_of(columns, len(prompts)), strict=True)
+        rendered = [_text(tokenizer, *row) for row in rows]
+    ids = iter(tokenised(tokenizer, [row for row in rendered if isinstance(row, Texts)]))
+    return [next(ids).ids if isinstance(row, Texts) else row for row in rendered]
+
+
+def _text(tokenizer: Any, prompt: Any, completion: Any, row: Mapping[str, Any]) -> Texts | Unrenderable:
+    try:
+        return with_special_tokens(tokenizer, texts(tokenizer, None if prompt == [] else prompt, completion, row))
+    except Unrenderable as error:
+        return error

@@ -1,5 +1,6 @@
 """What the reward `remote` sends and reads: OpenRLHF's, LLaMA-Factory's and vLLM's requests, and special tokens."""
 
+import chat_templates
 import pytest
 from reward_servers import CHAT, PROMPTS, fine, reason, remote, says, score
 
@@ -72,6 +73,20 @@ def test_vllm_renders_a_conversation_alone(serve):
     pair = serve(says({"data": [{"index": 0, "score": 0.5}]}))
     assert score(remote(pair.url, protocol="vllm_score", model="rm"), [CHAT], answers[:1]) == [0.5]
     assert pair.seen[0][2] == {**VLLM, "text_1": ["hi"], "text_2": ["a"]}
+
+
+def test_the_tools_of_a_row_reach_whoever_renders_it(serve, tmp_path):
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    chat_templates.tokenizer("tools").save_pretrained(tmp_path)
+    columns = {"tools": [tools, None], "chat_template_kwargs": [{"mode": "brief"}, None]}
+    server = serve(fine)
+    score(remote(server.url, tokenizer=str(tmp_path), batch_size=1), [CHAT] * 2, ["yes", "no"], **columns)
+    assert sorted("weather" in body["query"][0] for *_, body in server.seen) == [False, True]
+    vllm = serve(says({"data": [{"index": 0, "probs": [0.5]}]}))
+    score(remote(vllm.url, protocol="vllm_classify", model="rm"), [CHAT] * 2, ["yes", "no"], **columns)
+    settings = [body.get("chat_template_kwargs") for *_, body in vllm.seen]
+    assert {"tools": tools, "mode": "brief"} in settings
+    assert None in settings
 
 
 @pytest.fixture(scope="module")

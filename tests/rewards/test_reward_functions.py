@@ -5,6 +5,7 @@ import itertools
 import pickle
 import textwrap
 
+import chat_templates
 import pytest
 
 from trimtab.pipelines.planning import schema
@@ -256,6 +257,26 @@ def test_openrlhf_queries_have_the_special_tokens(load, model):
     rendered_prompt, cut = (whole, rendered, ""), (rendered + COMPLETIONS[0], rendered, "")
     text = (PROMPTS[0] + COMPLETIONS[0] + tokenizer.eos_token, PROMPTS[0], "")
     assert reward._function.__globals__["seen"] == [rendered_prompt] * 3 + [cut, text]
+
+
+def test_openrlhf_queries_have_the_tools_of_their_row(load, tmp_path):
+    tokens = chat_templates.tokenizer("tools")
+    tokens.save_pretrained(tmp_path / "policy")
+    reward, _ = load("openrlhf_function", ECHO, tokenizer=str(tmp_path / "policy"))
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    reward(prompts=CHAT[:2], completions=ANSWERED[:2], tools=[tools, None])
+    ((_, prompt, _), (_, other, _)) = reward._function.__globals__["seen"]
+    assert prompt == tokens.apply_chat_template(CHAT[0], tools=tools, tokenize=False, add_generation_prompt=True)
+    assert "<tools>" not in other
+
+
+def test_openrlhf_renders_again_what_was_sampled_by_another_vocabulary(load, model):
+    reward, _ = load("openrlhf_function", ECHO, tokenizer=model)
+    one = {"prompts": CHAT[:1], "completions": ANSWERED[:1]}
+    reward(**one)
+    reward(**one, prompt_ids=[[5, 6]], completion_ids=[[7, 8]], vocabulary=["another"])
+    by_text, by_ids = reward._function.__globals__["seen"]
+    assert by_text == by_ids
 
 
 def test_openrlhf_says_what_is_missing(load):

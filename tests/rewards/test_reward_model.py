@@ -2,6 +2,7 @@
 
 import json
 
+import chat_templates
 import pytest
 import torch
 from conftest import PAIR_ROWS
@@ -128,7 +129,7 @@ def test_one_beginning_and_one_end_as_in_training(model, tmp_path):
     assert plain[0] == tokenizer.bos_token_id
     assert plain.count(tokenizer.bos_token_id) == plain.count(tokenizer.eos_token_id) == 1
     assert encode(tokenizer, [bos + "say a"], [" b" + eos]) == [plain]
-    assert encode(tokenizer, ["ignored"], ["ignored"], [bos + "say a b" + eos]) == [plain]
+    assert encode(tokenizer, ["ignored"], ["ignored"], {"queries": [bos + "say a b" + eos]}) == [plain]
 
     network = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
     network.resize_token_embeddings(len(tokenizer))
@@ -136,6 +137,27 @@ def test_one_beginning_and_one_end_as_in_training(model, tmp_path):
     rows = Dataset.from_list([{"chosen": "say a b", "rejected": "say a c"}])
     trainer = trl.RewardTrainer(network, args=args, train_dataset=rows, processing_class=tokenizer)
     assert trainer.train_dataset[0]["chosen_ids"] == plain
+
+
+def test_a_conversation_is_read_with_its_tools_and_one_that_the_template_refuses_fails_alone(model, tmp_path):
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    tokens = chat_templates.tokenizer("tools")
+    tokens.chat_template += "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    folder = save(tmp_path, model, vocab_size=len(tokens))
+    base = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+    base.resize_token_embeddings(len(tokens))
+    base.save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    prompts = [PROMPTS[0], PROMPTS[0], [{"role": "system", "content": "a"}]]
+    with pytest.raises(PartlyScored) as caught:
+        score(load(folder), prompts, ANSWERS[:1] * 3, tools=[tools, None, None])
+    first, second, refused = caught.value.outcomes
+    network = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    for scored, known in ((first, tools), (second, None)):
+        ids = tokens.apply_chat_template(prompts[0] + ANSWERS[0], tools=known, return_dict=True, return_tensors="pt")
+        assert scored == pytest.approx(network(**ids).logits[0, 0].item(), abs=1e-5)
+    assert abs(first - second) > 1e-4
+    assert "the chat template says: no system" in refused.reason
 
 
 def test_lora_is_loaded_with_its_head_and_scores_as_the_merged_model(model, tmp_path):
