@@ -18,10 +18,11 @@ BATCH = 64  # texts
 
 @dataclass(kw_only=True)
 class Classifier:
-    """`labels` are the column's values in the order of the classes, 0, 1, ... when left out.
+    """`labels` are the column's values in the order of the classes; left out, those that the checkpoint names.
 
-    With `probability: true` the score is the class's probability. Raises ValueError for a checkpoint with another
-    number of classes, or a label that is none of them.
+    A checkpoint that names none has the classes 0, 1, ... With `probability: true` the score is the class's
+    probability. Raises ValueError for a checkpoint with another number of classes or the same ones in another order,
+    and for a label that is none of them.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Classifier:
         if self.turns < 0 or self.max_length < 1 or not self.separator:
             raise ValueError("classifier: `turns` is at least 0, `max_length` at least 1, `separator` not empty")
         self._model: Any = None
+        self._classes: list[str] = []
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float]:
         import torch
@@ -46,11 +48,11 @@ class Classifier:
         if self.column not in columns:
             raise ValueError(f"classifier: the data has no column {self.column!r} (it has: {', '.join(columns)})")
         self.load()
-        labels = self.labels or list(range(self._model.config.num_labels))
-        unknown = set(columns[self.column]) - set(labels)
+        asked_for = list(map(_name, columns[self.column]))
+        unknown = sorted(set(asked_for) - set(self._classes))
         if unknown:
-            raise ValueError(f"classifier: {self.column} {sorted(map(str, unknown))[0]} is none of {labels}")
-        wanted = [labels.index(value) for value in columns[self.column]]
+            raise ValueError(f"classifier: {self.column} {unknown[0]} is none of {', '.join(self._classes)}")
+        wanted = list(map(self._classes.index, asked_for))
         texts = [self.render(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         shape = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
         scores: list[float] = []
@@ -80,9 +82,23 @@ class Classifier:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         model = AutoModelForSequenceClassification.from_pretrained(self.path)
-        if self.labels and model.config.num_labels != len(self.labels):
-            raise ValueError(
-                f"{self.path} has {model.config.num_labels} classes, and `labels` names {len(self.labels)}"
-            )
+        trained = _classes(model.config.id2label)
+        classes = list(map(_name, self.labels)) or trained
+        if len(classes) != len(trained):
+            raise ValueError(f"{self.path} has {len(trained)} classes, and `labels` names {len(classes)}")
+        if set(classes) == set(trained) and classes != trained:
+            raise ValueError(f"{self.path} has its classes in the order {', '.join(trained)}: leave `labels` out")
+        self._classes = classes
         self._tokenizer = AutoTokenizer.from_pretrained(self.path, truncation_side="left")
         self._model = model.to(self.device or PartialState().device).eval()
+
+
+def _classes(names: dict[int, str]) -> list[str]:
+    """A checkpoint's classes in their order, by number where it has no names of its own."""
+    nameless = all(name == f"LABEL_{number}" for number, name in names.items())
+    return [str(number) if nameless else names[number] for number in sorted(names)]
+
+
+def _name(label: Any) -> str:
+    """A label as a checkpoint's config has it, also where a table has made a float of a whole number."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)

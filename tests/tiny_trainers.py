@@ -37,8 +37,13 @@ def first_batch(trainer: Any, size: int) -> dict[str, Any]:
     return trainer._prepare_inputs([{"prompt": prompt} for _ in range(size)])
 
 
-def list_trainer(model: str, rows: list[dict[str, Any]], folder, loss: str = "dpo", **train: Any) -> ListTrainer:
+def list_trainer(
+    model: str, rows: list[dict[str, Any]], folder, loss: str = "dpo", eval_rows: Any = None, **train: Any
+) -> ListTrainer:
     """A ListTrainer on those rows; `train` are keys of trl.SFTConfig."""
     args = trl.SFTConfig(str(folder), **{**CPU, **train})
     function = partial(losses.named(loss), beta=0.1)
-    return ListTrainer(loss=function, args=args, model=model, train_dataset=Dataset.from_list(rows))
+    data = {"train_dataset": Dataset.from_list(rows)}
+    if eval_rows is not None:
+        data["eval_dataset"] = Dataset.from_list(eval_rows)
+    return ListTrainer(loss=function, args=args, model=model, **data)

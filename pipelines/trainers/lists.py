@@ -16,10 +16,11 @@ from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from trimtab.pipelines.algorithms.losses import columns, ordered_pairs
+from trimtab.pipelines.trainers.row_means import RowMeansTrainer
 from trimtab.pipelines.trainers.seams.trl import token_logps
 
 
-class ListTrainer(SFTTrainer):
+class ListTrainer(RowMeansTrainer, SFTTrainer):
     """Takes rows with `prompt_ids`, `completion_ids` and the columns that the loss asks for.
 
     `completion_ids` are K lists, best first; rows may have different K. `loss` is one of pipelines.algorithms.losses
@@ -33,11 +34,8 @@ class ListTrainer(SFTTrainer):
     mean of log pi over the answer's tokens.
     """
 
-    loss_is_scaled_for_ga = False  # it is a mean over rows, which the Trainer divides by the accumulation steps
-
     def __init__(self, *, loss: Callable[..., Tensor], args: SFTConfig, **kwargs: Any):
         self.list_loss, self.asked = loss, set(inspect.signature(loss).parameters)
-        self.tallies: dict[str, Tensor] = {}
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.remove_unused_columns = False  # the model's forward knows none of ours
         numbers = columns(loss)
@@ -47,7 +45,7 @@ class ListTrainer(SFTTrainer):
                 kwargs[name] = _fitting(needed, args.max_length)
         super().__init__(args=args, data_collator=ListCollator(numbers), **kwargs)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def row_losses(self, model, inputs):
         learned = inputs["learned"]
         present = learned.any(-1)
         # only the answers that are there: (answers, tokens)
@@ -57,45 +55,29 @@ class ListTrainer(SFTTrainer):
         logps = per_token.new_zeros(present.shape)
         logps[present] = per_token.sum(-1)
         available = {**inputs, "lengths": learned.sum(-1), "present": present}
-        loss = self.list_loss(logps, **{name: available[name] for name in self.asked & available.keys()}).mean()
-        if self.aux_loss_enabled:
-            loss = loss + self.router_aux_loss_coef * router_loss
+        losses = self.list_loss(logps, **{name: available[name] for name in self.asked & available.keys()})
+        if self.aux_loss_enabled:  # of the batch as a whole: every row has it
+            losses = losses + self.router_aux_loss_coef * router_loss
         self._tally(logps.detach(), available)
-        return (loss, {"logps": logps}) if return_outputs else loss
+        return losses, {"logps": logps}
 
     def _tally(self, logps: Tensor, batch: dict[str, Tensor]) -> None:
-        """Adds the batch to this rank's sums; `log` adds up those of all ranks."""
-        present = batch["present"]
+        present, counts = batch["present"], batch["counts"]
         rewards = logps - batch["ref_logps"] if "ref_logps" in batch else logps / batch["lengths"].clamp(min=1)
-        pairs = ordered_pairs(present)
-        right = (rewards[:, :, None] > rewards[:, None, :]) & pairs
+        pairs = ordered_pairs(present) & counts[:, None, None]
         last = present.sum(-1, keepdim=True) - 1
-        worst, margins = logps.gather(1, last), rewards[:, :1] - rewards.gather(1, last)
-        sums = [right.sum(), pairs.sum(), logps[:, 0].sum(), worst.sum(), margins.sum(), present[:, 0].sum()]
-        mode = "train" if self.model.training else "eval"
-        tally = torch.stack([number.float() for number in sums])
-        self.tallies[mode] = self.tallies[mode] + tally if mode in self.tallies else tally
-
-    def log(self, logs, start_time=None):
-        mode = "train" if self.model.training else "eval"
-        if mode in self.tallies:
-            right, pairs, best, worst, margins, rows = self.accelerator.reduce(self.tallies.pop(mode)).tolist()
-            prefix = "eval_" if mode == "eval" else ""
-            logs |= {
-                f"{prefix}rewards/accuracies": right / max(pairs, 1),
-                f"{prefix}margins": margins / rows,
-                f"{prefix}logps/best": best / rows,
-                f"{prefix}logps/worst": worst / rows,
-            }
-        super().log(logs, start_time)
+        self.tally("rewards/accuracies", (rewards[:, :, None] > rewards[:, None, :]).float(), pairs)
+        self.tally("margins", rewards[:, 0] - rewards.gather(1, last)[:, 0], counts)
+        self.tally("logps/best", logps[:, 0], counts)
+        self.tally("logps/worst", logps.gather(1, last)[:, 0], counts)
 
 
 @dataclass
 class ListCollator:
     """Rows become tensors, padded to the batch's largest K and, on the right, to its largest T.
 
-    They are `input_ids`, `attention_mask` and `learned` (B, K, T), which is True at the answers' tokens, and every one
-    of `columns` (name -> column) as (B, K) float32.
+    They are `input_ids`, `attention_mask` and `learned` (B, K, T), which is True at the answers' tokens, every one of
+    `columns` (name -> column) as (B, K) float32, and `counts` (B,), which is True.
     """
 
     columns: dict[str, str]
@@ -115,7 +97,8 @@ class ListCollator:
                 learned[i, k, start:end] = True
             for name, column in self.columns.items():
                 values[name][i, : len(row[column])] = torch.tensor(row[column])
-        return {"input_ids": ids, "attention_mask": seen, "learned": learned, **values}
+        counts = torch.ones(len(rows), dtype=torch.bool)
+        return {"input_ids": ids, "attention_mask": seen, "learned": learned, "counts": counts, **values}
 
 
 def _length(row: dict[str, Any]) -> int:

@@ -12,12 +12,18 @@ from typing import Any
 import torch
 from trl import RewardTrainer
 
+from trimtab.pipelines.algorithms.losses import mean_where, ordered_pairs
 from trimtab.pipelines.algorithms.preference import plackett_luce
+from trimtab.pipelines.trainers.row_means import RowMeansTrainer
 from trimtab.rewards._rendering import render_all
 
 
-class ListwiseRewardTrainer(RewardTrainer):
-    """Takes rows with `prompt` and `completions` (best first, strings or messages); rows may have different K."""
+class ListwiseRewardTrainer(RowMeansTrainer, RewardTrainer):
+    """Takes rows with `prompt` and `completions` (best first, strings or messages); rows may have different K.
+
+    Logs `accuracy`, the share of ordered pairs of answers whose rewards stand in that order, and `mean_reward`, over
+    answers. `args.center_rewards_coefficient` times the mean of a row's squared rewards is added to its loss.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -39,30 +45,26 @@ class ListwiseRewardTrainer(RewardTrainer):
     def _set_signature_columns_if_needed(self):
         self._signature_columns = ["ranked_ids"]
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        mode = "train" if self.model.training else "eval"
+    def row_losses(self, model, inputs):
+        present, counts = inputs["present"], inputs["counts"]
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        rewards = torch.full_like(inputs["present"], -torch.inf, dtype=outputs.logits.dtype)
-        rewards[inputs["present"]] = outputs.logits.squeeze(-1)
-        loss = plackett_luce(rewards).mean()
+        rewards = torch.full_like(present, -torch.inf, dtype=torch.float32)
+        rewards[present] = outputs.logits.squeeze(-1).float()
+        losses = plackett_luce(rewards)
         if self.args.center_rewards_coefficient is not None:
-            loss = loss + self.args.center_rewards_coefficient * outputs.logits.square().mean()
-        with torch.no_grad():
-            pairs = inputs["present"][:, :, None] & inputs["present"][:, None, :]
-            above = torch.ones_like(pairs).triu(1) & pairs  # (better, worse)
-            right = (rewards[:, :, None] > rewards[:, None, :]) & above
-            counts = self.accelerator.gather(torch.stack([right.sum(), above.sum()])[None]).sum(0)
-            mean = self.accelerator.gather(outputs.logits.mean()[None]).mean()
-            self._metrics[mode]["accuracy"].append((counts[0] / counts[1]).item())
-            self._metrics[mode]["mean_reward"].append(mean.item())
-        return (loss, outputs) if return_outputs else loss
+            squares = rewards.where(present, 0.0).square()
+            losses = losses + self.args.center_rewards_coefficient * mean_where(squares, present)
+        pairs = ordered_pairs(present) & counts[:, None, None]
+        self.tally("accuracy", (rewards[:, :, None] > rewards[:, None, :]).float(), pairs)
+        self.tally("mean_reward", rewards, present & counts[:, None])
+        return losses, {"logits": outputs.logits}
 
 
 @dataclass
 class RankingCollator:
     """Rows of `ranked_ids` become `input_ids` and `attention_mask`, of the answers of all rows, padded on the right.
 
-    `present` (rows, largest K) says where the answers stand.
+    `present` (rows, largest K) says where the answers stand, and `counts` (rows,) is True.
     """
 
     pad_token_id: int
@@ -76,4 +78,5 @@ class RankingCollator:
             "input_ids": pad(answers, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad([torch.ones_like(ids) for ids in answers], batch_first=True),
             "present": torch.arange(int(counts.max()))[None, :] < counts[:, None],
+            "counts": torch.ones(len(rows), dtype=torch.bool),
         }

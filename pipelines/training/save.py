@@ -33,7 +33,8 @@ def _merge(model: Any, adapter: Path, output: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     config = model.peft_config["default"]
-    labels = {"num_labels": model.config.num_labels} if config.task_type == "SEQ_CLS" else {}
+    names = ("id2label", "label2id")  # as many as there are classes
+    labels = {name: getattr(model.config, name) for name in names} if config.task_type == "SEQ_CLS" else {}
     auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     base = auto.from_pretrained(
         config.base_model_name_or_path,

@@ -16,7 +16,7 @@ from trimtab.rewards.dialogue_metric import DialogueMetric
 from trimtab.rewards.meteor import Meteor
 
 DIALOGUES = [
-    {"dialog": ["Hello .", "Hi , how are you ?", "Fine , thanks .", "Good  to hear ."], "act": [1, 2, 1, 1]},
+    {"dialog": ["Hello .", "Hi , how are you ?", "Fine , thanks .", "Good  to hear ."], "act": [1, 2, 1, 3]},
     {"dialog": ["Close the door .", "All right ."], "act": [3, 4]},
 ] * 6
 
@@ -93,7 +93,7 @@ def test_the_classifier_learns_and_is_a_reward(steps):
     assert 0.5 < likely[0] <= 1
     with pytest.raises(ValueError, match="the data has no column 'intent'"):
         reward(prompts, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"intent 7 is none of \[1, 2, 3, 4\]"):
+    with pytest.raises(ValueError, match="intent 7 is none of 1, 2, 3, 4"):
         reward(prompts[:1], ["a"], intent=[7])
     with pytest.raises(ValueError, match="4 classes, and `labels` names 2"):
         schema.load_reward({**block, "labels": [1, 2]})(prompts[:1], ["a"], intent=[1])

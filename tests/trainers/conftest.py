@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def trained(trainer_class, config, model, rows, folder):
-    """A trainer of trl's, watched, after one step on the rows, and the devices for which it chose its fused head."""
+    """A trainer of trl's, watched, after one step and an evaluation; and the devices for which it chose its fused head."""
     cls, devices = watched(trainer_class), []
     with pytest.MonkeyPatch.context() as patch:
         head = find("trl.trainer.utils")
@@ -36,6 +36,7 @@ def trained(trainer_class, config, model, rows, folder):
         args = config(str(folder / trainer_class.__name__), **ONE_STEP)
         trainer = cls(model=model, args=args, train_dataset=Dataset.from_list(rows))
         trainer.train()
+        trainer.evaluate(Dataset.from_list(rows[:2]))
     return SimpleNamespace(trainer=trainer, watch=cls.watch, devices=devices)
 
 

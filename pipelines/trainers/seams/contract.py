@@ -38,6 +38,7 @@ GRPO = "pipelines/trainers/constrained_grpo.py"
 PPO = "pipelines/trainers/constrained_ppo.py"
 ROLLOUTS = "pipelines/trainers/rollouts.py"
 RESUMABLE = "pipelines/trainers/resumable_grpo.py"
+ROWS = "pipelines/trainers/row_means.py"
 LISTS = "pipelines/trainers/lists.py"
 RANKINGS = "pipelines/trainers/listwise_reward.py"
 CLASSIFIER = "pipelines/trainers/classifier.py"
@@ -112,23 +113,24 @@ CONTRACT = (
     Entry(BATCH, "advantages", "key", "writes", (GRPO,), note="(N,), or (N, T) for every token its own"),
     Entry(BATCH, "old_per_token_logps", "key", "writes", (PPO,)),
     # trl.SFTTrainer
-    Entry("trl.SFTTrainer", "compute_loss", "method", "overrides", (LISTS,), LOSS),
-    Entry("trl.SFTTrainer", "log", "method", "overrides", (LISTS,), ("logs", "start_time")),
+    Entry("trl.SFTTrainer", "compute_loss", "method", "overrides", (ROWS,), LOSS),
+    Entry("trl.SFTTrainer", "log", "method", "overrides", (ROWS,), ("logs", "start_time")),
     Entry("trl.SFTTrainer", "aux_loss_enabled", "attribute", "reads", (LISTS,)),
     Entry("trl.SFTTrainer", "router_aux_loss_coef", "attribute", "reads", (LISTS,)),
-    Entry("trl.SFTTrainer", "loss_is_scaled_for_ga", "attribute", "writes", (LISTS,)),
     # trl.RewardTrainer
     Entry(
         "trl.RewardTrainer", "_prepare_dataset", "method", "overrides", (RANKINGS,),
         ("dataset", "processing_class", "args", "dataset_name"),
     ),
     Entry("trl.RewardTrainer", "_set_signature_columns_if_needed", "method", "overrides", (RANKINGS,)),
-    Entry("trl.RewardTrainer", "compute_loss", "method", "overrides", (RANKINGS,), LOSS),
+    Entry("trl.RewardTrainer", "compute_loss", "method", "overrides", (ROWS,), LOSS),
+    Entry(
+        "trl.RewardTrainer", "prediction_step", "method", "overrides", (ROWS,),
+        ("model", "inputs", "prediction_loss_only", "ignore_keys"),
+    ),
+    Entry("trl.RewardTrainer", "log", "method", "overrides", (ROWS,), ("logs", "start_time")),
     Entry("trl.RewardTrainer", "_signature_columns", "attribute", "writes", (RANKINGS,)),
     Entry("trl.RewardTrainer", "data_collator", "attribute", "writes", (RANKINGS,), note="after __init__"),
-    Entry("trl.RewardTrainer", "_metrics", "attribute", "reads", (RANKINGS,), note="lists, which `log` averages"),
-    Entry("trl.RewardTrainer._metrics", "train", "key", "reads", (RANKINGS,)),
-    Entry("trl.RewardTrainer._metrics", "eval", "key", "reads", (RANKINGS,)),
     # trl: the fused LM head
     Entry(HEAD, "fused_lm_head", "keyword", "calls", (TRL,), note="of the model's forward"),
     Entry(HEAD, "input_ids", "keyword", "reads", (TRL,), note="trl's trainers pass it by this name"),
@@ -141,6 +143,11 @@ CONTRACT = (
     Entry("trl.kernels.chunked_logprob", "_use_triton", "function", "calls", (TRL,), ("device",)),
     Entry("trl.kernels.chunked_logprob", "TOKEN_CHUNK_SIZE", "global", "patches", (TRL,)),
     # transformers
+    Entry("transformers.Trainer", "loss_is_scaled_for_ga", "attribute", "writes", (ROWS,)),
+    Entry(
+        "transformers.Trainer", "get_batch_samples", "method", "overrides", (ROWS,),
+        ("epoch_iterator", "num_batches", "device"),
+    ),
     Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (GRPO, RESUMABLE), ("trial",)),
     Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
     Entry("transformers.Trainer", "control", "attribute", "writes", (GRPO,)),
