@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def trained(trainer_class, config, model, rows, folder):
-    """A trainer of trl's, watched, after one step and an evaluation; and the devices for which it chose its fused head."""
+    """A watched trainer of trl's after a step and an evaluation, and the devices for which it chose its fused head."""
     cls, devices = watched(trainer_class), []
     with pytest.MonkeyPatch.context() as patch:
         head = find("trl.trainer.utils")
