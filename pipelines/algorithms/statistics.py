@@ -59,15 +59,21 @@ def distinct(texts: Sequence[str], n: int) -> float:
     return len(different) / count if count else 0.0
 
 
-def weighted(scores: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
-    """The weighted sum of a completion's scores by name, None where one of them is."""
+def weighted(
+    scores: Mapping[str, float | None], weights: Mapping[str, float], *, ignoring: bool = False
+) -> float | None:
+    """The weighted sum of a completion's scores by name, None where one of them is.
+
+    With `ignoring`, that of the scores that there are, None where there are none.
+    """
     parts = []
     for name, weight in weights.items():
         score = scores[name]
-        if score is None:
+        if score is not None:
+            parts.append(weight * score)
+        elif not ignoring:
             return None
-        parts.append(weight * score)
-    return sum(parts)
+    return sum(parts) if parts else None
 
 
 def similarity(texts: Sequence[str]) -> float | None:

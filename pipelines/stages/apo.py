@@ -41,6 +41,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_values
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.scoring.combining import Missing
 from trimtab.pipelines.stages import Stage, StepOptions
 
 LOADING = ("dtype", "attn_implementation", "trust_remote_code")  # how a model is loaded, whatever was merged into it
@@ -57,7 +58,7 @@ def losses_of_trl() -> list[str]:
 class Apo(Sampling, Stage):
     """`reward` is what preferences are made by: one reward, or weights of several (by default all of them, 1 each).
 
-    `loss` is one of `prefer`'s, or any `loss_type` of trl.DPOTrainer, which then loads a reference model. `select` is
+    `missing` says what becomes of a completion that one of them has abstained from, as in `pair`. `loss` is one of `prefer`'s, or any `loss_type` of trl.DPOTrainer, which then loads a reference model. `select` is
     `ends` (best and worst), `drawn` (two of the K at random) or `ranked` (all K, for list-wise losses). With
     `split_prompts: false` every round sees all prompts. `epochs` is one number or one per round. `train` holds
     trl.SFTConfig's keys (trl.DPOConfig's for a loss of trl). Each round has a learning-rate schedule of its own, and
@@ -68,6 +69,7 @@ class Apo(Sampling, Stage):
     prompts: Annotated[Data, PROMPTS]
     rewards: dict[str, RewardBlock]
     reward: str | dict[str, float] | None = None
+    missing: Missing = "abstain"
     rounds: int = 3
     momentum: float | list[float] = 0.3
     arm: Literal["accelerated", "matched"] = "accelerated"
@@ -86,6 +88,9 @@ class Apo(Sampling, Stage):
         loop = cls.as_written(name, options)
         momentum, beta = loop._momentum_and_beta(("stages", name))
         epochs = loop._per_round("epochs", ("stages", name))
+        if loop.num_generations < 2:
+            message = f"a preference needs two completions of a prompt, got {loop.num_generations}"
+            raise RecipeError(message, ("stages", name, "num_generations"))
         start = loop.model.get("model_name_or_path")
         if start is None:
             raise RecipeError("required key is missing", ("stages", name, "model", "model_name_or_path"))
@@ -160,8 +165,9 @@ class Apo(Sampling, Stage):
 
     def _pair_step(self, round_name: str) -> StepOptions:
         weights = self.reward or dict.fromkeys(self.rewards, 1.0)
+        scored = {"completions": f"${round_name}-score", "reward": weights}
         select = {"select": self.select} if self._has_list_loss else {}
-        return f"{round_name}-pair", "pair", {"completions": f"${round_name}-score", "reward": weights, **select}
+        return f"{round_name}-pair", "pair", {**scored, "missing": self.missing, **select}
 
     def _training_step(
         self, name: str, *, data: str, policy: str, warm: str | None, last: bool, beta: float, epochs: float

@@ -6,7 +6,8 @@
     curate: {completions: $score, reward: helpful, deduplicate: 0.9, decontaminate: test.jsonl}
 
 Plackett-Luce selection, x_k with probability e^{r(x_k) / temperature} / sum_j e^{r(x_j) / temperature} (Ferbach et al.
-2024, arXiv 2407.09499), `keep` of them without replacement.
+2024, arXiv 2407.09499), `keep` of them without replacement. A completion that one of several rewards has abstained from
+is not chosen by them, unless `missing: ignore` sums those that spoke.
 
 `choices` has one row per prompt: `prompt_index` and either `choice`, the sample_index of the chosen completion, or
 `ranking`, a list of them with the best first.
@@ -37,6 +38,7 @@ from trimtab.pipelines.data.forms import CHOICES, PROMPTS, SAMPLED, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.scoring.combining import Combination, Missing
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 
@@ -62,6 +64,7 @@ class Curate(Stage):
 
     completions: Annotated[Data, SAMPLED]
     reward: str | dict[str, float] | None = None
+    missing: Missing = "abstain"
     temperature: float = 1.0
     keep: int = 1
     choices: Annotated[Data | None, CHOICES] = None
@@ -132,24 +135,36 @@ class Curate(Stage):
                     chosen.by_reward(group, self.keep, self.temperature, f"{step.seed}-{self.round}-{index}")
         kept = self._without_duplicates(chosen.rows, counts)
         if not kept:
-            raise RecipeError(f"nothing is left of {len(groups)} prompts: {dict(counts)}", step.path)
+            raise RecipeError(f"nothing is left of {len(groups)} prompts: {self._reasons(step, counts)}", step.path)
         write_rows(step, kept)
         tracking.table("curated", [_shown(row) for row in kept[:20]])
         completions = sum(map(len, groups.values()))
         return {"prompts": len(groups), "completions": completions, "kept": len(kept), **counts, **chosen.means()}
 
+    def _reasons(self, step: Step, counts: Counter[str]) -> str:
+        """Why no completion was chosen, each reason with its cure."""
+        reasons = []
+        if self.reward:
+            rows = loading.load(self.completions, (*step.path, "completions"))
+            reasons.append(Combination.of(self.reward, self.missing).abstentions(rows["scores"]))
+        if counts["contaminated_dropped"]:
+            reasons.append(f"{counts['contaminated_dropped']} prompts are those of `decontaminate`: sample other ones")
+        if counts["missing_choices"]:
+            reasons.append(
+                f"`choices` has none for {counts['missing_choices']}: add them, or `missing_choices: reward`"
+            )
+        return "; ".join(filter(None, reasons))
+
     def _groups(self, step: Step) -> dict[int, Group]:
         """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
         rows = loading.load(self.completions, (*step.path, "completions"))
-        weights = {self.reward: 1.0} if isinstance(self.reward, str) else self.reward or {}
-        rewards = sorted(rows.features["scores"]) if weights else []
-        for name in weights:
-            if name not in rewards:
-                raise RecipeError(f"no reward {name!r} in the scores ({', '.join(rewards)})", (*step.path, "reward"))
+        combination = Combination.of(self.reward, self.missing) if self.reward else None
+        if combination:
+            combination.check(rows.features["scores"], (*step.path, "reward"))
         groups: dict[int, Group] = defaultdict(list)
-        for row in rows.select_columns([*CHOOSABLE, *(["scores"] if weights else [])]):
+        for row in rows.select_columns([*CHOOSABLE, *(["scores"] if combination else [])]):
             scores = row.pop("scores", {})
-            row["score"] = statistics.weighted(scores, weights) if weights else None
+            row["score"] = combination(scores) if combination else None
             groups[row["prompt_index"]].append(row)
         for index, group in groups.items():
             group.sort(key=lambda row: row["sample_index"])  # so that a choice does not depend on the rows' order

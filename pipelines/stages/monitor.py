@@ -37,6 +37,7 @@ from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.scoring.combining import Combination
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 
@@ -61,8 +62,8 @@ class Monitor(Stage):
     """`first` is the first round's scored completions, `trained` the policy before its extrapolation.
 
     With `real`, held-out rows of `prompt` and `completion` or `messages`, `real_nll` is their negative log-likelihood
-    under `policy`, in nats per token. `curation` has the `reward` weights, `temperature` and `real_fraction` of a
-    loop, `previous` is its round before. With `on_limit: stop` a limit ends a loop without an error (see `last_good`).
+    under `policy`, in nats per token. `curation` has the `reward` weights, `missing`, `temperature` and `real_fraction`
+    of a loop, `previous` is its round before. With `on_limit: stop` a limit ends a loop without an error (see `last_good`).
     """
 
     scored: Annotated[Data, WATCHED]
@@ -215,18 +216,19 @@ def _theory(curation: dict[str, Any], rows: Any, previous: Any | None, first: An
     """What a round should have brought: see the module's docstring."""
     share, temperature = curation["real_fraction"], curation["temperature"]
     ratio = (1 - share) / share if share else math.inf
-    scores = _totals(rows, curation["reward"])
+    combination = Combination.of(curation["reward"], curation.get("missing", "abstain"))
+    scores = _totals(rows, combination)
     if not 0 < temperature < math.inf or not ratio or not scores:
         return {}
     before = previous if math.isinf(ratio) else first
-    return drift.promised(scores, _totals(before, curation["reward"]) if before else None, temperature, ratio)
+    return drift.promised(scores, _totals(before, combination) if before else None, temperature, ratio)
 
 
-def _totals(rows: Any, weights: dict[str, float]) -> list[list[float]]:
-    """Each prompt's weighted scores, without completions that a reward has abstained from."""
+def _totals(rows: Any, combination: Combination) -> list[list[float]]:
+    """Each prompt's combined scores, without completions that have none."""
     groups: dict[int, list[float]] = {}
     for prompt, scores in zip(rows["prompt_index"], rows["scores"], strict=True):
-        total = statistics.weighted(scores, weights)
+        total = combination(scores)
         if total is not None:
             groups.setdefault(prompt, []).append(total)
     return list(groups.values())

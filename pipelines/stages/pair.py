@@ -11,13 +11,14 @@ Rows of `ranked`, `ends` and `drawn` are what `prefer` learns from: lists `compl
 arXiv 2405.00675) and, from completions with tokens as `sample` leaves them, `prompt_ids`, `completion_ids` and
 `ref_logps` (log pi of the policy that sampled, in nats, summed over tokens, at temperature 1).
 
-Ties (within `margin`), completions of equal text and unscored ones are left out and counted.
+Ties (within `margin`), completions of equal text and unscored ones are left out and counted. With several rewards a
+completion is unscored where one of them has abstained; `missing: ignore` sums those that spoke.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -25,6 +26,7 @@ from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import SCORED, TOKENS, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.scoring.combining import Combination, Missing
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 
@@ -42,6 +44,7 @@ class Pair(Stage):
     completions: Annotated[Data, SCORED]
     reward: str | dict[str, float]
     select: Literal["best_worst", "all", "ranked", "ends", "drawn"] = "best_worst"
+    missing: Missing = "abstain"
     margin: float = 0.0
     score_scale: float = 1.0
 
@@ -69,34 +72,32 @@ class Pair(Stage):
         from trimtab.pipelines.data.writing import write_rows
 
         rows = loading.load(self.completions, (*step.path, "completions"))
-        rewards, weights = sorted(rows.features["scores"]), self._weights()
-        for name in weights:
-            if name not in rewards:
-                raise RecipeError(f"no reward {name!r} in the scores ({', '.join(rewards)})", (*step.path, "reward"))
+        combination = Combination.of(self.reward, self.missing)
+        combination.check(rows.features["scores"], (*step.path, "reward"))
         groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
             groups[row["prompt_index"]].append(row)
         counts: dict[str, int] = defaultdict(int)
         preferences: list[dict[str, Any]] = []
         for group in groups.values():
-            preferences += self._select(group, weights, counts, step.seed)
+            preferences += self._select(group, combination, counts, step.seed)
         if not preferences:
-            raise ValueError(f"no pairs: of {len(groups)} prompts {dict(counts)}. Sample more, or lower `margin`")
+            reasons = _reasons(rows, groups, combination, counts)
+            raise RecipeError(
+                f"no pair is left of {len(rows)} completions of {len(groups)} prompts: {reasons}", step.path
+            )
         write_rows(step, preferences)
         gaps = [row["chosen_score"] - row["rejected_score"] for row in preferences if "chosen_score" in row]
         metrics = {"prompts": len(groups), "rows": len(preferences), **counts}
         return metrics | ({"mean_gap": sum(gaps) / len(gaps)} if gaps else {})
 
-    def _weights(self) -> dict[str, float]:
-        return {self.reward: 1.0} if isinstance(self.reward, str) else self.reward
-
     def _select(
-        self, group: list[dict], weights: dict[str, float], counts: dict[str, int], seed: int
+        self, group: list[dict], combination: Combination, counts: dict[str, int], seed: int
     ) -> list[dict[str, Any]]:
         """The rows that one prompt's completions make; `counts` is told of what is left out."""
         from trimtab.pipelines.algorithms import preference
 
-        rows, scores = _unique_and_scored(group, weights, counts)
+        rows, scores = _unique_and_scored(group, combination, counts)
         if self.select == "ranked":
             order = preference.ranking(scores)
             ranks = [i for n, i in enumerate(order) if n == 0 or scores[order[n - 1]] - scores[i] > self.margin]
@@ -134,14 +135,12 @@ class Pair(Stage):
 
 
 def _unique_and_scored(
-    group: list[dict], weights: dict[str, float], counts: dict[str, int]
+    group: list[dict], combination: Combination, counts: dict[str, int]
 ) -> tuple[list[dict], list[float]]:
     """The first completion of each text that has a score, and the scores."""
-    from trimtab.pipelines.algorithms import statistics
-
     unique: dict[str, tuple[dict, float]] = {}
     for row in group:
-        score = statistics.weighted(row["scores"], weights)
+        score = combination(row["scores"])
         if score is None:
             counts["unscored_dropped"] += 1
             continue
@@ -149,6 +148,19 @@ def _unique_and_scored(
         counts["duplicates_dropped"] += answer in unique
         unique.setdefault(answer, (row, score))
     return [row for row, _ in unique.values()], [score for _, score in unique.values()]
+
+
+def _reasons(rows: Any, groups: Mapping[int, Any], combination: Combination, counts: Mapping[str, int]) -> str:
+    """Why completions make no pair, each reason with its cure."""
+    alone = sum(len(group) == 1 for group in groups.values())
+    equal, tied = counts.get("duplicates_dropped", 0), counts.get("ties_dropped", 0)
+    reasons = [
+        combination.abstentions(rows["scores"]),
+        f"{alone} prompts have one completion, and a pair needs two: raise `num_generations`" if alone else "",
+        f"{equal} completions say what another one says: sample more, or at a higher temperature" if equal else "",
+        f"{tied} pairs are within `margin`: lower it, or use a reward that tells them apart" if tied else "",
+    ]
+    return "; ".join(filter(None, reasons))
 
 
 def _pair(rows: list[dict], scores: list[float], better: int, worse: int) -> dict[str, Any]:

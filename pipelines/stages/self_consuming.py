@@ -34,6 +34,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.scoring.combining import Missing
 from trimtab.pipelines.stages import Stage, StepOptions
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class SelfConsuming(Sampling, Stage):
     prompts: Annotated[Data, PROMPTS]
     rewards: dict[str, RewardBlock]
     reward: str | dict[str, float] | None = None
+    missing: Missing = "abstain"
     real: Annotated[Data | None, ANSWERS] = None
     real_eval: Annotated[Data | None, CONVERSATIONS] = None
     real_fraction: float = 0.2
@@ -122,7 +124,7 @@ class SelfConsuming(Sampling, Stage):
             watching["real"] = self.real_eval
         if self.synthetic == "replaced":  # what the theory is about
             theory = {"temperature": self.temperature, "real_fraction": self.real_fraction}
-            watching["curation"] = {"reward": self._weights(), **theory}
+            watching["curation"] = {"reward": self._weights(), "missing": self.missing, **theory}
         if number > 1:
             watching |= {"first": f"${name}-1-score", "previous": f"${name}-{number - 1}-score"}
         return f"{name}-{number}-monitor", "monitor", watching
@@ -131,6 +133,7 @@ class SelfConsuming(Sampling, Stage):
         curating = {
             "completions": f"${name}-{number}-score",
             "reward": self._weights(),
+            "missing": self.missing,
             "temperature": self.temperature,
             "round": number,
             "after": f"${name}-{number}-monitor",

@@ -191,7 +191,7 @@ def test_choices_of_the_wrong_type(refused, write):
         ({"keep": 0}, "keep: must be at least 1, got 0"),
         ({"deduplicate": 1.5}, "deduplicate: must be above 0 and at most 1, got 1.5"),
         ({"reward": None}, "name the reward that chooses, or give `choices`"),
-        ({"reward": "goood"}, "no reward 'goood' in the scores (flat, good)"),
+        ({"reward": "goood"}, "no reward 'goood' in the scores, did you mean 'good'? (there are: flat, good)"),
         ({"missing_choices": "guess"}, "expected one of stop, reward, drop"),
     ],
 )
