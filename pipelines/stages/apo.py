@@ -58,11 +58,12 @@ def losses_of_trl() -> list[str]:
 class Apo(Sampling, Stage):
     """`reward` is what preferences are made by: one reward, or weights of several (by default all of them, 1 each).
 
-    `missing` says what becomes of a completion that one of them has abstained from, as in `pair`. `loss` is one of `prefer`'s, or any `loss_type` of trl.DPOTrainer, which then loads a reference model. `select` is
-    `ends` (best and worst), `drawn` (two of the K at random) or `ranked` (all K, for list-wise losses). With
-    `split_prompts: false` every round sees all prompts. `epochs` is one number or one per round. `train` holds
-    trl.SFTConfig's keys (trl.DPOConfig's for a loss of trl). Each round has a learning-rate schedule of its own, and
-    with `optimizer: warm` the moments of the round before. `monitor` takes the keys of that stage.
+    `missing` says what becomes of a completion that one of them has abstained from, as in `pair`. `loss` is one of
+    `prefer`'s, or any `loss_type` of trl.DPOTrainer, which then loads a reference model. `select` is `ends` (best and
+    worst), `drawn` (two of the K at random) or `ranked` (all K, for list-wise losses). With `split_prompts: false`
+    every round sees all prompts. `epochs` is one number or one per round. `train` holds trl.SFTConfig's keys
+    (trl.DPOConfig's for a loss of trl). Each round has a learning-rate schedule of its own, and with `optimizer: warm`
+    the moments of the round before. `monitor` takes the keys of that stage.
     """
 
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))]

@@ -6,8 +6,8 @@
     curate: {completions: $score, reward: helpful, deduplicate: 0.9, decontaminate: test.jsonl}
 
 Plackett-Luce selection, x_k with probability e^{r(x_k) / temperature} / sum_j e^{r(x_j) / temperature} (Ferbach et al.
-2024, arXiv 2407.09499), `keep` of them without replacement. A completion that one of several rewards has abstained from
-is not chosen by them, unless `missing: ignore` sums those that spoke.
+2024, arXiv 2407.09499), `keep` of them without replacement. A completion that one of several rewards has abstained
+from is not chosen by them, unless `missing: ignore` sums those that spoke.
 
 `choices` has one row per prompt: `prompt_index` and either `choice`, the sample_index of the chosen completion, or
 `ranking`, a list of them with the best first.

@@ -62,8 +62,9 @@ class Monitor(Stage):
     """`first` is the first round's scored completions, `trained` the policy before its extrapolation.
 
     With `real`, held-out rows of `prompt` and `completion` or `messages`, `real_nll` is their negative log-likelihood
-    under `policy`, in nats per token. `curation` has the `reward` weights, `missing`, `temperature` and `real_fraction`
-    of a loop, `previous` is its round before. With `on_limit: stop` a limit ends a loop without an error (see `last_good`).
+    under `policy`, in nats per token. `curation` has a loop's `reward` weights, `missing`, `temperature` and
+    `real_fraction`, `previous` is its round before. With `on_limit: stop` a limit ends a loop without an error (see
+    `last_good`).
     """
 
     scored: Annotated[Data, WATCHED]
