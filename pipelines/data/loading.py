@@ -36,7 +36,7 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()  # reading is quick; tokenising, which may not be, keeps its bars
     try:
-        return trl.get_dataset(data)["train"]
+        return _with_settings(trl.get_dataset(data)["train"])
     except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
         splits = ", ".join(entry.split for entry in data.datasets)
         missing = (hub.unreachable(name, path) for name in names)
@@ -51,6 +51,18 @@ def drop_equal(rows: Dataset) -> tuple[Dataset, int]:
     """Preference rows without those whose two answers are equal, and how many those were."""
     kept = rows.filter(lambda row: row["chosen"] != row["rejected"])
     return kept, len(rows) - len(kept)
+
+
+def _with_settings(rows: Dataset) -> Dataset:
+    """The rows with an empty `chat_template_kwargs` where it is null, which no trainer of trl's takes."""
+    name = "chat_template_kwargs"
+    if name not in rows.column_names or not rows.data.column(name).null_count:
+        return rows
+    from datasets import Json
+
+    features = rows.features.copy()
+    features[name] = Json()  # each row has its own keys
+    return rows.map(lambda row: {name: row[name] or {}}, features=features)
 
 
 def _looks_local(name: str) -> bool:

@@ -6,19 +6,23 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from datasets import Dataset
 
     from trimtab.pipelines.planning.recipe import Step
 
 
-def write_rows(step: Step, rows: pa.Table | Iterable[dict[str, Any]]) -> None:
-    """Writes the step's dataset, `train.parquet`, on the main process; the other ranks wait for it."""
-    import pyarrow as pa
+def write_rows(step: Step, rows: Dataset | Iterable[dict[str, Any]]) -> None:
+    """Writes the step's dataset, `train.parquet`, on the main process; the other ranks wait for it.
+
+    Dictionaries with different keys, such as the parameters of two tools, stay as they are: a chat template would
+    render a key that another row has, and null in this one.
+    """
     import pyarrow.parquet as pq
     from accelerate import PartialState
+    from datasets import Dataset
 
     distributed = PartialState()
     if distributed.is_main_process:
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
-        pq.write_table(table, step.output / "train.parquet")
+        table = rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows), on_mixed_types="use_json")
+        pq.write_table(table.with_format("arrow")[:], step.output / "train.parquet")
     distributed.wait_for_everyone()

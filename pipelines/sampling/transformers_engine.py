@@ -69,13 +69,6 @@ def settings(model: trl.ModelConfig, tokenizer: PreTrainedTokenizerBase, options
     return GenerationConfig(**DEFAULTS | written)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
-    """Token ids of a prompt, a string or a list of messages, as trl's trainers make them."""
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-
-
 @torch.no_grad()
 def generate(
     policy: PreTrainedModel,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 SAMPLED = 64
-OF_THE_ANSWER = ("prompt", "completion", "scores", "prompt_ids", "completion_ids", "logprobs")  # columns
+OF_THE_ANSWER = ("prompt", "completion", "scores", "prompt_ids", "completion_ids", "vocabulary", "logprobs")  # columns
 PAIRS = (
     (
         "How do I boil an egg?",

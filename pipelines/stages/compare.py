@@ -4,7 +4,8 @@
 
 Standard errors are over prompts: the completions of one prompt are averaged first, since they are not independent.
 Differences are paired by prompt. KL is the mean of log pi(y|x) - log pi_ref(y|x) over the policy's own completions,
-in nats per completion: the Monte Carlo estimate of KL(pi || pi_ref) where sampling was at temperature 1.
+in nats per completion: the Monte Carlo estimate of KL(pi || pi_ref) where sampling was at temperature 1. A policy
+whose vocabulary is not the reference's has none, since its token ids mean something else there; a note says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
@@ -22,7 +24,7 @@ from trimtab.pipelines.data.forms import SCORED, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
-from trimtab.rewards import text
+from trimtab.rewards import _vocabulary, text
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -57,6 +59,7 @@ class Compare(Stage):
             if [text(prompt) for prompt in table["prompt"]] != prompts:
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))
         ratios = self._ratios(rows)
+        notes = self._notes(rows, ratios)
         scores = {name: _by_prompt(table) for name, table in rows.items()}
         policies = {name: self._policy(name, rows[name], scores, ratios.get(name)) for name in rows}
         asked = len(set(rows[self.baseline]["prompt_index"]))
@@ -65,6 +68,7 @@ class Compare(Stage):
             "completions_per_prompt": round(len(prompts) / asked),
             "baseline": self.baseline,
             "reference": self.reference.model_name_or_path if self.reference else None,
+            "notes": notes,
             "policies": policies,
             "samples": _samples(rows),
         }
@@ -84,8 +88,20 @@ class Compare(Stage):
             return {}
         from trimtab.pipelines.sampling import transformers_engine
 
-        policy = transformers_engine.load(self.reference)
-        return {name: transformers_engine.log_ratios(policy, table) for name, table in rows.items()}
+        tokenizer = transformers_engine.load_tokenizer(self.reference)
+        known = {name: table for name, table in rows.items() if not _vocabulary.foreign(tokenizer, _of(table))}
+        policy = transformers_engine.load(self.reference) if known else None
+        return {name: transformers_engine.log_ratios(policy, table) for name, table in known.items()}
+
+    def _notes(self, rows: dict[str, Any], ratios: dict[str, list[float]]) -> list[str]:
+        """What a reader has to know of numbers that are not there, or mean something else than it seems."""
+        notes = []
+        if self.reference is not None:
+            why = f"its vocabulary is not that of the reference, {self.reference.model_name_or_path}"
+            notes += [f"{name}: no KL, {why}" for name in rows if name not in ratios]
+        if len(set(chain.from_iterable(_of(table) or () for table in rows.values()))) > 1:
+            notes.append("lengths in tokens are of different vocabularies: they do not compare")
+        return notes
 
     def _policy(self, name: str, rows: Any, scores: dict[str, Scores], ratios: list[float] | None) -> dict[str, Any]:
         """What evaluation.json says of one policy."""
@@ -109,6 +125,11 @@ class Compare(Stage):
             "distinct_2": statistics.distinct(texts, 2),
             "truncated": sum(rows["truncated"]) / len(rows),
         }
+
+
+def _of(rows: Any) -> list[str] | None:
+    """The vocabulary of each row's token ids, None where nobody has noted it."""
+    return rows["vocabulary"][:] if "vocabulary" in rows.column_names else None
 
 
 def _by_prompt(rows: Any) -> Scores:
@@ -172,7 +193,7 @@ def _summary(result: dict[str, Any]) -> str:
     for reward in rewards:
         head += [reward, f"wins vs {result['baseline']}"]
     table = [[*head, "KL", "tokens", "distinct-2"]]
-    notes = []
+    notes = list(result["notes"])
     for name, policy in result["policies"].items():
         table.append([name, *_cells(policy, rewards)])
         for reward, gap in policy.get("difference", {}).items():

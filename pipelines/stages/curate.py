@@ -41,6 +41,7 @@ from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.scoring.combining import Combination, Missing
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
+from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -162,7 +163,8 @@ class Curate(Stage):
         if combination:
             combination.check(rows.features["scores"], (*step.path, "reward"))
         groups: dict[int, Group] = defaultdict(list)
-        for row in rows.select_columns([*CHOOSABLE, *(["scores"] if combination else [])]):
+        templated = [column for column in TEMPLATED if column in rows.column_names]
+        for row in rows.select_columns([*CHOOSABLE, *templated, *(["scores"] if combination else [])]):
             scores = row.pop("scores", {})
             row["score"] = combination(scores) if combination else None
             groups[row["prompt_index"]].append(row)

@@ -5,13 +5,15 @@
 All synthetic rows are kept, and as many real ones are drawn, without replacement as long as they last, as make up
 `real_fraction` of the whole: 1 / (1 + lambda) for a synthetic-to-real ratio lambda (arXiv 2407.09499). At 0 there are
 none (lambda is infinite); at 1 there are only real rows, as many as there would have been synthetic ones, which is the
-control of equal size. Rows are `prompt` and `completion`, in trl's form, with a column `source`.
+control of equal size. Rows are `prompt` and `completion`, in trl's form, with a column `source`, and with `tools` and
+`chat_template_kwargs` where any row has them.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import loading
@@ -19,6 +21,7 @@ from trimtab.pipelines.data.forms import ANSWERS, COMPLETIONS, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -50,13 +53,14 @@ class Mix(Stage):
         synthetic = []
         for number, block in enumerate(self.synthetic, start=1):
             curated = loading.load(block, (*step.path, "synthetic"))
-            synthetic += [_row(row["prompt"], row["completion"], f"synthetic-{number}") for row in curated]
+            synthetic += [_row(row, row["prompt"], row["completion"], f"synthetic-{number}") for row in curated]
         real = self._drawn(step, len(synthetic))
         rows = real if self.real_fraction == 1 else synthetic + real
         if len({isinstance(part[0]["completion"], str) for part in (synthetic, real) if part}) > 1:
             raise RecipeError("one of synthetic and real rows is chat and the other text", (*step.path, "real"))
         random.Random(step.seed).shuffle(rows)
-        write_rows(step, rows)
+        columns = dict.fromkeys(chain.from_iterable(rows))
+        write_rows(step, [{column: row.get(column) for column in columns} for row in rows])
         return {"rows": len(rows), "real": len(real), "real_fraction": len(real) / max(1, len(rows))}
 
     def _drawn(self, step: Step, synthetic: int) -> list[dict[str, Any]]:
@@ -75,11 +79,12 @@ class Mix(Stage):
 def _real(row: dict[str, Any]) -> dict[str, Any]:
     """A row of any of the forms as prompt and completion."""
     if "messages" in row:
-        return _row(row["messages"][:-1], row["messages"][-1:], "real")
+        return _row(row, row["messages"][:-1], row["messages"][-1:], "real")
     if "text" in row:
-        return _row("", row["text"], "real")
-    return _row(row["prompt"], row["completion"], "real")
+        return _row(row, "", row["text"], "real")
+    return _row(row, row["prompt"], row["completion"], "real")
 
 
-def _row(prompt: Any, completion: Any, source: str) -> dict[str, Any]:
-    return {"prompt": prompt, "completion": completion, "source": source}
+def _row(row: dict[str, Any], prompt: Any, completion: Any, source: str) -> dict[str, Any]:
+    settings = {column: row[column] for column in TEMPLATED if column in row}
+    return {"prompt": prompt, "completion": completion, "source": source, **settings}

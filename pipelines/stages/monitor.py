@@ -39,7 +39,8 @@ from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.scoring.combining import Combination
 from trimtab.pipelines.stages import Metrics, Stage
-from trimtab.rewards import text
+from trimtab.rewards import _vocabulary, text
+from trimtab.rewards._rendering import render
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -117,6 +118,7 @@ class Monitor(Stage):
 
         rows = loading.load(self.scored, (*step.path, "scored"))
         first = loading.load(self.first, (*step.path, "first")) if self.first else None
+        self._check_vocabularies(step, rows, first)
         metrics = self._means(rows, first)
         metrics["entropy"] = -sum(map(sum, rows["logprobs"])) / max(1, sum(map(len, rows["logprobs"])))
         metrics |= drift.diversity(_texts(rows), rows["prompt_index"], _texts(first) if first else None)
@@ -140,6 +142,22 @@ class Monitor(Stage):
             if reason:
                 stop(step.output, reason)
         return metrics
+
+    def _check_vocabularies(self, step: Step, rows: Any, first: Any | None) -> None:
+        """Raises RecipeError where token ids, or counts of tokens, of two vocabularies would meet."""
+        from trimtab.pipelines.sampling import transformers_engine
+
+        if "vocabulary" not in rows.column_names:
+            return
+        cure = "numbers of tokens can only be compared within one vocabulary"
+        for key, model in (("reference", self.reference), ("trained", self.trained)):
+            if model is not None and _vocabulary.foreign(
+                transformers_engine.load_tokenizer(model), rows["vocabulary"][:]
+            ):
+                message = f"{model.model_name_or_path} has another vocabulary than the policy that sampled: {cure}"
+                raise RecipeError(message, (*step.path, key))
+        if first and "vocabulary" in first.column_names and set(first["vocabulary"]) != set(rows["vocabulary"]):
+            raise RecipeError(f"was sampled with another vocabulary: {cure}", (*step.path, "first"))
 
     def _means(self, rows: Any, first: Any | None) -> dict[str, float]:
         """What is a number of each completion, as means over prompts with their standard errors."""
@@ -180,13 +198,10 @@ class Monitor(Stage):
                 prompt, completion = row["messages"][:-1], row["messages"][-1:]
             else:
                 prompt, completion = row["prompt"], row["completion"]
-            begin = transformers_engine.encode(tokenizer, prompt)
-            if isinstance(completion, str):
-                whole = tokenizer(prompt + completion + (tokenizer.eos_token or ""))["input_ids"]
-            else:
-                whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=True)["input_ids"]
-            if learned := whole[len(begin) : context]:  # what the model can see of it
-                prompts.append(begin)
+            tokens = render(tokenizer, prompt, completion, row)
+            start = max(1, tokens.start)  # the first token of all has nothing to follow
+            if learned := tokens.ids[start:context]:  # what the model can see of it
+                prompts.append(tokens.ids[:start])
                 completions.append(learned)
         logprobs = transformers_engine.logprobs(policy, prompts, completions)
         del policy

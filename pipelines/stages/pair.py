@@ -11,6 +11,8 @@ Rows of `ranked`, `ends` and `drawn` are what `prefer` learns from: lists `compl
 arXiv 2405.00675) and, from completions with tokens as `sample` leaves them, `prompt_ids`, `completion_ids` and
 `ref_logps` (log pi of the policy that sampled, in nats, summed over tokens, at temperature 1).
 
+The columns `tools` and `chat_template_kwargs` of a prompt stay with it.
+
 Ties (within `margin`), completions of equal text and unscored ones are left out and counted. With several rewards a
 completion is unscored where one of them has abstained; `missing: ignore` sums those that spoke.
 """
@@ -29,6 +31,7 @@ from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.scoring.combining import Combination, Missing
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
+from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -59,6 +62,7 @@ class Pair(Stage):
         "win_probs",
         "prompt_ids",
         "completion_ids",
+        "vocabulary",
         "ref_logps",
     )
     shows: ClassVar[Shows] = Shows(results=("rows", "mean_gap"))
@@ -131,7 +135,7 @@ class Pair(Stage):
                 "completion_ids": [rows[i]["completion_ids"] for i in ranks],
                 "ref_logps": [sum(rows[i]["logprobs"]) for i in ranks],
             }
-        return row
+        return row | _kept(rows[0], (*TEMPLATED, "vocabulary"))
 
 
 def _unique_and_scored(
@@ -170,4 +174,9 @@ def _pair(rows: list[dict], scores: list[float], better: int, worse: int) -> dic
         "rejected": rows[worse]["completion"],
         "chosen_score": scores[better],
         "rejected_score": scores[worse],
+        **_kept(rows[0], TEMPLATED),
     }
+
+
+def _kept(row: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    return {column: row[column] for column in columns if column in row}

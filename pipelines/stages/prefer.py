@@ -35,7 +35,9 @@ from trimtab.pipelines.planning.field_types import WordOf
 from trimtab.pipelines.planning.kinds import LOSSES
 from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training import inputs
 from trimtab.pipelines.training.fit import fit
+from trimtab.rewards._vocabulary import foreign
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -90,13 +92,18 @@ class Prefer(TrainerStage):
             block = getattr(self, key)
             sources = list(chain.from_iterable(map(loading.files, block.datasets))) if block else []
             if sources and not any(map(step.pending, sources)):
-                self._check_rows(loading.load(block, (*step.path, key)), ", ".join(sources), (*step.path, key))
+                rows = loading.load(block, (*step.path, key))
+                self._check_rows(rows, ", ".join(sources), (*step.path, key))
+                self._check_vocabulary(rows, step, (*step.path, key))
         optimizer_state.check(self, step)
         super().check(step)
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.trainers.lists import ListTrainer
 
+        for key in ("data", "eval_data") if self.eval_data else ("data",):
+            place = (*step.path, key)
+            self._check_vocabulary(loading.load(getattr(self, key), place), step, place)
         verified = self._verify(step) if "ref_logps" in self._columns() else {}
         trained = fit(
             ListTrainer,
@@ -128,6 +135,19 @@ class Prefer(TrainerStage):
         for index, row in enumerate(rows.select(range(min(audit.AUDITED, len(rows))))):
             if wrong := _wrong(row, prompt, answers, numbers):
                 raise RecipeError(f"{source}, row {index}: {wrong}", place)
+
+    def _check_vocabulary(self, rows: Any, step: Step, place: tuple[str, ...]) -> None:
+        """Raises RecipeError for a row whose token ids mean something else to the model, where it is there already."""
+        tokenizer = inputs.tokenizer(self.model, self.train, step)
+        if tokenizer is None or "vocabulary" not in rows.column_names:
+            return
+        for row in foreign(tokenizer, rows["vocabulary"][:])[:1]:
+            model = self.model.model_name_or_path
+            raise RecipeError(
+                f"row {row} was sampled with another vocabulary than that of {model}: set `model` to the model that "
+                "`sample` used, or train `dpo` on `pair` with `select: best_worst`, which reads text",
+                place,
+            )
 
     def _verify(self, step: Step) -> dict[str, float]:
         """The largest difference between the stored log-probabilities and the model's, in nats per answer.

@@ -4,7 +4,8 @@
              generate: {temperature: 0.8, max_new_tokens: 128}}
 
 The dataset has one row per completion: the prompt's columns, `prompt_index`, `sample_index`, `completion` (a string or
-messages, as the prompt is), `prompt_ids`, `completion_ids`, `logprobs` (nats per token, at temperature 1) and
+messages, as the prompt is), `prompt_ids`, `completion_ids`, `vocabulary` (a hash of the tokenizer's: ids of one mean
+nothing to a model of another), `logprobs` (nats per token, at temperature 1) and
 `truncated` (no stop within max_new_tokens). Batches are cut from all prompts sorted by length and each has a
 seed of its own, so the completions do not depend on the number of ranks. `fold: [2, 3]` takes the second of three
 parts of the prompts, every third one.
@@ -41,9 +42,11 @@ from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.pipelines.training import inputs
-from trimtab.rewards import text
+from trimtab.rewards import _vocabulary, text
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class Sample(Sampling, Stage):
         "sample_index",
         "prompt_ids",
         "completion_ids",
+        "vocabulary",
         "logprobs",
         "truncated",
     )
@@ -85,12 +89,12 @@ class Sample(Sampling, Stage):
         from transformers import set_seed
 
         from trimtab.pipelines.data.writing import write_rows
-        from trimtab.pipelines.sampling import shards, transformers_engine
+        from trimtab.pipelines.sampling import prompts, shards, transformers_engine
 
         rows = self._prompts(step)
         tokenizer = transformers_engine.load_tokenizer(self.model)
         config = transformers_engine.settings(self.model, tokenizer, self.generate)
-        ids = [transformers_engine.encode(tokenizer, prompt) for prompt in rows["prompt"]]
+        ids = prompts.token_ids(tokenizer, rows, self.prompts, (*step.path, "prompts"))
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         order = list(product(by_length, range(self.num_generations)))  # (prompt_index, sample_index)
         if reshaped := generation.reshaped(self.generate):
@@ -103,32 +107,35 @@ class Sample(Sampling, Stage):
         def make(number: int) -> list[dict[str, Any]]:
             set_seed(step.seed + 7919 * number)
             batch = batches[number]
-            prompts = [ids[i] for i, _ in batch]
+            asked = [ids[i] for i, _ in batch]
             if drawn is None:
-                completions = transformers_engine.generate(policy, prompts, config, tokenizer)
+                completions = transformers_engine.generate(policy, asked, config, tokenizer)
             else:
                 completions = drawn[number * self.batch_size :][: len(batch)]
-            logprobs = transformers_engine.logprobs(policy, prompts, completions)
+            logprobs = transformers_engine.logprobs(policy, asked, completions)
             texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
             sampled = []
             for (i, k), completion, of_tokens, answer in zip(batch, completions, logprobs, texts, strict=True):
                 tokens = {"prompt_ids": ids[i], "completion_ids": completion, "logprobs": of_tokens}
                 truncated = transformers_engine.end(completion, config, tokenizer) is None
-                sampled.append(_row(rows[i], i, k, answer) | tokens | {"truncated": truncated})
+                place = {"prompt_index": i, "sample_index": k}
+                sampled.append(place | {"answer": answer} | tokens | {"truncated": truncated})
             return sampled
 
         shards.compute(step, "batch", len(batches), make)
         table = shards.collect(step, "batch", len(batches))
-        table = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")])
-        write_rows(step, table)
-        tracking.table("samples", [_shown(row) for row in table.slice(0, 20).to_pylist()])
-        lengths = [len(completion) for completion in table["completion_ids"].to_pylist()]
+        sampled = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")]).to_pydict()
+        sampled["vocabulary"] = [_vocabulary.identity(tokenizer)] * len(order)
+        dataset = _joined(rows, sampled)
+        write_rows(step, dataset)
+        tracking.table("samples", [_shown(row) for row in dataset.select(range(min(20, len(dataset))))])
+        lengths = [len(completion) for completion in sampled["completion_ids"]]
         return {
             "prompts": len(ids),
             "completions": len(lengths),
             "tokens": sum(lengths),
             "length": sum(lengths) / len(lengths),
-            "truncated": sum(table["truncated"].to_pylist()) / len(lengths),
+            "truncated": sum(sampled["truncated"]) / len(lengths),
         }
 
     def _prompts(self, step: Step) -> Any:
@@ -147,10 +154,16 @@ class Sample(Sampling, Stage):
         return vllm_engine.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
 
 
-def _row(row: dict[str, Any], prompt_index: int, sample_index: int, answer: str) -> dict[str, Any]:
-    """The prompt's columns and a completion of its form."""
-    completion = answer if isinstance(row["prompt"], str) else [{"role": "assistant", "content": answer}]
-    return {**row, "prompt_index": prompt_index, "sample_index": sample_index, "completion": completion}
+def _joined(rows: Dataset, sampled: dict[str, list[Any]]) -> Dataset:
+    """The prompts' rows, each as often as it was completed, beside the completions, which have its form."""
+    from datasets import Dataset, concatenate_datasets
+
+    answers = sampled.pop("answer")
+    if not isinstance(rows[0]["prompt"], str):
+        answers = [[{"role": "assistant", "content": answer}] for answer in answers]
+    completions = Dataset.from_dict({"completion": answers, **sampled})
+    kept = [column for column in rows.column_names if column not in completions.column_names]
+    return concatenate_datasets([rows.select_columns(kept).select(sampled["prompt_index"]), completions], axis=1)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

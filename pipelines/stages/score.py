@@ -47,6 +47,7 @@ class Score(Stage):
         "sample_index",
         "prompt_ids",
         "completion_ids",
+        "vocabulary",
         "logprobs",
         "truncated",
         "scores",

@@ -8,7 +8,8 @@ trl calls the methods that are overridden in this file and in constrained_ppo.py
     1. `_load_optimizer_and_scheduler`, once: a run that resumes finds its multipliers and its KL coefficient again.
     2. `training_step`, for every micro-batch: where an optimizer step begins, the random state is remembered.
     3. `_generate_and_score_completions`, inside of 2 where the buffer is used up (and for every batch of an
-       evaluation): begins a `Rollout`. `_sample` is trl's part of it; in PPO it records the critics' values.
+       evaluation): begins a `Rollout`. `_sample` is trl's part of it; in PPO it records the critics' values. In it,
+       `_tokenize_prompts` asks each prompt with the `tools` and `chat_template_kwargs` of its row.
     4. `_calculate_rewards`, inside of 3: leaves the rewards in the Rollout, and their means to the objective.
     5. `_advantages`, the last part of 3: adds to trl's dictionary what the Rollout says; PPO also measures the KL.
     6. `compute_loss`, inside of 2 after 3: mixes the advantages by the weights of this moment.
@@ -39,6 +40,7 @@ from trimtab.pipelines.trainers.reward_functions import settle_failures
 from trimtab.pipelines.trainers.rollouts import Rollout, group_advantages, trimmed
 from trimtab.pipelines.trainers.threshold_callback import SearchThresholds
 from trimtab.rewards import RewardFailure
+from trimtab.rewards._rendering import prompt_ids
 
 STATE = "objective.json"
 KL_RATE, KL_CLIP = 0.1, 0.2  # of the adaptive KL coefficient (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593)
@@ -78,13 +80,21 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
         return [dict(zip(last, row, strict=True)) for row in zip(*last.values(), strict=True)]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self.rollout = Rollout()
+        self.rollout = Rollout(rows=inputs)
         output = self._sample(inputs)
         return output | self._advantages(output, self.rollout)
 
     def _sample(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """The rollout as trl makes it; the rewards, which it does not hold, are left in `rollout`."""
         return super()._generate_and_score_completions(inputs)
+
+    def _tokenize_prompts(self, prompts):
+        """The prompts' token ids by their rows, and no images; trl's has the run's settings alone."""
+        ids = []
+        for prompt, row in zip(prompts, self.rollout.rows, strict=True):
+            settings = {**self.chat_template_kwargs, **(row.get("chat_template_kwargs") or {})}
+            ids.append(prompt_ids(self.processing_class, prompt, {**row, "chat_template_kwargs": settings}))
+        return ids, None, {}
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         scores = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # (all ranks' N, K)

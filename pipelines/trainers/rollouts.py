@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 class Rollout:
     """What a trainer learns of one rollout while trl makes it, for the methods that trl calls later."""
 
+    rows: Sequence[Mapping[str, Any]] = ()  # of this rank, one for each completion
     rewards: Tensor = field(default_factory=lambda: torch.empty(0, 0))  # (all ranks' N, K), NaN where none was given
     values: list[Tensor] = field(default_factory=list)  # critics' values, (rows, L, heads) of every forward pass
     kl: float | None = None  # to the start, in nats per token; None as well once it was taken

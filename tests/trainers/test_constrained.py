@@ -96,6 +96,26 @@ def test_advantages_travel_with_the_rollout_and_are_trls_for_a_fixed_mix(model, 
     torch.testing.assert_close(mixed, batch["advantages"], atol=1e-6, rtol=0)
 
 
+def test_a_rollout_asks_each_prompt_with_the_tools_and_settings_of_its_row(model, prompts, tmp_path):
+    from trimtab.pipelines.algorithms.objectives import Fixed
+    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
+
+    mix = Fixed({"brief": 0.3, "as": 2.0})
+    settings = {"chat_template_kwargs": {"persona": "cat", "mood": "calm"}}
+    subject = grpo_trainer(ConstrainedGRPOTrainer, model, prompts, tmp_path, {**TRAIN, **settings}, objective=mix)
+    tokenizer = subject.processing_class
+    tokenizer.chat_template = "{% if tools %}tools {% endif %}{{ persona }} {{ mood }} {{ messages[0]['content'] }}"
+    subject.model.eval()
+    prompt = [{"role": "user", "content": "say a"}]
+    rows = [{"prompt": prompt, "tools": [{"name": "weather"}], "chat_template_kwargs": None},
+            {"prompt": prompt, "tools": None, "chat_template_kwargs": {"persona": "dog"}}]  # fmt: skip
+    rollout = subject._generate_and_score_completions(
+        [row for row in rows for _ in range(subject.num_generations_eval)]
+    )
+    asked = [ids[mask.bool()] for ids, mask in zip(rollout["prompt_ids"], rollout["prompt_mask"], strict=True)]
+    assert [tokenizer.decode(ids) for ids in (asked[0], asked[-1])] == ["tools cat calm say a", "dog calm say a"]
+
+
 def test_padding_at_the_end_is_left_out_and_changes_nothing():
     from trimtab.pipelines.trainers.rollouts import trimmed
 

@@ -63,6 +63,10 @@ CONTRACT = (
         ("inputs", "prompts", "completions", "completion_ids_list"), "returns (all ranks' N, K), NaN for None",
     ),
     Entry("trl.GRPOTrainer", "_generate_and_score_completions", "method", "overrides", (GRPO,), ("inputs",)),
+    Entry(
+        "trl.GRPOTrainer", "_tokenize_prompts", "method", "overrides", (GRPO,), ("prompts",),
+        "returns ids, images and further inputs of a model that sees",
+    ),
     Entry("trl.GRPOTrainer", "compute_loss", "method", "overrides", (GRPO, PPO), LOSS),
     Entry(
         "trl.GRPOTrainer", "training_step", "method", "overrides", (GRPO,), ("model", "inputs", "num_items_in_batch")
@@ -96,6 +100,7 @@ CONTRACT = (
     Entry("trl.GRPOTrainer", "reward_funcs", "attribute", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer", "scale_rewards", "attribute", "reads", (GRPO, PPO)),
+    Entry("trl.GRPOTrainer", "chat_template_kwargs", "attribute", "reads", (GRPO,)),
     Entry("trl.GRPOTrainer", "reward_weights", "attribute", "writes", (GRPO,), note="after _calculate_rewards"),
     Entry("trl.GRPOTrainer", "beta", "attribute", "writes", (GRPO, PPO), note="as compute_loss finds it"),
     Entry("trl.GRPOTrainer", "_step", "attribute", "writes", (RESUMABLE,), note="micro-batches so far"),
