@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +10,10 @@ from typing import Any
 
 import yaml
 
-from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.errors import Mistakes, RecipeError, RecipeErrors, suggest
+from trimtab.pipelines.planning.yaml_words import Loader
 
-
-class Loader(yaml.SafeLoader):
-    """The safe loader, which also reads `5e-7` as a number (YAML 1.1 wants `5.0e-7`)."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+DEEPEST = 40  # mappings and lists in each other; an anchor that contains itself has no end
 
 
 @dataclass
@@ -30,34 +24,58 @@ class Document:
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
     origins: dict[tuple[str, ...], str] = field(default_factory=dict)
+    mistakes: Mistakes = field(default_factory=Mistakes)  # of the file and of the overrides
 
     @classmethod
     def read(cls, path: str, overrides: Sequence[str] = ()) -> Document:
         """Reads the file and applies `a.b.c=value` overrides. Raises RecipeError for anything unreadable."""
-        document = cls(str(path))
+        document = cls.sketched(path, overrides)
         try:
-            node = yaml.compose(Path(path).read_text(), Loader)
-        except FileNotFoundError:
-            near = suggest(Path(path).name, [p.name for p in Path(path).parent.glob("*.yaml")])
-            raise RecipeError(f"no such recipe: {path}{near}") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise RecipeError(f"not readable as YAML: {error}") from None
+            document.mistakes.raise_any()
+        except RecipeError as error:
+            raise document.locate(error) from None
+        return document
+
+    @classmethod
+    def sketched(cls, path: str, overrides: Sequence[str] = ()) -> Document:
+        """The document with what could be read, and with the `mistakes` of the rest.
+
+        Raises RecipeError for a file that is no recipe at all.
+        """
+        document = cls(str(path))
+        node = document._parsed()
         values = document._values(node, ()) if node else None
         if not isinstance(values, dict):
-            raise RecipeError(f"{path}: a recipe is a mapping with `stages`, got {type(values).__name__}")
+            shown = "an empty file" if node is None else f"a {type(values).__name__}"
+            raise document._placed(RecipeError(f"a recipe is a mapping with `stages`, got {shown}"), 1)
         document.values = values
         for override in overrides:
-            document._override(override)
+            with document.mistakes.collected():
+                document._override(override)
         return document
 
     def locate(self, error: RecipeError) -> RecipeError:
-        """The error with "file:line" in front: the line of the longest part of its path that the file has."""
-        path = error.path
-        while path and path not in self.lines:
-            path = path[:-1]
-        origin = self.origins.get(error.path, "")
-        error.place = origin if origin.startswith("override") else f"{self.path}:{self.lines.get(path, 1)}"
-        return error
+        """The error with "file:line" in front; several are sorted by it, and one in `defaults` is told once.
+
+        The line is that of the longest part of its path that the file has.
+        """
+        for mistake in error.mistakes:
+            if mistake.place:
+                continue
+            path = mistake.path
+            while path and path not in self.lines:
+                path = path[:-1]
+            self._placed(mistake, self.lines.get(path, 1))
+            origin = self.origins.get(mistake.path, "")
+            if origin.startswith("override"):
+                mistake.place, mistake.line = origin, 0
+        if len(error.mistakes) == 1:
+            return error
+        told = {}
+        for mistake in sorted(error.mistakes, key=lambda mistake: mistake.line):
+            is_default = self.origins.get(mistake.path) == "defaults"
+            told.setdefault((mistake.line, mistake.path[-1]) if is_default else mistake, mistake)
+        return RecipeErrors(list(told.values()))
 
     def set(self, path: tuple[str, ...], value: Any, origin: str, line: int | None = None) -> None:
         """Sets one value, making the mappings on the way."""
@@ -68,6 +86,7 @@ class Document:
                 continue
             if not isinstance(target.get(key), dict | list):
                 target[key] = {}
+                self.origins[path[: depth + 1]] = origin
             target = target[key]
             if not isinstance(target, dict | list):
                 raise RecipeError(f"{'.'.join(path[: depth + 1])} is not a mapping", path)
@@ -108,6 +127,31 @@ class Document:
         except yaml.YAMLError:
             parsed = value
         self.set(path, parsed, f"override {text}")
+        _refuse_nan(parsed, path)
+
+    def _parsed(self) -> yaml.Node | None:
+        """The file's YAML as nodes, which know their lines; None for an empty file."""
+        try:
+            return yaml.compose(Path(self.path).read_text(encoding="utf-8-sig"), Loader)
+        except FileNotFoundError:
+            near = suggest(Path(self.path).name, [p.name for p in Path(self.path).parent.glob("*.yaml")])
+            raise RecipeError(f"no such recipe: {self.path}{near}") from None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            message = f"byte {error.object[error.start]:#x} is not UTF-8: save the file as UTF-8"
+            raise self._placed(RecipeError(message), line) from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            said = ", ".join(part for part in (error.context, error.problem) if part)
+            hint = ": indent with spaces" if "'\\t'" in said else ""
+            line = mark.line + 1 if mark else 1
+            raise self._placed(RecipeError(f"not readable as YAML: {said}{hint}"), line) from None
+        except (yaml.YAMLError, OSError) as error:
+            raise RecipeError(f"{self.path}: not readable as YAML: {error}") from None
+
+    def _placed(self, mistake: RecipeError, line: int) -> RecipeError:
+        mistake.place, mistake.line = f"{self.path}:{line}", line
+        return mistake
 
     def _mark(self, path: tuple[str, ...], value: Any, origin: str, line: int | None) -> None:
         self.origins[path] = origin
@@ -120,26 +164,42 @@ class Document:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
         self.origins[path] = f"recipe line {self.lines[path]}"
-        loader = Loader("")
+        if len(path) > DEEPEST:
+            raise self._placed(RecipeError("nested without an end: does an anchor contain itself?"), line)
         if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for index, key in enumerate(keys):
-                if key in keys[:index]:
-                    line = node.value[index][0].start_mark.line + 1
-                    raise RecipeError(f"{self.path}:{line}: key {key!r} is given twice")
-            loader.flatten_mapping(node)  # `<<: *anchor`
-            values: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                key = loader.construct_object(key_node)
-                self.lines[(*path, str(key))] = key_node.start_mark.line + 1
-                values[key] = self._values(value_node, (*path, str(key)))
-            return values
+            return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._values(item, (*path, str(i))) for i, item in enumerate(node.value)]
         try:
-            return loader.construct_object(node)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{self.path}:{line}: {error}") from None
+            value = Loader("").construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise self._placed(RecipeError(f"not readable as YAML: {error}"), line) from None
+        with self.mistakes.collected():
+            _refuse_nan(value, path)
+        return value
+
+    def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[str, Any]:
+        loader = Loader("")
+        first: dict[str, int] = {}
+        for key_node, _ in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if str(key) in first and key_node.tag != "tag:yaml.org,2002:merge":
+                message = f"key {key!r} is given twice, in lines {first[key]} and {line}"
+                self.mistakes.add(self._placed(RecipeError(message), line))
+            first.setdefault(str(key), line)
+        loader.flatten_mapping(node)  # `<<: *anchor`
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node)
+            key = str(key) if isinstance(key, str) else key  # a name such as `no` is a word for good
+            self.lines[(*path, str(key))] = key_node.start_mark.line + 1
+            values[key] = self._values(value_node, (*path, str(key)))
+        return values
+
+
+def _refuse_nan(value: Any, path: tuple[str, ...]) -> None:
+    if isinstance(value, float) and math.isnan(value):
+        raise RecipeError("NaN is not a number", path)
 
 
 def _copy(value: Any) -> Any:

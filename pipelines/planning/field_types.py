@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from trimtab.pipelines.planning import upstream
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.kinds import words
 
@@ -62,9 +65,23 @@ def documented_values(cls: Any, name: str) -> list[str]:
     return re.findall(r"'(\w+)'", listed[1]) if listed else []
 
 
+outlined: contextvars.ContextVar[bool] = contextvars.ContextVar("outlined", default=False)
+
+
+@contextlib.contextmanager
+def by_outline() -> Iterator[None]:
+    """Inside, annotations name trl's classes by their outlines: keys and types without an import of torch."""
+    token = outlined.set(True)
+    try:
+        yield
+    finally:
+        outlined.reset(token)
+
+
 def hints(cls: Any) -> dict[str, Any]:
     """The annotations of a dataclass, as types."""
-    return typing.get_type_hints(cls, include_extras=True)
+    names = {"trl": upstream.Outlines()} if outlined.get() else None
+    return typing.get_type_hints(cls, localns=names, include_extras=True)
 
 
 def bare(hint: Any) -> Any:
@@ -86,7 +103,7 @@ def notes(hint: Any) -> tuple[Any, ...]:
 
 def is_training_arguments(hint: Any) -> bool:
     """Whether a type is one of the Trainer's configurations: trl.SFTConfig and its like."""
-    return dataclasses.is_dataclass(hint) and hasattr(hint, "resume_from_checkpoint")
+    return dataclasses.is_dataclass(hint) and "resume_from_checkpoint" in hint.__dataclass_fields__
 
 
 def is_required(field: dataclasses.Field) -> bool:

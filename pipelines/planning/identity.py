@@ -15,6 +15,7 @@ from trimtab.pipelines.planning import field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import content_hash, is_local
 from trimtab.pipelines.planning.references import References, is_reference
+from trimtab.pipelines.planning.yaml_words import settled
 
 # Keys of transformers' and trl's training arguments that cannot change a result, so that changing them retrains
 # nothing. Saving and evaluating are not neutral when `load_best_model_at_end` chooses among checkpoints.
@@ -61,7 +62,7 @@ class Identities:
         if isinstance(value, str) and is_local(value.partition("#")[0]):
             file, _, word = value.partition("#")
             return {"sha256": content_hash(file), **({"word": word} if word else {})}
-        return value
+        return settled(value)
 
     def _of_reward(self, block: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         """A block with a `kind` inside a stage is a reward's; its source file is part of what it says."""

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.planning import kinds, schema
+from trimtab.pipelines.planning import kinds, preflight, schema
 from trimtab.pipelines.planning.document import Document
-from trimtab.pipelines.planning.errors import RENAMED, RecipeError, suggest
+from trimtab.pipelines.planning.errors import RENAMED, RecipeError, nearest, suggest
 from trimtab.pipelines.planning.files import fingerprint
 from trimtab.pipelines.planning.identity import Identities, source
 from trimtab.pipelines.planning.recipe import Recipe, Step
-from trimtab.pipelines.planning.references import References
+from trimtab.pipelines.planning.references import References, absent
 
 KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages")
 WANDB = ("project", "entity", "group", "tags", "log_models")
@@ -25,47 +25,70 @@ class Planner:
 
     def __init__(self, document: Document, overrides: tuple[str, ...]):
         self.document, self.overrides, self.values = document, overrides, document.values
+        self.mistakes = document.mistakes
         for key in self.values:
             if key not in KEYS:
-                raise RecipeError(f"unknown key for a recipe{suggest(key, KEYS)}", (key,))
+                self.mistakes.add(RecipeError(f"unknown key for a recipe{suggest(key, KEYS)}", (key,)))
         self.name: str = self._top("name", str, Path(document.path).stem)
         if not NAME.match(self.name):
-            raise RecipeError(f"{self.name!r} is not a name: letters, digits, _ and -", ("name",))
+            self.mistakes.add(RecipeError(f"{self.name!r} is not a name: letters, digits, _ and -", ("name",)))
         self.seed: int = self._top("seed", int, 42)
         self.run = Path(self._top("output_dir", str, "runs")).expanduser() / self.name
         self.defaults: dict[str, Any] = self._top("defaults", dict, {})
         self.steps: dict[str, Step] = {}
+        self.known: set[str] = set()  # keys of the stages' kinds
         self.references = References(document, self._top("inputs", dict, {}))
         self.identities = Identities(self.references)
 
     def plan(self) -> Recipe:
-        """The whole recipe. Raises RecipeError without its file and line: the document knows them."""
+        """The whole recipe. Raises RecipeError for all that is wrong, without file and line: the document knows them.
+
+        Where something is, the keys and types of every step are looked at too, so that one look finds them all.
+        """
         stages = self._top("stages", dict, {})
+        wandb = self._wandb()
         if not stages:
-            raise RecipeError("a recipe needs at least one stage", ("stages",))
+            self.mistakes.add(RecipeError("a recipe needs at least one stage", ("stages",)))
         for name in stages:
-            self._stage(name)
+            with self.mistakes.collected():
+                self._stage(name)
+            self.references.steps.setdefault(name, absent(str(name)))
+        for key in self.defaults:  # others may be for stages that the recipe has not
+            near = suggest(key, self.known)
+            if key not in self.known and near:
+                self.mistakes.add(RecipeError(f"no stage has such a key{near}", ("defaults", key)))
+        if self.mistakes.kept:
+            preflight.look(self.steps.values(), self.mistakes)
+        self.mistakes.raise_any()
         return Recipe(
             name=self.name,
             path=self.document.path,
             overrides=self.overrides,
             run=self.run,
-            wandb=self._wandb(),
+            wandb=wandb,
             steps=tuple(self.steps.values()),
             document=self.document,
         )
 
-    def _top(self, key: str, kind: type, default: Any) -> Any:
-        value = self.values.get(key)
-        return default if value is None else schema.coerce(value, kind, (key,))
+    def _top(self, key: str, kind: Any, default: Any) -> Any:
+        return self._value(self.values, key, kind, default, (key,))
+
+    def _value(self, block: dict[str, Any], key: str, kind: Any, default: Any, path: tuple[str, ...]) -> Any:
+        """The value of a key, as its type; the default where there is none, or a wrong one."""
+        value = block.get(key)
+        if value is not None:
+            with self.mistakes.collected():
+                return schema.coerce(value, kind, path)
+        return default
 
     def _wandb(self) -> dict[str, Any] | None:
-        if self.values.get("wandb") is False:
-            return None
-        settings = self._top("wandb", dict, {})
+        settings = self._top("wandb", dict | bool, {})
+        if isinstance(settings, bool):
+            return {} if settings else None
         for key in settings:
             if key not in WANDB:
-                raise RecipeError(f"unknown key{suggest(key, WANDB)} (known: {', '.join(WANDB)})", ("wandb", key))
+                message = f"unknown key{suggest(key, WANDB)} (known: {', '.join(WANDB)})"
+                self.mistakes.add(RecipeError(message, ("wandb", key)))
         return settings
 
     def _stage(self, name: Any) -> None:
@@ -74,24 +97,40 @@ class Planner:
         kind = block.get("kind", name)
         cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
         keys = {field.name for field in dataclasses.fields(cls)}
-        known = {"accelerate", "seed", *keys}
-        self._merge_defaults(block, path, known)
-        options = {key: value for key, value in block.items() if key != "kind"}
-        accelerate = schema.coerce(options.pop("accelerate", "auto"), str, (*path, "accelerate"))
-        seed = schema.coerce(options.pop("seed", self.seed), int, (*path, "seed"))
-        for key in options:  # before a macro meets them
-            if key not in keys:
+        known = {"kind", "accelerate", "seed", *keys}
+        self.known |= keys
+        self._merge_defaults(block, path, {"accelerate", "seed", *keys})
+        for key in block:  # before a macro meets them
+            if key not in known:
                 hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, known)
-                raise RecipeError(f"unknown key for kind {kind!r}{hint}", (*path, key))
+                self.mistakes.add(RecipeError(f"unknown key for kind {kind!r}{hint}", (*path, key)))
+        options = {nearest(key, keys) or key: value for key, value in block.items() if key not in known}
+        options = {key: value for key, value in {**options, **block}.items() if key in keys}
+        accelerate = self._value(block, "accelerate", str, "auto", (*path, "accelerate"))
+        seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
         last = None
-        for step_name, step_kind, step_options in cls.expand(name, kind, options, tuple(self.references.steps)):
+        for step_name, step_kind, step_options in self._expanded(cls, name, kind, options):
             if step_name in self.references.steps:
                 raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
             offset = step_options.pop("seed_offset", 0)
             last = self._step(step_name, name, step_kind, step_options, seed + offset, accelerate)
-        if last is None:
+        if last is not None:
+            self.references.steps[name] = last  # what `$name` means: the last step of a macro
+        elif not self.mistakes.kept:
             raise RecipeError(f"kind {kind!r} has expanded to no step", path)
-        self.references.steps[name] = last  # what `$name` means: the last step of a macro
+
+    def _expanded(self, cls: Any, name: str, kind: str, options: dict[str, Any]) -> list[Any]:
+        """The steps of a stage; where some of its keys are wrong, those that it has without them, if any."""
+        above = tuple(self.references.steps)
+        try:
+            return list(cls.expand(name, kind, options, above))
+        except RecipeError as error:
+            self.mistakes.add(error)
+            wrong = {key for mistake in error.mistakes for key in mistake.path[2:3]}
+        try:
+            return list(cls.expand(name, kind, {key: options[key] for key in options if key not in wrong}, above))
+        except RecipeError:  # of what is missing now
+            return []
 
     def _block(self, name: Any) -> dict[str, Any]:
         path = ("stages", name)

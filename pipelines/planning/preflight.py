@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from trimtab.pipelines.planning import hub, kinds, schema
+from trimtab.pipelines.planning import field_types, hub, kinds, schema
 from trimtab.pipelines.planning.commands import accelerate_config
-from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.errors import Mistakes, RecipeError
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.references import strings
 
@@ -19,23 +19,30 @@ def check(recipe: Recipe, steps: Iterable[Step], *, without_hub: bool = False) -
     """
     steps = [step for step in steps if not step.done]
     hub.prefer_cache(value for step in steps for value in strings(step.options))
-    unseen: dict[str, RecipeError] = {}
     try:
-        for step in steps:
-            if step.accelerate != "auto":
-                accelerate_config(step)
-        for step, stage in [(step, build(step)) for step in steps]:
-            if step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
-                continue
-            try:
-                stage.check(step)
-            except hub.Unreachable as error:
-                if not without_hub:
-                    raise
-                unseen.setdefault(error.message, error)
+        return [recipe.document.locate(error) for error in _unseen(steps, without_hub)]
     except RecipeError as error:
         raise recipe.document.locate(error) from error.__cause__
-    return [recipe.document.locate(error) for error in unseen.values()]
+
+
+def look(steps: Iterable[Step], mistakes: Mistakes) -> None:
+    """Adds what is wrong with keys and types, without an import of torch; where anything is, with columns too.
+
+    So a misspelt key costs little, and is told of together with the rest.
+    """
+    steps = list(steps)
+    with field_types.by_outline():
+        for step in steps:
+            cls = kinds.find(kinds.STAGES, step.kind, step.path)
+            with mistakes.collected():
+                schema.check(cls, step.options, step.path)
+            with mistakes.collected():
+                if step.accelerate != "auto":
+                    accelerate_config(step)
+        for step in steps if mistakes.kept else ():
+            cls = kinds.find(kinds.STAGES, step.kind, step.path)
+            with mistakes.collected():
+                schema.sketch(cls, step.options, step.path).check_columns(step)
 
 
 def require_inputs(steps: Iterable[Step]) -> None:
@@ -45,6 +52,26 @@ def require_inputs(steps: Iterable[Step]) -> None:
         for source in () if step.done else step.waiting:
             if source not in steps:
                 raise RecipeError(f"{step.name} needs {source.name}, which is not done: run {source.name} first")
+
+
+def _unseen(steps: list[Step], without_hub: bool) -> list[RecipeError]:
+    """What the hub alone knows, `without_hub`; each phase of the look raises RecipeError for all that it finds."""
+    mistakes = Mistakes()
+    look(steps, mistakes)
+    mistakes.raise_any()
+    stages = []
+    for step in steps:
+        with mistakes.collected():
+            stages.append((step, build(step)))
+    mistakes.raise_any()
+    for step, stage in stages:
+        if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
+            with mistakes.collected():
+                stage.check(step)
+    unseen = {error.message: error for error in mistakes.kept if without_hub and isinstance(error, hub.Unreachable)}
+    mistakes.kept = [error for error in mistakes.kept if error.message not in unseen]
+    mistakes.raise_any()
+    return list(unseen.values())
 
 
 def build(step: Step) -> Any:

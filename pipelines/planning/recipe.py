@@ -86,7 +86,7 @@ class Recipe:
         """Reads, overrides, expands macros and resolves references. Raises RecipeError; writes nothing."""
         from trimtab.pipelines.planning.planner import Planner
 
-        document = Document.read(path, overrides)
+        document = Document.sketched(path, overrides)
         try:
             return Planner(document, tuple(overrides)).plan()
         except RecipeError as error:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.recipe import Step
 from trimtab.pipelines.planning.schema import coerce
-
-if TYPE_CHECKING:
-    from trimtab.pipelines.planning.recipe import Step
 
 REFERENCE = re.compile(r"^\$([A-Za-z][\w-]*)((?:/[\w.-]+)*|\.[A-Za-z][\w-]*)$")
 
@@ -45,8 +44,15 @@ class References:
     def target(self, text: str, path: tuple[str, ...]) -> tuple[Step | str, str]:
         """The step or the outside place that a reference names, and what follows: "", "/folder" or "/file#number".
 
-        Raises RecipeError, at `path`, for a reference to nothing above.
+        A reference to nothing above is a mistake of the document's, and gives a step that will never be.
         """
+        try:
+            return self._target(text, path)
+        except RecipeError as error:
+            self.document.mistakes.add(error)
+            return absent("unknown"), ""
+
+    def _target(self, text: str, path: tuple[str, ...]) -> tuple[Step | str, str]:
         match = REFERENCE.match(text)
         if not match:
             raise RecipeError(
@@ -85,6 +91,12 @@ class References:
         known = [*self.steps, *self.inputs]
         there = ", ".join(known) or "none"
         return RecipeError(f"no stage or input {name!r} above{suggest(name, known)} (there are: {there})", path)
+
+
+def absent(name: str) -> Step:
+    """A step that cannot be planned, for those that refer to it: what is wrong with them can still be said."""
+    folder = Path(f"{name}-unknown")
+    return Step(name, name, "", {}, 0, "auto", "unknown", folder, folder / "output", ())
 
 
 def _check_number(step: Step, rest: str, path: tuple[str, ...]) -> None:

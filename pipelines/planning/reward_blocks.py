@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.pipelines.planning import numbers
-from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.errors import Mistakes, RecipeError, suggest
 from trimtab.pipelines.planning.schema import check_reward, coerce
 
 # what a failed completion means, and the share of all completions that may fail before the step stops anyway
@@ -44,15 +44,24 @@ def _checked(block: Any, path: Sequence[str], callers: Mapping[str, Any] = POLIC
     """The block with every key checked; `callers` are the keys that are not the reward's own, with their types."""
     if not isinstance(block, Mapping):
         return check_reward(block, path)
-    said = {key: coerce(value, callers[key], (*path, key)) for key, value in block.items() if key in callers}
-    rest = {key: value for key, value in block.items() if key not in callers}
+    checked, mistakes = {}, Mistakes()
     try:
-        return {**check_reward(rest, path), **said}
-    except RecipeError as error:  # perhaps a caller's key was meant
-        meant = suggest(error.path[-1], callers) if error.message.startswith("unknown key") else ""
-        if not meant or "did you" in error.message:
-            raise
-        raise RecipeError(error.message + meant, error.path) from None
+        checked = check_reward({key: value for key, value in block.items() if key not in callers}, path)
+    except RecipeError as error:
+        for mistake in error.mistakes:
+            mistakes.add(_perhaps_of_the_caller(mistake, callers))
+    for key in [key for key in block if key in callers]:
+        with mistakes.collected():
+            checked[key] = coerce(block[key], callers[key], (*path, key))
+    mistakes.raise_any()
+    return checked
+
+
+def _perhaps_of_the_caller(mistake: RecipeError, callers: Mapping[str, Any]) -> RecipeError:
+    """The mistake, with the key of the caller's that an unknown key of the reward may have meant."""
+    if not mistake.message.startswith("unknown key") or "did you" in mistake.message:
+        return mistake
+    return RecipeError(mistake.message + suggest(mistake.path[-1], callers), mistake.path)
 
 
 # the types of a stage's field that holds a `{kind: ..., **options}` reward

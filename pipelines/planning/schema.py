@@ -10,19 +10,20 @@ import dataclasses
 import enum
 import functools
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from trimtab.pipelines.planning import field_types
-from trimtab.pipelines.planning.errors import OWNED, RENAMED, RecipeError, suggest
+from trimtab.pipelines.planning.errors import OWNED, RENAMED, Mistakes, RecipeError, nearest, suggest
 from trimtab.pipelines.planning.kinds import REWARDS, find, words
+from trimtab.pipelines.planning.scalars import describe, member, scalar
+from trimtab.pipelines.planning.yaml_words import settled
 from trimtab.rewards import Reward
 
 Place = Sequence[str]
-PLAIN = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
 
 
 def load_reward(block: Mapping[str, Any], path: Place | str = ()) -> Any:
@@ -67,19 +68,23 @@ def check(
         raise RecipeError(f"expected a mapping of {cls.__name__}'s keys, got {mapping!r}", path)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     types_of = field_types.hints(cls)
-    checked = {}
+    checked: dict[str, Any] = {}
+    mistakes = Mistakes()
     for key, value in mapping.items():
         place = (*path, str(key))
-        if key in owned and key in fields:
-            raise RecipeError(f"not a key of a recipe: {owned[key]}", place)
-        if key not in fields:
-            hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, fields)
-            raise RecipeError(f"unknown key for {cls.__name__}{hint}", place)
-        checked[key] = coerce(value, types_of[key], place)
-        _check_choices(cls, fields[key], checked[key], place)
+        with mistakes.collected():
+            if key in owned and key in fields:
+                raise RecipeError(f"not a key of a recipe: {owned[key]}", place)
+            if key not in fields:
+                hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, fields)
+                raise RecipeError(f"unknown key for {cls.__name__}{hint}", place)
+            checked[key] = coerce(value, types_of[key], place)
+            _check_value(cls, fields[key], checked[key], place)
+    misspelt = {nearest(key, fields) for key in mapping if key not in fields}
     for name, field in fields.items():
-        if field_types.is_required(field) and name not in checked:
-            raise RecipeError("required key is missing", (*path, name))
+        if field_types.is_required(field) and name not in mapping and name not in misspelt:
+            mistakes.add(RecipeError("required key is missing", (*path, name)))
+    mistakes.raise_any()
     return checked
 
 
@@ -91,12 +96,34 @@ def as_written(cls: Any, mapping: Mapping[str, Any], path: Place) -> Any:
     """
     types_of = field_types.hints(cls)
     values = {}
+    mistakes = Mistakes()
     for field in dataclasses.fields(cls):
-        if field_types.is_required(field) and not mapping.get(field.name):
-            raise RecipeError("required key is missing", (*path, field.name))
-        if field.name in mapping:
-            values[field.name] = coerce(mapping[field.name], _shape(types_of[field.name]), (*path, field.name))
+        with mistakes.collected():
+            if field_types.is_required(field) and not mapping.get(field.name):
+                raise RecipeError("required key is missing", (*path, field.name))
+            if field.name in mapping:
+                values[field.name] = coerce(mapping[field.name], _shape(types_of[field.name]), (*path, field.name))
+    mistakes.raise_any()
     return cls(**values)
+
+
+def sketch(cls: Any, mapping: Mapping[str, Any], path: Place) -> Any:
+    """An instance of a stage's class with the keys that are right, and defaults, or nothing, for those that are not.
+
+    It is good for one thing: to look at its data, while the mistakes in its keys wait to be told.
+    """
+    types_of = field_types.hints(cls)
+    made = object.__new__(cls)
+    for field in dataclasses.fields(cls):
+        container = typing.get_origin(field_types.bare(types_of[field.name]))
+        empty = container() if container in (dict, list) else None
+        value = empty if field_types.is_required(field) else field_types.default(field)
+        if field.name in mapping:
+            with Mistakes().collected():
+                checked = coerce(mapping[field.name], types_of[field.name], (*path, field.name))
+                value = _instances(checked, types_of[field.name], dry=True)
+        setattr(made, field.name, value)
+    return made
 
 
 def coerce(value: Any, hint: Any, path: Place) -> Any:
@@ -111,14 +138,14 @@ def coerce(value: Any, hint: Any, path: Place) -> Any:
     if hint is Reward:
         return check_reward(value, path)
     if inspect.isclass(hint) and issubclass(hint, enum.Enum):
-        return _member(value, hint, path)
+        return member(value, hint, path)
     if dataclasses.is_dataclass(hint):
         return _checked_block(value, hint, path)
     if hint in (list, tuple) or origin in (list, tuple, Sequence):
         return _list(value, hint, path)
     if hint is dict or origin in (dict, Mapping):
         return _mapping(value, hint, path)
-    return _scalar(value, hint, path)
+    return scalar(value, hint, path)
 
 
 def build(cls: Any, mapping: Mapping[str, Any], path: Place = (), *, dry: bool = False) -> Any:
@@ -143,7 +170,10 @@ def instance(cls: Any, checked: Mapping[str, Any], *, dry: bool = False) -> Any:
     return cls(**values)
 
 
-def _check_choices(cls: Any, field: dataclasses.Field, value: Any, place: Place) -> None:
+def _check_value(cls: Any, field: dataclasses.Field, value: Any, place: Place) -> None:
+    """Raises RecipeError for what upstream's types let through: an infinite number, a word that is no choice."""
+    if isinstance(value, float) and math.isinf(value) and field_types.is_training_arguments(cls):
+        raise RecipeError("expected a finite number, got an infinite one", place)
     choices = field.metadata.get("choices")
     if field.name == "loss_type" and not choices:
         choices = field_types.documented_values(cls, field.name)
@@ -180,61 +210,34 @@ def _instances(value: Any, hint: Any, dry: bool) -> Any:
         return {key: _instances(item, typing.get_args(hint)[1], dry) for key, item in value.items()}
     if typing.get_origin(hint) is list and isinstance(value, list):
         return [_instances(item, typing.get_args(hint)[0], dry) for item in value]
-    return value
-
-
-def _scalar(value: Any, hint: Any, path: Place) -> Any:
-    if hint in (int, float):
-        number = _number(value, hint)
-        if number is not None:
-            return number
-    elif typing.get_origin(hint) is typing.Literal:
-        if value in typing.get_args(hint):
-            return value
-    elif hint is Path:
-        if isinstance(value, str | Path):
-            return Path(value)
-    elif hint in (type(None), None):
-        if value is None:
-            return value
-    elif hint not in (bool, str) or isinstance(value, hint):
-        return value
-    raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
-
-
-def _number(value: Any, kind: type) -> int | float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    if kind is int:
-        return int(number) if number.is_integer() else None
-    return number
-
-
-def _member(value: Any, hint: Any, path: Place) -> Any:
-    if value in [member.value for member in hint]:
-        return value
-    raise RecipeError(f"expected one of {', '.join(str(m.value) for m in hint)}, got {value!r}", path)
+    return settled(value)
 
 
 def _list(value: Any, hint: Any, path: Place) -> list[Any]:
     """A list; one value that is no list stands for a list of one, as for trl's own parser (`loss_type: sigmoid`)."""
     if value is None or isinstance(value, Mapping):
-        raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
+        raise RecipeError(f"expected {describe(hint)}, got {value!r}", path)
     element = next((argument for argument in typing.get_args(hint) if argument is not ...), Any)
     values = value if isinstance(value, list | tuple) else [value]
-    return [coerce(item, element, (*path, str(index))) for index, item in enumerate(values)]
+    coerced, mistakes = [], Mistakes()
+    for index, item in enumerate(values):
+        with mistakes.collected():
+            coerced.append(coerce(item, element, (*path, str(index))))
+    mistakes.raise_any()
+    return coerced
 
 
 def _mapping(value: Any, hint: Any, path: Place) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
+        raise RecipeError(f"expected {describe(hint)}, got {value!r}", path)
     arguments = typing.get_args(hint)
     element = arguments[1] if len(arguments) == 2 else Any
-    return {key: coerce(item, element, (*path, str(key))) for key, item in value.items()}
+    coerced, mistakes = {}, Mistakes()
+    for key, item in value.items():
+        with mistakes.collected():
+            coerced[key] = coerce(item, element, (*path, str(key)))
+    mistakes.raise_any()
+    return coerced
 
 
 def _checked_block(value: Any, hint: Any, path: Place) -> dict[str, Any]:
@@ -245,6 +248,9 @@ def _checked_block(value: Any, hint: Any, path: Place) -> dict[str, Any]:
 
 
 def _one_of(value: Any, arguments: tuple, hint: Any, path: Place) -> Any:
+    words = [argument for argument in arguments if inspect.isclass(argument) and issubclass(argument, enum.Enum)]
+    if len(words) == 1 and isinstance(value, str):
+        return member(value, words[0], path)  # upstream's `Enum | str` takes no other string
     for exact in arguments:  # `int | str` must leave "1" alone, `float | None` must read "1e-6"
         if inspect.isclass(exact) and type(value) is exact:
             return coerce(value, exact, path)
@@ -256,21 +262,12 @@ def _one_of(value: Any, arguments: tuple, hint: Any, path: Place) -> Any:
         try:
             return coerce(value, argument, path)
         except RecipeError as error:
-            problem = error if len(error.path) > len(path) or problem is None else problem
-    if problem is not None and (len(problem.path) > len(path) or "one of" in problem.message):
+            problem = error if problem is None or _is_inside(error, path) else problem
+    if problem is not None and (_is_inside(problem, path) or "one of" in problem.message):
         raise problem
-    raise RecipeError(f"expected {_describe(hint)}, got {value!r}", path)
+    raise RecipeError(f"expected {describe(hint)}, got {value!r}", path)
 
 
-def _describe(hint: Any) -> str:
-    hint = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(argument) for argument in arguments)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if hint is list or origin is list:
-        return f"a list of {_describe(arguments[0])}" if arguments else "a list"
-    if hint is dict or origin is dict:
-        return "a mapping"
-    return PLAIN.get(hint) or str(getattr(hint, "__name__", hint))
+def _is_inside(error: RecipeError, path: Place) -> bool:
+    """Whether a mistake is about a part of the value at `path`, and not about the whole of it."""
+    return any(len(mistake.path) > len(path) for mistake in error.mistakes)

@@ -60,9 +60,10 @@ def say(text: str) -> None:
 
 
 def fail(message: str) -> int:
-    """Prints the error on the main rank and returns the exit code of a mistake of the user's, 2."""
+    """Prints the error, or one a line, on the main rank and returns the exit code of a mistake of the user's, 2."""
     if MAIN:
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        for line in message.splitlines():
+            print(f"error: {line}", file=sys.stderr, flush=True)
     return 2
 
 

@@ -20,6 +20,7 @@ import yaml
 from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.references import is_reference
+from trimtab.pipelines.planning.yaml_words import Dumper
 from trimtab.pipelines.shrinking.miniature import TRAIN, Miniature
 
 FOLDER = Path("runs") / "shrunk"
@@ -43,7 +44,7 @@ def shrunk(path: str, overrides: Sequence[str] = ()) -> str:
     values = Document.read(path, [*overrides, *words]).values
     target = FOLDER / f"{values.get('name') or Path(path).stem}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(yaml.safe_dump(values, sort_keys=False))
+    target.write_text(yaml.dump(values, Dumper=Dumper, sort_keys=False))
     return str(target)
 
 

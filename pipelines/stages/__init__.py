@@ -26,6 +26,7 @@ import trl
 
 from trimtab.pipelines.data.forms import Data, Form
 from trimtab.pipelines.planning import field_types, schema
+from trimtab.pipelines.planning.errors import Mistakes
 from trimtab.pipelines.planning.identity import neutral_arguments
 from trimtab.pipelines.reporting.shows import Shows
 
@@ -93,10 +94,26 @@ class Stage:
         """
         from trimtab.pipelines.data import audit
 
-        tokenizer = self.audit_tokenizer(step)
+        mistakes = Mistakes()
+        tokenizer = None
+        with mistakes.collected():
+            tokenizer = self.audit_tokenizer(step)
         for key, form in self.reads().items():
             for place, block in _blocks(key, getattr(self, key)):
-                audit.check(block, step, place, form, tokenizer, getattr(self, "train", None))
+                with mistakes.collected():
+                    audit.check(block, step, place, form, tokenizer, getattr(self, "train", None))
+        mistakes.raise_any()
+
+    def check_columns(self, step: Step) -> None:
+        """Looks only at the columns of the data that is here: the cheap part of `check`. Raises RecipeError."""
+        from trimtab.pipelines.data import audit
+
+        mistakes = Mistakes()
+        for key, form in self.reads().items():
+            for place, block in _blocks(key, getattr(self, key)):
+                with mistakes.collected():
+                    audit.check_columns(block, step, place, form)
+        mistakes.raise_any()
 
     def run(self, step: Step) -> Metrics:
         """Writes the artifact into the folder `step.output` and returns the step's metrics. Every rank calls it."""
@@ -124,8 +141,12 @@ class TrainerStage(Stage):
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training.arguments import check_arguments
 
-        check_arguments(self, step)
-        super().check(step)
+        mistakes = Mistakes()
+        with mistakes.collected():
+            check_arguments(self, step)
+        with mistakes.collected():
+            super().check(step)
+        mistakes.raise_any()
 
 
 def _blocks(key: str, value: Any) -> Iterator[tuple[str, Any]]:

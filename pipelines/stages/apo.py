@@ -51,7 +51,7 @@ def losses_of_trl() -> list[str]:
     """The words of trl.DPOConfig's `loss_type`."""
     import trl
 
-    return documented_values(trl.DPOConfig, "loss_type")
+    return documented_values(upstream.outline("DPOConfig"), "loss_type")
 
 
 @dataclass(kw_only=True)

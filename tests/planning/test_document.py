@@ -61,3 +61,37 @@ def test_an_override_reaches_into_a_list(write):
     assert [entry["path"] for entry in document.values["stages"]["sft"]["data"]["datasets"]] == ["a", "c"]
     with pytest.raises(RecipeError, match="the list has 2 entries"):
         Document.read(path, ["stages.sft.data.datasets.2=c"])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", 1, "a recipe is a mapping with `stages`, got an empty file"),
+        ("- sft\n- dpo\n", 1, "a recipe is a mapping with `stages`, got a list"),
+        ("stages:\n\tsft: {}\n", 2, "cannot start any token: indent with spaces"),
+        ("stages:\n  sft: {train: {beta: .nan}}\n", 2, "stages.sft.train.beta: NaN is not a number"),
+        ("stages:\n  sft: {}\n\n  sft: {}\n", 4, "key 'sft' is given twice, in lines 2 and 4"),
+        ("a: &a\n  b: *a\n", 1, "nested without an end: does an anchor contain itself?"),
+        ("stages: {}\n---\nstages: {}\n", 2, "expected a single document in the stream"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_a_line(text, line, message, write):
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(path := write("recipe.yaml", text))
+    told = [str(mistake) for mistake in caught.value.mistakes]
+    assert any(one.startswith(f"{path}:{line}: ") and message in one for one in told), told
+    assert not any("\n" in one for one in told)
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes("stages: {}\nname: Zürich\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"recipe.yaml:2: byte 0xfc is not UTF-8"):
+        Recipe.load(str(path))
+
+
+def test_every_key_that_is_given_twice_is_told(write):
+    text = "stages:\n  sft:\n    train: {beta: 1, beta: 2}\n    model: a\n    model: b\n"
+    with pytest.raises(RecipeError) as caught:
+        Document.read(write("recipe.yaml", text))
+    assert [mistake.line for mistake in caught.value.mistakes] == [3, 5]

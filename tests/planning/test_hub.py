@@ -3,6 +3,7 @@
 import pytest
 
 from trimtab.pipelines.planning import hub, preflight
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.scripts import run
 
@@ -25,12 +26,13 @@ def test_a_plan_says_what_it_has_not_looked_at(recipe, capsys):
     printed = capsys.readouterr()
     assert "1 steps, 0 done, 1 pending" in printed.out
     assert "recipe.yaml:3: stages.sft.model.model_name_or_path: org/model cannot be looked at" in printed.err
-    assert len(printed.err.splitlines()) == 1
+    assert "stages.sft.data: org/data cannot be looked at" in printed.err
+    assert len(printed.err.splitlines()) == 2
 
 
 def test_a_run_refuses(recipe):
     loaded = Recipe.load(recipe)
-    with pytest.raises(hub.Unreachable, match="org/model cannot be looked at: the hub cannot be reached"):
+    with pytest.raises(RecipeError, match="org/model cannot be looked at: the hub cannot be reached"):
         preflight.check(loaded, loaded.steps)
     assert preflight.check(loaded, loaded.steps, without_hub=True)
 

@@ -1,5 +1,8 @@
 """Mistakes in a recipe or its data: one readable message, exit code 2, nothing written, nothing launched."""
 
+import subprocess
+import sys
+
 import pytest
 from planned import on_rows
 from run_steps import write_recipe
@@ -18,15 +21,15 @@ def recipe(write, model):
 def refused(tmp_path, capsys, monkeypatch):
     """Runs the recipe, expects exit code 2 before any launch, and returns the message."""
 
-    def refused(stages, *overrides):
+    def refused(stages, *overrides, lines=1):
         monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("launched"))
         code = run.main([str(write_recipe(tmp_path, stages)), *overrides])
         error = capsys.readouterr().err.strip()
         assert code == 2, error
-        assert error.startswith("error: ")
-        assert len(error.splitlines()) == 1, error
+        assert all(line.startswith("error: ") for line in error.splitlines())
+        assert len(error.splitlines()) == lines, error
         assert not (tmp_path / "runs").exists()
-        return error
+        return error if lines == 1 else error.splitlines()
 
     return refused
 
@@ -74,10 +77,55 @@ def test_a_mistake_in_the_data(recipe, refused, write):
     assert "pairs.jsonl has no column 'rejected', did you mean 'rejcted'?" in error
 
 
-def test_keys_and_types_of_all_steps_are_looked_at_before_any_data(recipe, refused, tmp_path):
-    recipe["sft"]["data"] = str(tmp_path / "absent.jsonl")
+def test_all_mistakes_are_told_at_once_a_line_each_and_what_follows_from_them_is_not(recipe, refused, write):
+    recipe["sft"]["train"] |= {"learing_rate": 1.0, "eval_strategy": "often"}
+    recipe["dpo"]["data"] = write("pairs.jsonl", [{"prompt": "a", "chosen": "b", "rejcted": "c"}])
     recipe["dpo"]["train"]["beta"] = "strong"
-    assert "stages.dpo.train.beta: expected a number, got 'strong'" in refused(recipe)
+    recipe["again"] = {"kind": "dpoo", "model": {"model_name_or_path": "$sft"}}
+    recipe["of_again"] = {**recipe["dpo"], "kind": "dpo", "model": {"model_name_or_path": "$again"}, "train": {}}
+    recipe["score"] = {"completions": "$sftt", "rewards": {"brief": {"kind": "length", "targett": 3}}}
+    lines = refused(recipe, "stages.dpo.train.bta=1", lines=9)
+    assert [line.split(": ")[2] for line in lines] == [
+        "stages.dpo.train.bta",
+        "stages.sft.train.learing_rate",
+        "stages.sft.train.eval_strategy",
+        "stages.dpo.data",
+        "stages.dpo.train.beta",
+        "stages.again.kind",
+        "stages.of_again.data",
+        "stages.score.completions",
+        "stages.score.rewards.brief.targett",
+    ]
+    numbers = [int(line.split(": ")[1].rpartition(":")[2]) for line in lines[1:]]
+    assert numbers == sorted(numbers)
+
+
+def test_a_mistake_in_the_defaults_is_told_once(recipe, tmp_path, capsys):
+    path = write_recipe(tmp_path, recipe, defaults={"train": {"max_stepz": 3}, "modle": {}})
+    assert run.main([str(path), "--plan"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "stages.sft.train.max_stepz: unknown key for SFTConfig, did you mean 'max_steps'?" in lines[0]
+    assert "defaults.modle: no stage has such a key, did you mean 'model'?" in lines[1]
+
+
+def test_mistakes_inside_a_macro_whose_own_keys_are_wrong_are_told_too(recipe, refused):
+    recipe["apo"] = {"model": {"dtyp": "auto", "model_name_or_path": "$sft"}, "prompts": "org/prompts",
+                     "rewards": {"brief": {"kind": "length", "target": 3}}, "rounds": "many",
+                     "train": {"learing_rate": 1.0}}  # fmt: skip
+    lines = refused(recipe, lines=3)
+    keys = ["stages.apo.model.dtyp", "stages.apo.rounds", "stages.apo.train.learing_rate"]
+    assert [line.split(": ")[2] for line in lines] == keys
+
+
+def test_a_misspelt_key_costs_no_import_of_torch(recipe, tmp_path):
+    recipe["dpo"]["train"]["learing_rate"] = 1.0
+    path = write_recipe(tmp_path, recipe)
+    program = (
+        "import sys; from trimtab.scripts import run; code = run.main(sys.argv[1:]); "
+        "sys.exit('torch' in sys.modules or code != 2)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True).returncode == 0
 
 
 def test_reference_to_a_stage_below(recipe, refused):

@@ -15,12 +15,12 @@ from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.stages import Stage
 
 MODEL = {"model_name_or_path": "org/model"}
-LOOP = {"model": MODEL, "prompts": "prompts.jsonl", "rewards": {"brief": BRIEF}}
+LOOP = {"model": MODEL, "prompts": "org/prompts", "rewards": {"brief": BRIEF}}
 MACROS = {
     "apo": LOOP,
     "self_consuming": LOOP,
-    "proxy_points": {"model": MODEL, "data": "prompts.jsonl", "rewards": {"brief": BRIEF}, "metric": BRIEF},
-    "evaluate": {"policies": {"one": "org/model"}, "prompts": "prompts.jsonl", "rewards": {"brief": BRIEF}},
+    "proxy_points": {"model": MODEL, "data": "org/prompts", "rewards": {"brief": BRIEF}, "metric": BRIEF},
+    "evaluate": {"policies": {"one": "org/model"}, "prompts": "org/prompts", "rewards": {"brief": BRIEF}},
 }
 PAIRS = {"model": MODEL, "data": "pairs.jsonl", "train": {}}
 OF_TRL = field_types.documented_values(trl.DPOConfig, "loss_type")
