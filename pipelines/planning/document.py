@@ -71,7 +71,7 @@ class Document:
                 mistake.place, mistake.line = origin, 0
         if len(error.mistakes) == 1:
             return error
-        told = {}
+        told: dict[Any, RecipeError] = {}
         for mistake in sorted(error.mistakes, key=lambda mistake: mistake.line):
             is_default = self.origins.get(mistake.path) == "defaults"
             told.setdefault((mistake.line, mistake.path[-1]) if is_default else mistake, mistake)

@@ -36,7 +36,7 @@ from typing import Annotated, Any, Literal
 
 from trimtab.pipelines.algorithms import momentum as theory
 from trimtab.pipelines.data.forms import PROMPTS, Data
-from trimtab.pipelines.planning import kinds
+from trimtab.pipelines.planning import kinds, upstream
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_values
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
@@ -49,8 +49,6 @@ LOADING = ("dtype", "attn_implementation", "trust_remote_code")  # how a model i
 
 def losses_of_trl() -> list[str]:
     """The words of trl.DPOConfig's `loss_type`."""
-    import trl
-
     return documented_values(upstream.outline("DPOConfig"), "loss_type")
 
 

@@ -51,7 +51,9 @@ def test_names_and_quoted_words_are_words(write):
 
 def test_a_boolean_has_one_fingerprint_however_it_is_written(tmp_path):
     path = str(write_recipe(tmp_path, {"sft": {**STAGE, "train": {}}}))
-    written = [Recipe.load(path, [f"stages.sft.train.packing={word}"]).steps[0].fingerprint for word in ("no", "false")]
+    written = [
+        Recipe.load(path, [f"stages.sft.train.packing={word}"]).steps[0].fingerprint for word in ("no", "false")
+    ]
     assert written[0] == written[1]
 
 

@@ -80,7 +80,7 @@ def test_required_is_what_the_annotations_say(macro):
         ("proxy_points", "fit", "linear", "fit: expected one of gaussian_process, polynomial, got 'linear'"),
         ("evaluate", "num_generations", "two", "num_generations: expected a whole number, got 'two'"),
         ("evaluate", "policies", ["org/model"], "policies: expected a mapping, got ['org/model']"),
-        ("evaluate", "policies", {"one": 3}, "policies.one: expected a string, got 3"),
+        ("evaluate", "policies", {"one": 3}, "policies.one: expected a string, got 3: put it in quotes"),
         ("evaluate", "baseline", 3, "baseline: expected a string or null, got 3"),
     ],
 )
