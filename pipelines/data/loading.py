@@ -37,6 +37,8 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     datasets.disable_progress_bars()  # reading is quick; tokenising, which may not be, keeps its bars
     try:
         return _with_settings(trl.get_dataset(data)["train"])
+    except StopIteration as error:  # of files without a row, from which datasets learns no columns
+        raise RecipeError(f"{', '.join(names)} has no rows", path) from error
     except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
         splits = ", ".join(entry.split for entry in data.datasets)
         missing = (hub.unreachable(name, path) for name in names)

@@ -45,6 +45,9 @@ class Mix(Stage):
             raise RecipeError(f"must be between 0 and 1, got {self.real_fraction}", (*step.path, "real_fraction"))
         if self.real is None and self.real_fraction > 0:
             raise RecipeError("a `real_fraction` above 0 needs real data", (*step.path, "real"))
+        if not self.synthetic:
+            place = (*step.path, "synthetic")
+            raise RecipeError("name at least one dataset: also `real_fraction: 1` has as many rows", place)
         super().check(step)
 
     def run(self, step: Step) -> Metrics:

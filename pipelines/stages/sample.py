@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
@@ -84,6 +84,20 @@ class Sample(Sampling, Stage):
             raise RecipeError(f"expected [part, parts], such as [1, 3], got {self.fold}", (*step.path, "fold"))
         self.check_sampling(step)
         super().check(step)
+        self._check_fold(step)
+
+    def _check_fold(self, step: Step) -> None:
+        """Raises RecipeError where prompts that are there do not give every fold one."""
+        sources = chain.from_iterable(map(loading.files, self.prompts.datasets))
+        if self.fold is None or any(map(step.pending, sources)):
+            return
+        count, folds = len(loading.load(self.prompts, (*step.path, "prompts"))), self.fold[1]
+        if count < folds:
+            raise RecipeError(
+                f"{count} prompts cannot be split into {folds} folds, of which every round takes one: give more "
+                "prompts, or fewer `rounds`, or let every round have all of them (`split_prompts: false`)",
+                (*step.path, "prompts"),
+            )
 
     def run(self, step: Step) -> Metrics:
         from transformers import set_seed
