@@ -41,9 +41,9 @@ Data = Annotated[trl.DatasetMixtureConfig, mixture]
 class Form:
     """Rows of a kind. `columns` are the sets of columns of which a dataset needs one, the first one that it has.
 
-    `audit` names what else is looked at before a run: "pairs" (two different answers), "prompts" (a template for them)
-    and "tokens" (something to learn and an end to stop at). `example(question, number)` is a row of it, for shrunk
-    runs and tests; rows without one are not written by hand, but left by a stage (see `makers`).
+    `audit` names what else is looked at before a run: "prompts" (a template, and room for them), "tokens" (something
+    to learn and an end to stop at) and "thumbs" (labels that are true or false). `example(question, number)` is a row
+    of it, for shrunk runs and tests; rows without one are not written by hand, but left by a stage (see `makers`).
     """
 
     name: str
@@ -108,10 +108,13 @@ LEARNED = frozenset({"tokens"})
 SFT = Form(
     "text to learn", (("messages",), ("prompt", "completion"), ("text",), ("input_ids",)), _messages_row, LEARNED
 )
-PREFERENCE = Form("preference", (("chosen", "rejected"),), _pair_row, LEARNED | {"pairs"})
+PREFERENCE = Form("preference", (("chosen", "rejected"),), _pair_row, LEARNED)
 RANKING = Form("ranking", (("prompt", "completions"),), _ranking_row, LEARNED)
 UNPAIRED = Form(
-    "unpaired preference", (("prompt", "completion", "label"), ("chosen", "rejected")), _unpaired_row, LEARNED
+    "unpaired preference",
+    (("prompt", "completion", "label"), ("chosen", "rejected")),
+    _unpaired_row,
+    LEARNED | {"thumbs"},
 )
 LABELLED = Form("labelled text", (("text", "label"),), _labelled_row, LEARNED)
 PROMPTS = Form("prompts", (("prompt",),), _prompt_row, frozenset({"prompts"}))

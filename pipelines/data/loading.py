@@ -49,12 +49,6 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
             datasets.enable_progress_bars()
 
 
-def drop_equal(rows: Dataset) -> tuple[Dataset, int]:
-    """Preference rows without those whose two answers are equal, and how many those were."""
-    kept = rows.filter(lambda row: row["chosen"] != row["rejected"])
-    return kept, len(rows) - len(kept)
-
-
 def _with_settings(rows: Dataset) -> Dataset:
     """The rows with an empty `chat_template_kwargs` where it is null, which no trainer of trl's takes."""
     name = "chat_template_kwargs"

@@ -39,6 +39,11 @@ def content_hash(path: str | Path) -> str:
     return fingerprint({str(p.relative_to(path)): _file_hash(p) for p in visible})
 
 
+def cache_folder(name: str) -> Path:
+    """A folder of the user's cache, which may be deleted at any time; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trimtab" / name
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes under a temporary name, syncs and renames: a reader sees the old file or the whole new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -65,7 +70,7 @@ def _file_hash(path: Path) -> str:
     if status.st_size < LARGE:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     key = fingerprint([str(path.resolve()), status.st_size, status.st_mtime_ns])
-    memo = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "trimtab" / "sha256" / key
+    memo = cache_folder("sha256") / key
     if memo.exists():
         return memo.read_text()
     with path.open("rb") as file:

@@ -71,7 +71,7 @@ def reward_model(record: Record) -> dict[str, Any]:
     """The numbers of a reward model's step; its pairs are those logged when its data was loaded."""
     logged = {key: value for row in record["rows"] for key, value in row.items() if finite(value)}
     logged |= {key: value for key, value in record["metrics"].items() if finite(value)}
-    accuracy, pairs = logged.get("eval/accuracy"), logged.get("eval_data/pairs")
+    accuracy, pairs = logged.get("eval/accuracy"), logged.get("eval_data/rows")
     stderr = math.sqrt(max(0.0, accuracy * (1 - accuracy)) / pairs) if pairs and accuracy is not None else None
     field = getattr(stage_class(record), "__dataclass_fields__", {}).get("loss")
     return {

@@ -19,11 +19,12 @@ changes in `small`. Modules here import trl's names through `trl.`, which loads 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import trl
 
+from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import Data, Form
 from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import Mistakes
@@ -31,6 +32,7 @@ from trimtab.pipelines.planning.identity import neutral_arguments
 from trimtab.pipelines.reporting.shows import Shows
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.data.audit.checking import Audit
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
@@ -46,6 +48,7 @@ class Stage:
         False  # whether it works on after a loop's stop (planning/stops.py), as a report does
     )
     neutral: ClassVar[tuple[str, ...]] = ()  # keys that cannot change the result: they are not in the fingerprint
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ()  # blocks that are no part of the fingerprint while empty
     writes: ClassVar[tuple[str, ...]] = ()  # the columns of the dataset that it leaves, where that is its artifact
     shows: ClassVar[Shows] = Shows()
 
@@ -83,36 +86,39 @@ class Stage:
         forms = {key: [note for note in notes if isinstance(note, Form)] for key, notes in noted.items()}
         return {key: given[0] for key, given in forms.items() if given}
 
-    def audit_tokenizer(self, step: Step) -> Any:
-        """The tokenizer that the audit of the data uses, or None."""
-        return None
+    def audit_of(self, step: Step) -> Audit:
+        """The audit that the step's data goes through."""
+        from trimtab.pipelines.data.audit.checking import Audit
+
+        return Audit(step)
 
     def check(self, step: Step) -> None:
         """Looks at the inputs that exist already, before anything expensive. Raises RecipeError.
 
         Here, all data by their forms. A subclass checks its own keys and then calls this.
         """
-        from trimtab.pipelines.data import audit
+        from trimtab.pipelines.data.audit.checking import Audit
 
         mistakes = Mistakes()
-        tokenizer = None
+        audit = Audit(step)
         with mistakes.collected():
-            tokenizer = self.audit_tokenizer(step)
+            audit = self.audit_of(step)
         for key, form in self.reads().items():
+            held_out = getattr(self, "eval_data", None) if key == "data" else None
             for place, block in _blocks(key, getattr(self, key)):
                 with mistakes.collected():
-                    audit.check(block, step, place, form, tokenizer, getattr(self, "train", None))
+                    audit.check(block, place, form, held_out)
         mistakes.raise_any()
 
     def check_columns(self, step: Step) -> None:
         """Looks only at the columns of the data that is here: the cheap part of `check`. Raises RecipeError."""
-        from trimtab.pipelines.data import audit
+        from trimtab.pipelines.data.audit import sources
 
         mistakes = Mistakes()
         for key, form in self.reads().items():
             for place, block in _blocks(key, getattr(self, key)):
                 with mistakes.collected():
-                    audit.check_columns(block, step, place, form)
+                    sources.check_columns(block, step, place, form)
         mistakes.raise_any()
 
     def run(self, step: Step) -> Metrics:
@@ -122,21 +128,30 @@ class Stage:
 
 @dataclass(kw_only=True)
 class TrainerStage(Stage):
-    """A stage that trains `model` on `data` with a trainer of trl's kind, whose configuration is `train`."""
+    """A stage that trains `model` on `data` with a trainer of trl's kind, whose configuration is `train`.
+
+    `audit` says what follows from rows that are not right, class by class: see docs/data.md.
+    """
 
     model: trl.ModelConfig
     data: Data
     eval_data: Data | None = None
+    audit: classes.Actions = field(default_factory=dict)
     train: Any
+
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit",)
 
     @classmethod
     def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:
+        if key == "audit":
+            return classes.neutral(block)
         return neutral_arguments(block) if key == "train" else ()
 
-    def audit_tokenizer(self, step: Step) -> Any:
-        from trimtab.pipelines.training.inputs import tokenizer
+    def audit_of(self, step: Step) -> Audit:
+        from trimtab.pipelines.training import inputs
 
-        return tokenizer(self.model, self.train, step)
+        asked = any("prompts" in form.audit for form in self.reads().values())
+        return inputs.audit(self.model, self.train, self.audit, step, asked=asked)
 
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training.arguments import check_arguments

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import trl
 
 from trimtab.pipelines.algorithms.advantages import CriticSettings
+from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
 from trimtab.pipelines.stages import Stage, StepOptions
@@ -38,6 +39,7 @@ class Ppo(Stage):
     rewards: dict[str, ConstrainedReward]
     critics: CriticSettings = field(default_factory=CriticSettings)
     target_kl: float | None = None
+    audit: classes.Actions = field(default_factory=dict)
     train: trl.GRPOConfig
 
     @classmethod

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import trl
 
 from trimtab.pipelines.algorithms import losses
-from trimtab.pipelines.data import audit, loading
+from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import LISTS, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import WordOf
@@ -132,7 +132,7 @@ class Prefer(TrainerStage):
                 "`pair: {select: ends}` or `{select: ranked}` makes it, from completions as `sample` leaves them",
                 place,
             )
-        for index, row in enumerate(rows.select(range(min(audit.AUDITED, len(rows))))):
+        for index, row in enumerate(rows):
             if wrong := _wrong(row, prompt, answers, numbers):
                 raise RecipeError(f"{source}, row {index}: {wrong}", place)
 

@@ -27,13 +27,15 @@ then depend on the machine.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
 from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
@@ -47,6 +49,7 @@ from trimtab.rewards import _vocabulary, text
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from trimtab.pipelines.data.audit.checking import Audit
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
@@ -62,7 +65,9 @@ class Sample(Sampling, Stage):
     model: trl.ModelConfig
     prompts: Annotated[Data, PROMPTS]
     fold: list[int] | None = None
+    audit: classes.Actions = field(default_factory=dict)
 
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit",)
     writes: ClassVar[tuple[str, ...]] = (
         "prompt",
         "completion",
@@ -76,8 +81,12 @@ class Sample(Sampling, Stage):
     )
     shows: ClassVar[Shows] = Shows(results=("completions", "length", "truncated"), section="completions")
 
-    def audit_tokenizer(self, step: Step) -> Any:
-        return inputs.tokenizer(self.model, None, step)
+    @classmethod
+    def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:
+        return classes.neutral(block) if key == "audit" else super().neutral_inside(key, block)
+
+    def audit_of(self, step: Step) -> Audit:
+        return inputs.audit(self.model, None, self.audit, step, asked=True)
 
     def check(self, step: Step) -> None:
         if self.fold is not None and not (len(self.fold) == 2 and 1 <= self.fold[0] <= self.fold[1]):
@@ -153,7 +162,7 @@ class Sample(Sampling, Stage):
         }
 
     def _prompts(self, step: Step) -> Any:
-        rows = loading.load(self.prompts, (*step.path, "prompts"))
+        rows = self.audit_of(step).kept(self.prompts, "prompts", PROMPTS)
         if self.fold is None:
             return rows
         part, count = self.fold

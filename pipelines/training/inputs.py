@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trl
 
-from trimtab.pipelines.data import loading
 from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.recording import tracking
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.data.audit.checking import Audit
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -65,14 +65,34 @@ def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
     }
 
 
+def audit(model: trl.ModelConfig, train: Any, actions: Mapping[str, Any], step: Step, *, asked: bool) -> Audit:
+    """The audit of rows that `model` is trained on, or `asked`: with its tokenizer, and then also its context."""
+    from trimtab.pipelines.data.audit.checking import Audit, Reader
+
+    tokens = tokenizer(model, train, step)
+    readers = [Reader(str(model.model_name_or_path), tokens, context(model))] if asked and tokens is not None else []
+    return Audit(step, actions, tokens, train, readers)
+
+
+def context(model: trl.ModelConfig) -> int | None:
+    """The longest text that a model reads, in tokens, or None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def splits(stage: Any, step: Step) -> dict[str, Any]:
-    """The trainer's `train_dataset` and `eval_dataset`; pairs with two equal answers are dropped and counted."""
-    datasets = {}
-    for key, name in (("data", "train_dataset"), ("eval_data", "eval_dataset")):
-        block = getattr(stage, key)
-        rows = loading.load(block, (*step.path, key)) if block else None
-        if rows is not None and {"chosen", "rejected"} <= set(rows.column_names):
-            rows, dropped = loading.drop_equal(rows)
-            tracking.log({f"{key}/pairs": len(rows), f"{key}/equal_pairs_dropped": dropped})
-        datasets[name] = rows
+    """The trainer's `train_dataset` and `eval_dataset`, without the rows that the audit drops, which are counted.
+
+    One process of a machine looks first; the others find what it has found.
+    """
+    from accelerate import PartialState
+
+    audit, forms = stage.audit_of(step), stage.reads()
+    datasets: dict[str, Any] = {"train_dataset": None, "eval_dataset": None}
+    with PartialState().local_main_process_first():
+        datasets["train_dataset"] = audit.kept(stage.data, "data", forms["data"], stage.eval_data)
+        if stage.eval_data:
+            datasets["eval_dataset"] = audit.kept(stage.eval_data, "eval_data", forms["eval_data"])
     return datasets

@@ -62,27 +62,29 @@ def test_null_cell_with_its_row(recipe, refused, write):
 
 def test_answer_of_the_wrong_role(recipe, refused, write):
     rows = copy.deepcopy(SFT_ROWS)
-    rows[2]["completion"][0]["role"] = "user"
+    for row in rows[2:]:
+        row["completion"][0]["role"] = "user"
     recipe["sft"]["data"] = write("sft.jsonl", rows)
     assert "sft.jsonl, row 2: 'completion' ends with a message of role 'user'" in refused(recipe)
 
 
 def test_empty_tokens(recipe, refused, write):
     recipe["sft"]["data"] = write("sft.jsonl", [{"input_ids": [], "labels": []}] * 4)
-    assert "sft.jsonl, row 0: no tokens at all, as in 4 of 4 answers" in refused(recipe)
+    assert "sft.jsonl, row 0: no tokens at all: " in refused(recipe)
 
 
 def test_all_masked_because_the_prompt_fills_max_length(recipe, refused):
     recipe["sft"]["train"]["max_length"] = 3
     error = refused(recipe)
-    assert "sft.jsonl, row 0: nothing to learn, as in 12 of 12 answers" in error
+    assert "sft.jsonl, row 0: nothing to learn: " in error
+    assert "as in 12 of 12 rows" in error
     assert "max_length (3)" in error
 
 
 def test_chosen_equal_to_rejected(recipe, refused, write):
     rows = [{**row, "rejected": row["chosen"]} if i % 3 == 1 else row for i, row in enumerate(PAIR_ROWS)]
     recipe["dpo"]["data"] = write("pairs.jsonl", rows)
-    assert "pairs.jsonl, row 1: chosen equals rejected, as in 4 of the first 12 rows" in refused(recipe)
+    assert "pairs.jsonl, row 1: chosen equals rejected, as in 4 of 12 rows" in refused(recipe)
 
 
 def test_end_of_sequence_masked_because_it_is_the_padding_token(recipe, refused, write, model):
@@ -130,4 +132,7 @@ def test_what_a_step_above_has_still_to_make_is_looked_at_once_it_is_done(recipe
     planned = Recipe.load(str(write_recipe(tmp_path, recipe, wandb=False)))
     assert preflight.check(planned, planned.steps) == []
     run_recipe(tmp_path, {"sft": recipe["sft"]})
-    assert "pairs.jsonl, row 0: nothing to learn, as in 24 of 24 answers" in refused(recipe)
+    assert (
+        "pairs.jsonl, row 0: nothing to learn: the answer is masked or beyond max_length (2), as in 12 of 12 rows"
+        in refused(recipe)
+    )

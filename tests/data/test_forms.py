@@ -7,7 +7,8 @@ import pytest
 import trl
 from conftest import ROOT
 
-from trimtab.pipelines.data import audit, forms
+from trimtab.pipelines.data import forms
+from trimtab.pipelines.data.audit.checking import Audit
 from trimtab.pipelines.planning import field_types, kinds, schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
@@ -30,14 +31,14 @@ def test_the_examples_pass_the_audit(form, write, step, model):
     from transformers import AutoTokenizer
 
     path = write("rows.jsonl", [form.example(f"What is {number}?", number) for number in range(4)])
-    audit.check(mixture(path), step, "data", form, AutoTokenizer.from_pretrained(model))
+    Audit(step, tokenizer=AutoTokenizer.from_pretrained(model)).check(mixture(path), "data", form)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_missing_column_is_named_with_what_is_needed_and_where_it_comes_from(form, write, step):
     path = write("rows.jsonl", json.dumps({"something": 1}) + "\n")
     with pytest.raises(RecipeError) as raised:
-        audit.check(mixture(path), step, "data", form)
+        Audit(step).check(mixture(path), "data", form)
     message = raised.value.message
     assert raised.value.path == ("stages", "world", "data")
     assert f"has no column {form.columns[0][0]!r}" in message

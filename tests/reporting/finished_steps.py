@@ -98,7 +98,7 @@ def whole(run: Path) -> list[Path]:
     }
     dpo = {"loss": (0.69, 0.42), "rewards/margins": (0.0, 1.4), "rewards/accuracies": (0.5, 0.81)}
     dpo = {f"{split}/{key}": ends for split in ("train", "eval") for key, ends in dpo.items()}
-    pairs = [{"time": 0.0, "data/pairs": 2765, "data/equal_pairs_dropped": 3}, {"time": 0.0, "eval_data/pairs": 277}]
+    pairs = [{"time": 0.0, "data/rows": 2765, "data/dropped/equal_pairs": 3}, {"time": 0.0, "eval_data/rows": 277}]
     world = leave(run, "world", "world", metrics={"rows/sft/train": 3000, "rows/prompts/train": 1000}, seconds=2.0)
     scratch = leave(run, "scratch", "scratch", [world], metrics={"parameters": 819072, "vocabulary": 700})
     sft = leave(run, "sft", "sft", [world, scratch], curve(20, loss | tokens, 50), {"eval/loss": 0.71})

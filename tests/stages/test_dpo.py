@@ -28,5 +28,5 @@ def test_equal_pairs_are_dropped_and_counted(pairs, tmp_path, write):
     rows = [*PAIR_ROWS, {**PAIR_ROWS[0], "rejected": PAIR_ROWS[0]["chosen"]}]
     step = run_recipe(tmp_path, {"dpo": {**pairs, "data": write("equal.jsonl", rows)}})["dpo"]
     counts = {key: value for row in tracking.read(step.dir / "metrics.jsonl") for key, value in row.items()}
-    assert counts["data/equal_pairs_dropped"] == 1
-    assert counts["data/pairs"] == len(PAIR_ROWS)
+    assert counts["data/dropped/equal_pairs"] == 1
+    assert counts["data/rows"] == len(PAIR_ROWS)

@@ -1,0 +1,254 @@
+"""A data block under the audit: what is wrong with its rows becomes an error, fewer rows, or a count."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import trl
+
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.audit import lengths
+from trimtab.pipelines.data.audit.classes import CLASSES, Action
+from trimtab.pipelines.data.audit.facts import Facts, kept
+from trimtab.pipelines.data.audit.rows import ROLES, RowAudit
+from trimtab.pipelines.data.audit.tokens import TokenAudit
+from trimtab.pipelines.data.forms import Form, makers
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.files import content_hash, fingerprint, is_local
+from trimtab.pipelines.recording import tracking
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from trimtab.pipelines.planning.recipe import Step
+
+logger = logging.getLogger(__name__)
+Block = trl.DatasetMixtureConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A model that will read prompts: its name, its tokenizer, and the tokens of its context."""
+
+    name: str
+    tokenizer: Any
+    context: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """The audit of the data of one step.
+
+    `actions` are the recipe's, over those of the classes. The tokenizer is None where a step above has still to make
+    it, and `train` has the trainer's limits. `readers` are the models that the prompts have to fit.
+    """
+
+    step: Step
+    actions: Mapping[str, Action] = dataclasses.field(default_factory=dict)
+    tokenizer: Any = None
+    train: Any = None
+    readers: Sequence[Reader] = ()
+
+    def check(self, block: Block, key: str, form: Form, held_out: Block | None = None) -> None:
+        """Raises RecipeError for rows that are refused, and says what is left out and what is suspicious.
+
+        Datasets that a step above has still to make are left for later.
+        """
+        if block.test_split_size is not None:
+            message = "every process would draw rows of its own: name the rows of both, as in `split: train[:95%]`"
+            raise RecipeError(message, (*self._place(key), "test_split_size"))
+        for part in parts(block):
+            if not self._is_pending(part):
+                facts = self._facts(part, key, form, held_out)
+                self._say(part, key, facts)
+
+    def kept(self, block: Block, key: str, form: Form, held_out: Block | None = None) -> Dataset:
+        """The rows of a block without those that are dropped; what was found is logged as metrics of the step."""
+        rows = loading.load(block, self._place(key))
+        dropped: list[Any] = []
+        counts: dict[str, int] = {}
+        start = 0
+        for part in parts(block):
+            facts = self._facts(part, key, form, held_out)
+            for word, of_class in facts.rows.items():
+                action = self._action(word, facts)
+                name = f"{key}/{'dropped' if action == 'drop' else 'warned'}/{word}"
+                counts[name] = counts.get(name, 0) + len(of_class)
+                dropped += [of_class + start] if action == "drop" else []
+            start += facts.count
+        if dropped:
+            rows = rows.select(np.setdiff1d(np.arange(len(rows)), np.concatenate(dropped)))
+        tracking.log({f"{key}/rows": len(rows), **counts})
+        return rows
+
+    def _facts(self, part: Block, key: str, form: Form, held_out: Block | None) -> Facts:
+        """What is wrong with the rows of a part. Raises RecipeError for what is refused, cheap things first."""
+        facts = self._of_rows(part, key, form)
+        if held_out is not None and not self._is_pending(held_out) and "hashes" in facts.arrays:
+            self._add_overlap(facts, held_out, form)
+        self._refuse(part, key, facts)
+        if self.tokenizer is not None and form.audit & {"tokens", "prompts"}:
+            if facts.is_chat and not self.tokenizer.chat_template:
+                raise RecipeError(
+                    "the data is conversational but the tokenizer has no chat template: train it with sft's "
+                    "train.chat_template_path, or use data of plain text",
+                    self._place(key),
+                )
+            self._add_tokens(facts, part, key, form)
+            self._refuse(part, key, facts)
+        return facts
+
+    def _of_rows(self, part: Block, key: str, form: Form) -> Facts:
+        place, roles = self._place(key), known_roles(self.tokenizer)
+
+        def look() -> Facts:
+            rows = loading.load(part, place)
+            if len(rows) == 0:
+                raise RecipeError(f"{source(part)} has no rows in split {part.datasets[0].split!r}", place)
+            columns = _columns(rows.column_names, form, source(part), place)
+            return RowAudit(form, columns, roles).read(rows)
+
+        facts = kept(["rows", _identity(part, place), form.columns, sorted(form.audit), form.name, roles], look)
+        return dataclasses.replace(facts, rows=dict(facts.rows), values=dict(facts.values))
+
+    def _add_overlap(self, facts: Facts, held_out: Block, form: Form) -> None:
+        others = [self._of_rows(part, "eval_data", form).arrays.get("hashes") for part in parts(held_out)]
+        hashes = [array for array in others if array is not None]
+        if hashes:
+            common = np.flatnonzero(np.isin(facts.arrays["hashes"], np.concatenate(hashes)))
+            facts.add("overlap", common, "also a row of eval_data")
+
+    def _add_tokens(self, facts: Facts, part: Block, key: str, form: Form) -> None:
+        """Adds what the tokenizer of the step, and those of further readers, say of the rows."""
+        broken = set(chain.from_iterable(facts.rows.get(word, []) for word in ("missing", "content")))
+        learned = "tokens" in form.audit
+        readers = [Reader("", self.tokenizer, None)] if learned else self.readers
+        for reader in readers:
+
+            def look(reader: Reader = reader) -> Facts:
+                rows = loading.load(part, self._place(key))
+                return TokenAudit(reader.tokenizer, facts.columns, learned=learned, broken=broken).read(rows)
+
+            identity = _identity(part, self._place(key))
+            tokens = kept(["tokens", identity, facts.columns, learned, _tokenizer(reader.tokenizer)], look)
+            for word, of_class in tokens.rows.items():
+                facts.add(word, of_class, tokens.values[word])
+            if learned:
+                found = lengths.within(tokens, reader.tokenizer, self.train)
+            else:
+                found = lengths.beyond(tokens, reader.context, reader.name)
+            for word, of_class, value in found:
+                facts.add(word, of_class, value)
+
+    def _action(self, word: str, facts: Facts) -> Action:
+        if word in self.actions:
+            return self.actions[word]
+        above = len(facts.rows[word]) > CLASSES[word].limit * facts.count
+        return "refuse" if above else CLASSES[word].action
+
+    def _refuse(self, part: Block, key: str, facts: Facts) -> None:
+        """Raises RecipeError for the first class that is refused, or where no row would be left."""
+        for word in filter(facts.rows.__contains__, CLASSES):
+            if self._action(word, facts) == "refuse":
+                others = "" if word in self.actions else f" ({_instead(word, self.step.stage)})"
+                raise RecipeError(f"{_sentence(part, facts, word)}: {CLASSES[word].cure}{others}", self._place(key))
+        dropped = [facts.rows[word] for word in facts.rows if self._action(word, facts) == "drop"]
+        if dropped and len(np.unique(np.concatenate(dropped))) == facts.count:
+            words = ", ".join(word for word in facts.rows if self._action(word, facts) == "drop")
+            raise RecipeError(f"{source(part)}: no row is left ({words})", self._place(key))
+
+    def _say(self, part: Block, key: str, facts: Facts) -> None:
+        if os.environ.get("RANK", "0") != "0":
+            return
+        for word in filter(facts.rows.__contains__, CLASSES):
+            left_out = "left out: " if self._action(word, facts) == "drop" else ""
+            place = ".".join(self._place(key))
+            logger.warning("%s: %s%s (audit: %s)", place, left_out, _sentence(part, facts, word), word)
+
+    def _is_pending(self, block: Block) -> bool:
+        names = chain.from_iterable(map(loading.files, block.datasets))
+        return any(self.step.pending(name) for name in names)
+
+    def _place(self, key: str) -> tuple[str, ...]:
+        return (*self.step.path, *key.split("."))
+
+
+def parts(block: Block) -> list[Block]:
+    """The datasets of a mixture, each as a mixture of its own; one where the mixture takes a share of each."""
+    if any(entry.fraction is not None for entry in block.datasets):
+        return [block]
+    return [dataclasses.replace(block, datasets=[entry]) for entry in block.datasets]
+
+
+def source(block: Block) -> str:
+    """The files of a data block, for a message."""
+    return ", ".join(chain.from_iterable(map(loading.files, block.datasets)))
+
+
+def known_roles(tokenizer: Any) -> list[str]:
+    """The roles that messages may have: the usual ones, and those that the chat template compares a role with."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not isinstance(template, str):
+        return list(ROLES)
+    named = re.findall(r"role\W{0,4}\s*==\s*['\"](\w+)['\"]", template)
+    return list(dict.fromkeys([*ROLES[:4], *named]))
+
+
+def _columns(columns: list[str], form: Form, source: str, place: Sequence[str]) -> list[str]:
+    """The columns to look at. Raises RecipeError where the form's are not there."""
+    for wanted in form.columns:
+        if set(wanted) <= set(columns):
+            prompt = ["prompt"] if "prompt" in columns and "prompt" not in wanted else []
+            return [*prompt, *wanted]
+    nearest = max(form.columns, key=lambda wanted: len(set(wanted) & set(columns)))
+    missing = next(name for name in nearest if name not in columns)
+    others = [column for column in columns if column not in nearest]
+    needed = " or ".join(" + ".join(wanted) for wanted in form.columns)
+    stages = makers(form)
+    cure = f"Stages of kind {' or '.join(stages)} leave such rows" if stages else "Rename it in the file"
+    raise RecipeError(
+        f"{source} has no column {missing!r}{suggest(missing, others)} "
+        f"(it has: {', '.join(columns)}; needed: {needed}). {cure}",
+        place,
+    )
+
+
+def _sentence(part: Block, facts: Facts, word: str) -> str:
+    rows = facts.rows[word]
+    count = f", as in {len(rows)} of {facts.count} rows" if facts.count > 1 else ""
+    return f"{source(part)}, row {rows[0]}: {facts.values[word]}{count}"
+
+
+def _instead(word: str, stage: str) -> str:
+    ways = ("drop",) if CLASSES[word].action == "refuse" else ("drop", "warn")
+    return "or " + " or ".join(f"`audit: {{{word}: {way}}}`" for way in ways)
+
+
+def _identity(block: Block, place: Sequence[str]) -> Any:
+    """What the rows of a block depend on: the content of local files, and of the Hub's what was loaded of them."""
+    identity = []
+    for entry in block.datasets:
+        options = {key: value for key, value in vars(entry).items() if key not in ("path", "data_files")}
+        names = loading.files(entry)
+        if all(map(is_local, names)):
+            hashes = [content_hash(name) for name in names]
+        else:
+            rows = loading.load(trl.DatasetMixtureConfig(datasets=[entry]), place)
+            hashes = [content_hash(file["filename"]) for file in rows.cache_files]
+        identity.append([options, hashes])
+    return identity
+
+
+def _tokenizer(tokenizer: Any) -> str:
+    """What a tokenizer makes of a text, in eight digits: its vocabulary and rules, special tokens and template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    special = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token]
+    return fingerprint([rules, special, tokenizer.chat_template])
