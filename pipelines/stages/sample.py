@@ -162,7 +162,8 @@ class Sample(Sampling, Stage):
         }
 
     def _prompts(self, step: Step) -> Any:
-        rows = self.audit_of(step).kept(self.prompts, "prompts", PROMPTS)
+        rows, counts = self.audit_of(step).kept(self.prompts, "prompts", PROMPTS)
+        tracking.log(counts)
         if self.fold is None:
             return rows
         part, count = self.fold

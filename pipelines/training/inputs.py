@@ -10,6 +10,7 @@ import trl
 
 from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.recording import tracking
 
 if TYPE_CHECKING:
     from trimtab.pipelines.data.audit.checking import Audit
@@ -90,9 +91,10 @@ def splits(stage: Any, step: Step) -> dict[str, Any]:
     from accelerate import PartialState
 
     audit, forms = stage.audit_of(step), stage.reads()
-    datasets: dict[str, Any] = {"train_dataset": None, "eval_dataset": None}
+    held_out, held_out_counts = None, {}
     with PartialState().local_main_process_first():
-        datasets["train_dataset"] = audit.kept(stage.data, "data", forms["data"], stage.eval_data)
+        rows, counts = audit.kept(stage.data, "data", forms["data"], stage.eval_data)
         if stage.eval_data:
-            datasets["eval_dataset"] = audit.kept(stage.eval_data, "eval_data", forms["eval_data"])
-    return datasets
+            held_out, held_out_counts = audit.kept(stage.eval_data, "eval_data", forms["eval_data"])
+    tracking.log(counts | held_out_counts)
+    return {"train_dataset": rows, "eval_dataset": held_out}

@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import trl
+from trl import DatasetMixtureConfig
 
 from trimtab.pipelines.data import loading
-from trimtab.pipelines.data.audit import lengths
+from trimtab.pipelines.data.audit import lengths, sources
+from trimtab.pipelines.data.audit import tokens as tokens_of
 from trimtab.pipelines.data.audit.classes import CLASSES, Action
 from trimtab.pipelines.data.audit.facts import Facts, kept
-from trimtab.pipelines.data.audit.rows import ROLES, RowAudit
-from trimtab.pipelines.data.audit.tokens import TokenAudit
-from trimtab.pipelines.data.forms import Form, makers
-from trimtab.pipelines.planning.errors import RecipeError, suggest
-from trimtab.pipelines.planning.files import content_hash, fingerprint, is_local
-from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.data.audit.rows import RowAudit, known_roles
+from trimtab.pipelines.data.forms import Form
+from trimtab.pipelines.planning.errors import RecipeError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
-Block = trl.DatasetMixtureConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +52,9 @@ class Audit:
     train: Any = None
     readers: Sequence[Reader] = ()
 
-    def check(self, block: Block, key: str, form: Form, held_out: Block | None = None) -> None:
+    def check(
+        self, block: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None = None
+    ) -> None:
         """Raises RecipeError for rows that are refused, and says what is left out and what is suspicious.
 
         Datasets that a step above has still to make are left for later.
@@ -64,18 +62,20 @@ class Audit:
         if block.test_split_size is not None:
             message = "every process would draw rows of its own: name the rows of both, as in `split: train[:95%]`"
             raise RecipeError(message, (*self._place(key), "test_split_size"))
-        for part in parts(block):
+        for part in sources.parts(block):
             if not self._is_pending(part):
                 facts = self._facts(part, key, form, held_out)
                 self._say(part, key, facts)
 
-    def kept(self, block: Block, key: str, form: Form, held_out: Block | None = None) -> Dataset:
-        """The rows of a block without those that are dropped; what was found is logged as metrics of the step."""
+    def kept(
+        self, block: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None = None
+    ) -> tuple[Dataset, dict[str, int]]:
+        """The rows of a block without those that are dropped, and metrics of what was found."""
         rows = loading.load(block, self._place(key))
         dropped: list[Any] = []
         counts: dict[str, int] = {}
         start = 0
-        for part in parts(block):
+        for part in sources.parts(block):
             facts = self._facts(part, key, form, held_out)
             for word, of_class in facts.rows.items():
                 action = self._action(word, facts)
@@ -85,10 +85,9 @@ class Audit:
             start += facts.count
         if dropped:
             rows = rows.select(np.setdiff1d(np.arange(len(rows)), np.concatenate(dropped)))
-        tracking.log({f"{key}/rows": len(rows), **counts})
-        return rows
+        return rows, {f"{key}/rows": len(rows), **counts}
 
-    def _facts(self, part: Block, key: str, form: Form, held_out: Block | None) -> Facts:
+    def _facts(self, part: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None) -> Facts:
         """What is wrong with the rows of a part. Raises RecipeError for what is refused, cheap things first."""
         facts = self._of_rows(part, key, form)
         if held_out is not None and not self._is_pending(held_out) and "hashes" in facts.arrays:
@@ -105,27 +104,27 @@ class Audit:
             self._refuse(part, key, facts)
         return facts
 
-    def _of_rows(self, part: Block, key: str, form: Form) -> Facts:
+    def _of_rows(self, part: DatasetMixtureConfig, key: str, form: Form) -> Facts:
         place, roles = self._place(key), known_roles(self.tokenizer)
 
         def look() -> Facts:
             rows = loading.load(part, place)
             if len(rows) == 0:
-                raise RecipeError(f"{source(part)} has no rows in split {part.datasets[0].split!r}", place)
-            columns = _columns(rows.column_names, form, source(part), place)
+                raise RecipeError(f"{sources.source(part)} has no rows in split {part.datasets[0].split!r}", place)
+            columns = sources.columns_of(rows.column_names, form, sources.source(part), place)
             return RowAudit(form, columns, roles).read(rows)
 
-        facts = kept(["rows", _identity(part, place), form.columns, sorted(form.audit), form.name, roles], look)
+        facts = kept(["rows", sources.identity(part, place), form.columns, sorted(form.audit), form.name, roles], look)
         return dataclasses.replace(facts, rows=dict(facts.rows), values=dict(facts.values))
 
-    def _add_overlap(self, facts: Facts, held_out: Block, form: Form) -> None:
-        others = [self._of_rows(part, "eval_data", form).arrays.get("hashes") for part in parts(held_out)]
+    def _add_overlap(self, facts: Facts, held_out: DatasetMixtureConfig, form: Form) -> None:
+        others = [self._of_rows(part, "eval_data", form).arrays.get("hashes") for part in sources.parts(held_out)]
         hashes = [array for array in others if array is not None]
         if hashes:
             common = np.flatnonzero(np.isin(facts.arrays["hashes"], np.concatenate(hashes)))
             facts.add("overlap", common, "also a row of eval_data")
 
-    def _add_tokens(self, facts: Facts, part: Block, key: str, form: Form) -> None:
+    def _add_tokens(self, facts: Facts, part: DatasetMixtureConfig, key: str, form: Form) -> None:
         """Adds what the tokenizer of the step, and those of further readers, say of the rows."""
         broken = set(chain.from_iterable(facts.rows.get(word, []) for word in ("missing", "content")))
         learned = "tokens" in form.audit
@@ -134,10 +133,12 @@ class Audit:
 
             def look(reader: Reader = reader) -> Facts:
                 rows = loading.load(part, self._place(key))
-                return TokenAudit(reader.tokenizer, facts.columns, learned=learned, broken=broken).read(rows)
+                return tokens_of.TokenAudit(reader.tokenizer, facts.columns, learned=learned, broken=broken).read(rows)
 
-            identity = _identity(part, self._place(key))
-            tokens = kept(["tokens", identity, facts.columns, learned, _tokenizer(reader.tokenizer)], look)
+            rows_identity = sources.identity(part, self._place(key))
+            tokens = kept(
+                ["tokens", rows_identity, facts.columns, learned, tokens_of.identity(reader.tokenizer)], look
+            )
             for word, of_class in tokens.rows.items():
                 facts.add(word, of_class, tokens.values[word])
             if learned:
@@ -153,7 +154,7 @@ class Audit:
         above = len(facts.rows[word]) > CLASSES[word].limit * facts.count
         return "refuse" if above else CLASSES[word].action
 
-    def _refuse(self, part: Block, key: str, facts: Facts) -> None:
+    def _refuse(self, part: DatasetMixtureConfig, key: str, facts: Facts) -> None:
         """Raises RecipeError for the first class that is refused, or where no row would be left."""
         for word in filter(facts.rows.__contains__, CLASSES):
             if self._action(word, facts) == "refuse":
@@ -162,9 +163,9 @@ class Audit:
         dropped = [facts.rows[word] for word in facts.rows if self._action(word, facts) == "drop"]
         if dropped and len(np.unique(np.concatenate(dropped))) == facts.count:
             words = ", ".join(word for word in facts.rows if self._action(word, facts) == "drop")
-            raise RecipeError(f"{source(part)}: no row is left ({words})", self._place(key))
+            raise RecipeError(f"{sources.source(part)}: no row is left ({words})", self._place(key))
 
-    def _say(self, part: Block, key: str, facts: Facts) -> None:
+    def _say(self, part: DatasetMixtureConfig, key: str, facts: Facts) -> None:
         if os.environ.get("RANK", "0") != "0":
             return
         for word in filter(facts.rows.__contains__, CLASSES):
@@ -172,7 +173,7 @@ class Audit:
             place = ".".join(self._place(key))
             logger.warning("%s: %s%s (audit: %s)", place, left_out, _sentence(part, facts, word), word)
 
-    def _is_pending(self, block: Block) -> bool:
+    def _is_pending(self, block: DatasetMixtureConfig) -> bool:
         names = chain.from_iterable(map(loading.files, block.datasets))
         return any(self.step.pending(name) for name in names)
 
@@ -180,75 +181,12 @@ class Audit:
         return (*self.step.path, *key.split("."))
 
 
-def parts(block: Block) -> list[Block]:
-    """The datasets of a mixture, each as a mixture of its own; one where the mixture takes a share of each."""
-    if any(entry.fraction is not None for entry in block.datasets):
-        return [block]
-    return [dataclasses.replace(block, datasets=[entry]) for entry in block.datasets]
-
-
-def source(block: Block) -> str:
-    """The files of a data block, for a message."""
-    return ", ".join(chain.from_iterable(map(loading.files, block.datasets)))
-
-
-def known_roles(tokenizer: Any) -> list[str]:
-    """The roles that messages may have: the usual ones, and those that the chat template compares a role with."""
-    template = getattr(tokenizer, "chat_template", None)
-    if not isinstance(template, str):
-        return list(ROLES)
-    named = re.findall(r"role\W{0,4}\s*==\s*['\"](\w+)['\"]", template)
-    return list(dict.fromkeys([*ROLES[:4], *named]))
-
-
-def _columns(columns: list[str], form: Form, source: str, place: Sequence[str]) -> list[str]:
-    """The columns to look at. Raises RecipeError where the form's are not there."""
-    for wanted in form.columns:
-        if set(wanted) <= set(columns):
-            prompt = ["prompt"] if "prompt" in columns and "prompt" not in wanted else []
-            return [*prompt, *wanted]
-    nearest = max(form.columns, key=lambda wanted: len(set(wanted) & set(columns)))
-    missing = next(name for name in nearest if name not in columns)
-    others = [column for column in columns if column not in nearest]
-    needed = " or ".join(" + ".join(wanted) for wanted in form.columns)
-    stages = makers(form)
-    cure = f"Stages of kind {' or '.join(stages)} leave such rows" if stages else "Rename it in the file"
-    raise RecipeError(
-        f"{source} has no column {missing!r}{suggest(missing, others)} "
-        f"(it has: {', '.join(columns)}; needed: {needed}). {cure}",
-        place,
-    )
-
-
-def _sentence(part: Block, facts: Facts, word: str) -> str:
+def _sentence(part: DatasetMixtureConfig, facts: Facts, word: str) -> str:
     rows = facts.rows[word]
     count = f", as in {len(rows)} of {facts.count} rows" if facts.count > 1 else ""
-    return f"{source(part)}, row {rows[0]}: {facts.values[word]}{count}"
+    return f"{sources.source(part)}, row {rows[0]}: {facts.values[word]}{count}"
 
 
 def _instead(word: str, stage: str) -> str:
     ways = ("drop",) if CLASSES[word].action == "refuse" else ("drop", "warn")
     return "or " + " or ".join(f"`audit: {{{word}: {way}}}`" for way in ways)
-
-
-def _identity(block: Block, place: Sequence[str]) -> Any:
-    """What the rows of a block depend on: the content of local files, and of the Hub's what was loaded of them."""
-    identity = []
-    for entry in block.datasets:
-        options = {key: value for key, value in vars(entry).items() if key not in ("path", "data_files")}
-        names = loading.files(entry)
-        if all(map(is_local, names)):
-            hashes = [content_hash(name) for name in names]
-        else:
-            rows = loading.load(trl.DatasetMixtureConfig(datasets=[entry]), place)
-            hashes = [content_hash(file["filename"]) for file in rows.cache_files]
-        identity.append([options, hashes])
-    return identity
-
-
-def _tokenizer(tokenizer: Any) -> str:
-    """What a tokenizer makes of a text, in eight digits: its vocabulary and rules, special tokens and template."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    special = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token]
-    return fingerprint([rules, special, tokenizer.chat_template])

@@ -88,7 +88,7 @@ def _write(path: Path, facts: Facts) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"count": facts.count, "columns": facts.columns, "is_chat": facts.is_chat, "values": facts.values}
     said = json.dumps(about)
-    arrays = {f"rows.{word}": rows for word, rows in facts.rows.items()}
+    arrays: dict[str, Any] = {f"rows.{word}": rows for word, rows in facts.rows.items()}
     arrays |= {f"of.{name}": array for name, array in facts.arrays.items()}
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     with os.fdopen(handle, "wb") as file:

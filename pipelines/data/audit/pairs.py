@@ -17,8 +17,8 @@ def compare(records: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, np.ndar
     equal = [one == other for one, other in zip(chosen, rejected, strict=True)]
     yield "equal_pairs", np.flatnonzero(equal), "chosen equals rejected"
     if "prompt" in records:
-        again = [begins_again(records["prompt"], answers) for answers in (chosen, rejected)]
-        yield "prompt_again", np.intersect1d(*again), "chosen and rejected begin with the prompt that is also given"
+        both = np.intersect1d(begins_again(records["prompt"], chosen), begins_again(records["prompt"], rejected))
+        yield "prompt_again", both, "chosen and rejected begin with the prompt that is also given"
     else:
         differ = [_on_other_prompts(one, other) for one, other in zip(chosen, rejected, strict=True)]
         yield "different_prompts", np.flatnonzero(differ), "chosen and rejected are on different prompts"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -160,6 +161,15 @@ class RowAudit:
             first = cells.drop_null()[0].as_py() if wrong.any() else None
             self._add("labels", wrong, f"label {first!r} is neither true nor false")
         return [repr(cell) for cell in cells.to_pylist()]
+
+
+def known_roles(tokenizer: Any) -> list[str]:
+    """The roles that messages may have: the usual ones, and those that the chat template compares a role with."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not isinstance(template, str):
+        return list(ROLES)
+    named = re.findall(r"role\W{0,4}\s*==\s*['\"](\w+)['\"]", template)
+    return list(dict.fromkeys([*ROLES[:4], *named]))
 
 
 def _empty(column: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.pipelines.data.audit.facts import Facts
+from trimtab.pipelines.planning.files import fingerprint
 from trimtab.rewards import _rendering
 from trimtab.rewards._rendering import Texts, Tokens, Unrenderable
 
@@ -112,6 +113,14 @@ class TokenAudit:
         if place == NEVER and learned is not None and end in ids:
             place = MASKED
         self.answers.append((row, len(ids), start, place))
+
+
+def identity(tokenizer: Any) -> str:
+    """What a tokenizer makes of a text, in eight digits: its vocabulary and rules, special tokens and template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    special = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token]
+    return fingerprint([rules, special, tokenizer.chat_template])
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

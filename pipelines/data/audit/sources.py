@@ -1,0 +1,61 @@
+"""Where rows come from: the datasets of a mixture, their names, what they depend on, and the columns to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from trl import DatasetMixtureConfig
+
+from trimtab.pipelines.data import loading
+from trimtab.pipelines.data.forms import Form, makers
+from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.files import content_hash, is_local
+
+
+def parts(block: DatasetMixtureConfig) -> list[DatasetMixtureConfig]:
+    """The datasets of a mixture, each as a mixture of its own; one where the mixture takes a share of each."""
+    if any(entry.fraction is not None for entry in block.datasets):
+        return [block]
+    return [dataclasses.replace(block, datasets=[entry]) for entry in block.datasets]
+
+
+def source(block: DatasetMixtureConfig) -> str:
+    """The files of a data block, for a message."""
+    return ", ".join(chain.from_iterable(map(loading.files, block.datasets)))
+
+
+def identity(block: DatasetMixtureConfig, place: Sequence[str]) -> Any:
+    """What the rows of a block depend on: the content of local files, and of the Hub's what was loaded of them."""
+    of_entries = []
+    for entry in block.datasets:
+        options = {key: value for key, value in vars(entry).items() if key not in ("path", "data_files")}
+        names = loading.files(entry)
+        if all(map(is_local, names)):
+            hashes = [content_hash(name) for name in names]
+        else:
+            rows = loading.load(DatasetMixtureConfig(datasets=[entry]), place)
+            hashes = [content_hash(file["filename"]) for file in rows.cache_files]
+        of_entries.append([options, hashes])
+    return of_entries
+
+
+def columns_of(columns: list[str], form: Form, source: str, place: Sequence[str]) -> list[str]:
+    """The columns to look at. Raises RecipeError where the form's are not there."""
+    for wanted in form.columns:
+        if set(wanted) <= set(columns):
+            prompt = ["prompt"] if "prompt" in columns and "prompt" not in wanted else []
+            return [*prompt, *wanted]
+    nearest = max(form.columns, key=lambda wanted: len(set(wanted) & set(columns)))
+    missing = next(name for name in nearest if name not in columns)
+    others = [column for column in columns if column not in nearest]
+    needed = " or ".join(" + ".join(wanted) for wanted in form.columns)
+    stages = makers(form)
+    cure = f"Stages of kind {' or '.join(stages)} leave such rows" if stages else "Rename it in the file"
+    raise RecipeError(
+        f"{source} has no column {missing!r}{suggest(missing, others)} "
+        f"(it has: {', '.join(columns)}; needed: {needed}). {cure}",
+        place,
+    )
