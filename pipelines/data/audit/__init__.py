@@ -6,5 +6,6 @@ conversations.py  a column of messages as flat arrays
 rows.py           roles, contents and answers, batch by batch, without a tokenizer
 pairs.py          two answers and their prompt
 tokens.py         lengths and ends of what is learned, tokenised once
+sources.py        the datasets of a mixture, and what their rows depend on
 checking.py       a data block and its consequences: an error, fewer rows, counts
 """

@@ -142,7 +142,8 @@ class Audit:
             for word, of_class in tokens.rows.items():
                 facts.add(word, of_class, tokens.values[word])
             if learned:
-                found = lengths.within(tokens, reader.tokenizer, self.train)
+                train = self.train if form.example else None  # the lengths of sampled answers are those of their ids
+                found = lengths.within(tokens, reader.tokenizer, train)
             else:
                 found = lengths.beyond(tokens, reader.context, reader.name)
             for word, of_class, value in found:
