@@ -156,11 +156,14 @@ class Audit:
         return "refuse" if above else CLASSES[word].action
 
     def _refuse(self, part: DatasetMixtureConfig, key: str, facts: Facts) -> None:
-        """Raises RecipeError for the first class that is refused, or where no row would be left."""
+        """Raises RecipeError for the classes that are refused, or where no row would be left."""
+        refused = []
         for word in filter(facts.rows.__contains__, CLASSES):
             if self._action(word, facts) == "refuse":
-                others = "" if word in self.actions else f" ({_instead(word, self.step.stage)})"
-                raise RecipeError(f"{_sentence(part, facts, word)}: {CLASSES[word].cure}{others}", self._place(key))
+                others = "" if word in self.actions else f" ({_instead(word)})"
+                refused.append(f"{_sentence(part, facts, word)}: {CLASSES[word].cure}{others}")
+        if refused:
+            raise RecipeError("; ".join(refused), self._place(key))
         dropped = [facts.rows[word] for word in facts.rows if self._action(word, facts) == "drop"]
         if dropped and len(np.unique(np.concatenate(dropped))) == facts.count:
             words = ", ".join(word for word in facts.rows if self._action(word, facts) == "drop")
@@ -188,6 +191,6 @@ def _sentence(part: DatasetMixtureConfig, facts: Facts, word: str) -> str:
     return f"{sources.source(part)}, row {rows[0]}: {facts.values[word]}{count}"
 
 
-def _instead(word: str, stage: str) -> str:
+def _instead(word: str) -> str:
     ways = ("drop",) if CLASSES[word].action == "refuse" else ("drop", "warn")
     return "or " + " or ".join(f"`audit: {{{word}: {way}}}`" for way in ways)

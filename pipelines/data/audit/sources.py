@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl import DatasetMixtureConfig
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import Form, makers
+from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.files import content_hash, is_local
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 def parts(block: DatasetMixtureConfig) -> list[DatasetMixtureConfig]:
@@ -40,6 +44,15 @@ def identity(block: DatasetMixtureConfig, place: Sequence[str]) -> Any:
             hashes = [content_hash(file["filename"]) for file in rows.cache_files]
         of_entries.append([options, hashes])
     return of_entries
+
+
+def check_columns(block: DatasetMixtureConfig, step: Step, key: str, form: Form) -> None:
+    """The part of the audit that costs little: the columns of the files that are here. Raises RecipeError."""
+    for part in parts(block):
+        names = list(chain.from_iterable(map(loading.files, part.datasets)))
+        if not any(step.pending(name) or hub.is_name(name) for name in names):
+            place = (*step.path, *key.split("."))
+            columns_of(loading.load(part, place).column_names, form, source(part), place)
 
 
 def columns_of(columns: list[str], form: Form, source: str, place: Sequence[str]) -> list[str]:
