@@ -11,12 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trimtab.pipelines import ROOT
 from trimtab.pipelines.planning import commands, preflight
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.running import environment, locking, slurm
 
+QUIET = ROOT / "scripts" / "_accelerate.py"  # accelerate's command, with the exit code of the rank that failed
 GRACE = 20.0  # seconds between asking the workers to stop and killing them
 
 
@@ -32,7 +34,7 @@ def run(
     """Launches the pending steps; with `sbatch`, options of that command, as one Slurm job.
 
     Returns 0 when every chosen step is done or queued, 2 for a mistake in the recipe or a run directory in use, else
-    the failed launch's exit code (accelerate makes 1 of any other code of a rank).
+    the exit code of the rank that failed.
     """
     environment.prepare()
     try:
@@ -154,7 +156,8 @@ def launch(command: list[str], recipe: Recipe) -> int:
         # accelerate would choose so too, with a warning at each launch
         variables.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     received: list[int] = []
-    child = subprocess.Popen(command, env=variables, start_new_session=True, preexec_fn=environment.die_with_parent)
+    quiet = [sys.executable, str(QUIET), *command[len(commands.ACCELERATE) :]]
+    child = subprocess.Popen(quiet, env=variables, start_new_session=True, preexec_fn=environment.die_with_parent)
 
     def forward(number: int, frame: object) -> None:
         received.append(number)

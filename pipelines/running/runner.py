@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking
-from trimtab.pipelines.running import environment, locking
+from trimtab.pipelines.running import environment, failures, locking
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.rewards import RewardFailure
 
@@ -31,8 +31,8 @@ DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from"
 def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> int:
     """Runs the pending steps of a recipe (of stage `only`) in this process group; every rank calls it.
 
-    Returns 0 when every step is done, 1 when a reward failed, 2 for a mistake in the recipe or a run directory in use,
-    and 143 after SIGTERM, with a checkpoint to go on from.
+    Returns 0 when every step is done, 1 when a reward or anything else failed, 2 for a mistake in the recipe, also one
+    that only a library knows, or a run directory in use, and 143 after SIGTERM, with a checkpoint to go on from.
     """
     environment.prepare()
     if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
@@ -52,7 +52,7 @@ def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> 
             except locking.Locked as error:
                 return fail(str(error))
         try:
-            _run_all(recipe, steps, pending)
+            return _run_all(recipe, steps, pending)
         except RecipeError as error:
             return fail(str(recipe.document.locate(error)))
         except Interrupted as error:
@@ -64,12 +64,9 @@ def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> 
         finally:
             if pending:
                 environment.leave_process_group()
-    if not LAUNCHED:
-        show(steps)
-    return 0
 
 
-def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> None:
+def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> int:
     unseen = {step.name for step in pending if step.waiting}  # whose inputs could not be looked at yet
     if len(pending) > 1 and _is_sharded():
         say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
@@ -78,8 +75,16 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
             say(f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}")
         if step.done:
             say(f"    done: {step.output}")
-        else:
+            continue
+        try:
             run(recipe, step, check=step.name in unseen, timeout=max(map(_patience, pending)))
+        except (RecipeError, Interrupted, RewardFailure):
+            raise
+        except Exception as error:
+            return failures.report(error, recipe, step)
+    if not LAUNCHED:
+        show(steps)
+    return 0
 
 
 def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
@@ -97,6 +102,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
         step.dir.mkdir(parents=True, exist_ok=True)
         artifacts.link(step.dir, step.name)
         artifacts.fresh(step.dir)
+        (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
     tracking.start(step, recipe, main)
     record = None

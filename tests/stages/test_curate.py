@@ -187,7 +187,7 @@ def test_choices_of_the_wrong_type(refused, write):
     ("options", "message"),
     [
         ({"temperature": -1}, "temperature: must be at least 0, got -1"),
-        ({"temperature": math.nan}, "temperature: must be at least 0, got nan"),
+        ({"temperature": math.nan}, "temperature: NaN is not a number"),
         ({"keep": 0}, "keep: must be at least 1, got 0"),
         ({"deduplicate": 1.5}, "deduplicate: must be above 0 and at most 1, got 1.5"),
         ({"reward": None}, "name the reward that chooses, or give `choices`"),
