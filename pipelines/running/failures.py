@@ -39,7 +39,7 @@ def report(error: Exception, recipe: Recipe, step: Step) -> int:
         pass
     if os.environ.get("TRIMTAB_TRACEBACK", "").lower() in ("1", "true", "yes", "on"):
         print(whole.rstrip(), file=sys.stderr, flush=True)
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    print(f"\nerror: {line}", file=sys.stderr, flush=True)  # below a progress bar that nobody has ended
     return _exit_code(error)
 
 

@@ -69,7 +69,7 @@ def test_a_bug_of_ours_is_called_one_and_its_traceback_is_printed_on_request(fai
     monkeypatch.setenv("TRIMTAB_TRACEBACK", "1")  # which `failing` looks for
     code, (line,), _ = failing(lambda: numbers.threshold(f"{__file__}#a", None))
     assert code == 1
-    assert "stages.scratch: a bug of Trimtab's: JSONDecodeError: Expecting value" in line
+    assert "stages.scratch: a bug of Trimtab's: JSONDecodeError: " in line
     assert "(pipelines/planning/numbers.py:" in line
 
 
