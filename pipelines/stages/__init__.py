@@ -130,16 +130,24 @@ class Stage:
 class TrainerStage(Stage):
     """A stage that trains `model` on `data` with a trainer of trl's kind, whose configuration is `train`.
 
-    `audit` says what follows from rows that are not right, class by class: see docs/data.md.
+    `audit` says what follows from rows that are not right, class by class: see docs/data.md. A training that leaves
+    every weight as it was, or whose gradient was 0 in every step, is an error, but for a control with
+    `must_learn: false`.
     """
+
+    neutral: ClassVar[tuple[str, ...]] = ("must_learn",)
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit",)
 
     model: trl.ModelConfig
     data: Data
     eval_data: Data | None = None
     audit: classes.Actions = field(default_factory=dict)
     train: Any
+    must_learn: bool = True
 
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit",)
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        return {**super().small(block, miniature), "must_learn": False}  # a shrunk run shows that it runs
 
     @classmethod
     def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:

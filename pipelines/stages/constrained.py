@@ -45,6 +45,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
@@ -53,6 +54,7 @@ from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
 from trimtab.pipelines.algorithms.searching import Searching, ThresholdSearch
+from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import RecipeError, suggest
@@ -60,6 +62,7 @@ from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, cut
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training.arguments import too_few_prompts
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
@@ -117,6 +120,7 @@ class Constrained(TrainerStage):
             if getattr(self.train, key) != field_types.default(trl.GRPOConfig.__dataclass_fields__[key]):
                 raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
         self._check_thresholds(step)
+        self._check_weights(step)
         self._check_trainer(step)
         if self.thresholds is not None:
             self._check_search(self.thresholds, step)
@@ -127,6 +131,25 @@ class Constrained(TrainerStage):
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "multipliers")) from error
         super().check(step)
+        if not any(map(step.pending, chain.from_iterable(map(loading.files, self.data.datasets)))):
+            self._check_prompts(step)
+
+    def _check_prompts(self, step: Step) -> None:
+        """Raises RecipeError where a rollout needs more prompts than there are: trl would train no step.
+
+        A plan knows of one process; `run` checks again for as many as there are.
+        """
+        train = self.train
+        parts = train.steps_per_generation or train.gradient_accumulation_steps
+        completions = train.generation_batch_size or train.per_device_train_batch_size * parts
+        needed, prompts = completions // train.num_generations, len(loading.load(self.data, (*step.path, "data")))
+        if prompts < needed:
+            raise RecipeError(too_few_prompts(prompts, needed), (*step.path, "data"))
+
+    def _check_weights(self, step: Step) -> None:
+        """Raises RecipeError where no reward counts, so that nothing would be learned."""
+        if self.method == "fixed" and self.must_learn and not any(b.get("weight", 1.0) for b in self.rewards.values()):
+            raise RecipeError("every reward has `weight: 0`: give one that is to be learned", (*step.path, "rewards"))
 
     def _check_thresholds(self, step: Step) -> None:
         """Raises RecipeError where the method has no use for a threshold that is there, or needs one that is not."""
@@ -179,6 +202,7 @@ class Constrained(TrainerStage):
         from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
         from trimtab.pipelines.trainers.reward_functions import RewardFunction
 
+        self._check_prompts(step)
         functions = []
         for name, block in self.rewards.items():
             parts = cut(block, constrained=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import trl
 
 from trimtab.pipelines.data.forms import PREFERENCE, Data
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting import shows as reporting
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training.fit import fit
@@ -40,6 +41,13 @@ class Dpo(TrainerStage):
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training import optimizer_state
 
+        losses = self.train.loss_type
+        losses = [losses] if isinstance(losses, str) else list(losses)
+        if not self.train.beta > 0 and losses != ["sft"]:
+            raise RecipeError(
+                f"must be above 0, got {self.train.beta:g}: the loss would not depend on the preferences",
+                (*step.path, "train", "beta"),
+            )
         optimizer_state.check(self, step)
         super().check(step)
 

@@ -50,6 +50,11 @@ class Kto(TrainerStage):
                 "other answers of a batch",
                 (*step.path, "train", "per_device_train_batch_size"),
             )
+        if not self.train.beta > 0:
+            raise RecipeError(
+                f"must be above 0, got {self.train.beta:g}: the loss would not depend on the answers",
+                (*step.path, "train", "beta"),
+            )
         super().check(step)
 
     def run(self, step: Step) -> Metrics:

@@ -41,6 +41,7 @@ class Ppo(Stage):
     target_kl: float | None = None
     audit: classes.Actions = field(default_factory=dict)
     train: trl.GRPOConfig
+    must_learn: bool = True
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:

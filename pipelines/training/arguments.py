@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 
+NO_RATE = "is 0, so nothing is learned. For a control that is meant to stay as it is, set `must_learn: false`"
+
+
 def check_arguments(stage: Any, step: Step) -> None:
     """Raises RecipeError for arguments of a trainer-backed stage that its checkpoints or its data do not allow."""
     if stage.train.save_total_limit == 1:
@@ -19,6 +22,19 @@ def check_arguments(stage: Any, step: Step) -> None:
         )
     if stage.train.eval_strategy != "no" and stage.eval_data is None:
         raise RecipeError("eval_strategy needs `eval_data`", (*step.path, "train", "eval_strategy"))
+    if stage.must_learn and stage.train.learning_rate == 0:
+        raise RecipeError(NO_RATE, (*step.path, "train", "learning_rate"))
+    if stage.train.num_train_epochs <= 0 and stage.train.max_steps <= 0:
+        epochs = stage.train.num_train_epochs
+        raise RecipeError(f"{epochs:g} epochs are no training: give more, or `max_steps`", (*step.path, "train"))
+
+
+def too_few_prompts(prompts: int, needed: int) -> str:
+    """What is wrong where one rollout needs more different prompts than there are."""
+    return (
+        f"a rollout needs {needed} different prompts, there are {prompts}: lower per_device_train_batch_size "
+        "(or steps_per_generation), or add prompts"
+    )
 
 
 def settings(step: Step) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.pipelines.planning.errors import Interrupted
+from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.training.inputs import policy, splits
 from trimtab.pipelines.training.save import save
@@ -30,38 +31,46 @@ def fit(
     keep_optimizer: bool = False,
     **extra: Any,
 ) -> dict[str, float]:
-    """Trains (from the newest complete checkpoint, if there is one), evaluates, and saves a complete model.
+    """Trains (from the newest complete checkpoint, if there is one), saves a complete model, and evaluates.
 
     The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `extra`
-    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, and Interrupted
-    after SIGTERM, with a checkpoint of the last step.
+    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
+    when nothing was learned, and Interrupted after SIGTERM, with a checkpoint of the last step.
     """
     from trimtab.pipelines.training import optimizer_state
     from trimtab.pipelines.training.checkpoints import newest
+    from trimtab.pipelines.training.learning import Learning
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
-    lost = _rows_lost(trainer, rows)
+    lost = _rows_lost(trainer, rows, step)
+    learning = Learning(trainer)
     checkpoint = newest(Path(trainer.args.output_dir))
     resumed_from = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
     tracking.resume(resumed_from)
-    trained = _train(trainer, step, checkpoint, optimizer)
-    metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}
-    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": resumed_from, **lost}
-    if trainer.eval_dataset is not None:
-        evaluated = trainer.evaluate()
-        metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}
-    if hasattr(trainer, "samples"):
-        tracking.table("completions", trainer.samples())
+    trained = _train(trainer, step, checkpoint, optimizer, learning)
+    if stage.must_learn:
+        learning.require_change(step, resumed_from)
     save(trainer, step.output)
     if keep_optimizer and trainer.accelerator.is_main_process:
         optimizer_state.save(trainer, step.output)
+    metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}
+    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": resumed_from, **lost}
+    if trainer.eval_dataset is not None:
+        evaluated = _evaluate(trainer, step)
+        metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}
+    if hasattr(trainer, "samples"):
+        tracking.table("completions", trainer.samples())
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 
-def _train(trainer: Any, step: Step, checkpoint: Path | None, optimizer: str | None) -> dict[str, float]:
+def _train(
+    trainer: Any, step: Step, checkpoint: Path | None, optimizer: str | None, learning: Any
+) -> dict[str, float]:
     """Trains under our callbacks and returns the trainer's metrics of it."""
+    from trimtab.pipelines.trainers.seams.engines import end_training
     from trimtab.pipelines.training.checkpoints import MarkComplete
+    from trimtab.pipelines.training.learning import AlreadyTrained
     from trimtab.pipelines.training.optimizer_state import Warm
     from trimtab.pipelines.training.watchdog import Watchdog
 
@@ -71,17 +80,38 @@ def _train(trainer: Any, step: Step, checkpoint: Path | None, optimizer: str | N
     if optimizer:
         trainer.add_callback(Warm(trainer, optimizer))
     trainer.add_callback(watchdog)
+    trainer.add_callback(learning)
     try:
-        trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
+    except AlreadyTrained:
+        end_training(trainer, checkpoint)
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        trained = {"train_loss": statistics.fmean(losses)} if losses else {}
     finally:  # a failed training in a notebook must not be taken for a stalled one an hour later
         watchdog.end()
     if watchdog.stopped and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"{step.name} was asked to stop and has a checkpoint of step {trainer.state.global_step}")
-    return trained.metrics
+    learning.require_steps(step)
+    return trained
 
 
-def _rows_lost(trainer: Any, rows: dict[str, Any]) -> dict[str, int]:
-    """How many rows trl has left out as too long, which it does without a word."""
+def _evaluate(trainer: Any, step: Step) -> dict[str, float]:
+    """The metrics of `eval_data`. Says what a failure leaves, which is all of the training."""
+    from trimtab.pipelines.training.checkpoints import newest
+
+    try:
+        return trainer.evaluate()
+    except BaseException:
+        checkpoint = newest(Path(trainer.args.output_dir))
+        again = f"The same command goes on from {checkpoint} and only evaluates"
+        if checkpoint is None:
+            again = "It was to keep no checkpoint, so the same command trains again: move the weights to keep them"
+        logger.error("%s: trained and saved in %s, but the evaluation failed. %s", step.name, step.output, again)
+        raise
+
+
+def _rows_lost(trainer: Any, rows: dict[str, Any], step: Step) -> dict[str, int]:
+    """How many rows trl has left out as too long, which it does without a word. Raises RecipeError for all of them."""
     lost = {}
     for name, given in rows.items():
         kept = getattr(trainer, name)
@@ -90,6 +120,9 @@ def _rows_lost(trainer: Any, rows: dict[str, Any]) -> dict[str, int]:
             lost[f"{name.removesuffix('_dataset')}/rows_too_long"] = count
             message = "%s: %d of %d rows are longer than max_length %s and were left out"
             logger.warning(message, name, count, len(given), limit)
+            if not len(kept):
+                key = "data" if name == "train_dataset" else "eval_data"
+                raise RecipeError(f"none of {len(given)} rows fits in max_length {limit}", (*step.path, key))
     return lost
 
 

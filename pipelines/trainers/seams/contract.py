@@ -159,6 +159,9 @@ CONTRACT = (
     Entry("transformers.Trainer", "callback_handler", "attribute", "reads", (GRPO,)),
     Entry("transformers.Trainer", "current_gradient_accumulation_steps", "attribute", "reads", (PPO,)),
     Entry("transformers.Trainer", "is_deepspeed_enabled", "attribute", "reads", (ENGINES,)),
+    Entry("transformers.Trainer", "model_wrapped", "attribute", "reads", (ENGINES,), note="DeepSpeed's engine"),
+    Entry("trl.RewardTrainer", "is_in_train", "attribute", "writes", (ENGINES,), note="an evaluation asks"),
+    Entry("transformers.Trainer", "_load_rng_state", "method", "calls", (ENGINES,), ("checkpoint",)),
     Entry("transformers.Trainer", "checkpoint-1", "file", "reads", (GRPO, RESUMABLE, CHECKPOINTS), note="and so on"),
     Entry("transformers.Trainer", "trainer_state.json", "file", "reads", (FIT,), note="with `global_step`"),
     Entry("transformers.Trainer", "training_args.bin", "file", "reads", (SAVE,), note="a pickle, which we remove"),
@@ -190,6 +193,7 @@ CONTRACT = (
     Entry("deepspeed.ops", "__compatible_ops__", "global", "patches", (ENGINES,), note="filled when it is first read"),
     Entry("deepspeed.ops.__compatible_ops__", "deepspeed_shm_comm", "key", "writes", (ENGINES,)),
     Entry("deepspeed.runtime.zero", "GatheredParameters", "class", "calls", (ENGINES,), ("params",)),
+    Entry("deepspeed.DeepSpeedEngine", "get_global_grad_norm", "method", "calls", (ENGINES,), ()),
     Entry("deepspeed.utils", "safe_get_full_fp32_param", "function", "calls", (ENGINES,), ("param",)),
     Entry("deepspeed.accelerator.real_accelerator", "DS_ACCELERATOR", "variable", "writes", (ENGINES,)),
     # vLLM

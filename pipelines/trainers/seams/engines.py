@@ -57,6 +57,21 @@ def whole_models() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = remembered
 
 
+def end_training(trainer: Any, checkpoint: Path | None) -> None:
+    """Leaves a trainer that has loaded the checkpoint of its last step as that step has left it."""
+    trainer.is_in_train = False
+    trainer._load_rng_state(None if checkpoint is None else str(checkpoint))
+
+
+def has_gradient(trainer: Any) -> bool:
+    """Whether a gradient that this rank holds is not 0, just before an optimizer step; True where none can be seen."""
+    if trainer.is_deepspeed_enabled:  # which has taken its step already, and tells the norm of all ranks
+        return bool(trainer.model_wrapped.get_global_grad_norm() != 0)
+    gradients = [value.grad for value in trainer.model.parameters() if value.grad is not None]
+    shards = (value.to_local() if hasattr(value, "to_local") else value for value in gradients)
+    return not gradients or any(bool(shard.any()) for shard in shards)
+
+
 def save_model(trainer: Any, folder: Path) -> None:
     """`trainer.save_model` in float32, whatever the engine; called by every rank.
 
