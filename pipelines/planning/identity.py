@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.pipelines.planning import field_types, kinds
+from trimtab.pipelines.planning import adapters, field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import content_hash, is_local
 from trimtab.pipelines.planning.references import References, is_reference
@@ -63,6 +63,8 @@ class Identities:
             value = target + rest
         if isinstance(value, str) and is_local(value.partition("#")[0]):
             file, _, word = value.partition("#")
+            if adapter := adapters.find(file):
+                return adapter.identity()
             return {"sha256": content_hash(file), **({"word": word} if word else {})}
         return settled(value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from trimtab.pipelines.planning import field_types, hub, kinds, schema
+from trimtab.pipelines.planning import adapters, field_types, hub, kinds, schema
 from trimtab.pipelines.planning.commands import accelerate_config
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
 from trimtab.pipelines.planning.recipe import Recipe, Step
@@ -67,6 +67,7 @@ def _unseen(steps: list[Step], without_hub: bool) -> list[RecipeError]:
     for step, stage in stages:
         if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
             with mistakes.collected():
+                adapters.check(stage, step.path)
                 stage.check(step)
     unseen = {error.message: error for error in mistakes.kept if without_hub and isinstance(error, hub.Unreachable)}
     mistakes.kept = [error for error in mistakes.kept if error.message not in unseen]

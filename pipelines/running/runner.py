@@ -159,6 +159,8 @@ def _join_process_group(timeout: timedelta) -> Any:
 
 def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:
     """The artifact, in `step.output`: the stage's, or only a note where a loop was stopped before."""
+    from trimtab.pipelines.training.merging import merge_adapters
+
     stage = build(step)
     reasons = step.stop_reasons
     if reasons and not stage.takes_stopped:
@@ -168,6 +170,7 @@ def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:
         return {"stopped": 1}
     if check:
         stage.check(step)
+    merge_adapters(stage, step)
     return stage.run(step)
 
 

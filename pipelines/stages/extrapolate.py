@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from trimtab.pipelines.planning import adapters
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import ModelName
 from trimtab.pipelines.reporting.shows import Shows
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Extrapolate(Stage):
-    """`new` and `previous` are complete safetensors models of one architecture, folders or names on the Hub.
+    """`new` and `previous` are safetensors models of one architecture, folders or names on the Hub.
 
     0 <= `momentum` < 1.
     """
@@ -46,7 +47,7 @@ class Extrapolate(Stage):
         models = []
         for key in ("new", "previous"):
             folder = Path(getattr(self, key)).expanduser()
-            if step.pending(str(folder)) or _on_hub(getattr(self, key)):
+            if step.pending(str(folder)) or _on_hub(getattr(self, key)) or adapters.find(str(folder)):
                 continue
             if not folder.is_dir():
                 raise RecipeError(f"no such folder: {folder}: a model's folder or $stage", (*step.path, key))

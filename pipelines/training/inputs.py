@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trl
 
-from trimtab.pipelines.planning import hub
+from trimtab.pipelines.planning import adapters, hub
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 
@@ -29,7 +29,8 @@ def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
     from transformers import AutoTokenizer
 
     try:
-        tokens = AutoTokenizer.from_pretrained(name, revision=model.model_revision)
+        source, revision = adapters.tokenizer_source(name, model.model_revision)
+        tokens = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         message = f"cannot load the tokenizer of {name}: {error}"
         raise hub.unreachable(name, place) or RecipeError(message, place) from error

@@ -28,24 +28,8 @@ def save(trainer: Any, output: Path) -> None:
 
 
 def _merge(model: Any, adapter: Path, output: Path) -> None:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    from trimtab.pipelines.training.merging import merge
 
-    config = model.peft_config["default"]
-    names = ("id2label", "label2id")  # as many as there are classes
-    labels = {name: getattr(model.config, name) for name in names} if config.task_type == "SEQ_CLS" else {}
-    auto = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
-    base = auto.from_pretrained(
-        config.base_model_name_or_path,
-        revision=config.revision,
-        dtype=torch.float32,
-        **labels,
-    )
-    tokens = AutoTokenizer.from_pretrained(adapter)
-    if len(tokens) > base.get_input_embeddings().num_embeddings:  # the template added tokens
-        base.resize_token_embeddings(len(tokens))
-    base.config.pad_token_id = tokens.pad_token_id
-    merged = PeftModel.from_pretrained(base, adapter).merge_and_unload()
-    merged.save_pretrained(output)
-    tokens.save_pretrained(output)
+    config, names = model.peft_config["default"], ("id2label", "label2id")  # as many as there are classes
+    labels = {name: getattr(model.config, name) for name in names} if config.task_type == "SEQ_CLS" else None
+    merge(str(adapter), config.base_model_name_or_path, output, base_revision=config.revision, labels=labels)

@@ -1,0 +1,99 @@
+"""Adapters as models: base and adapter merged in float32 into a complete model, once for all steps of a recipe."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.pipelines.planning import adapters
+from trimtab.pipelines.planning.files import fingerprint
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+MERGED = "_merged"  # no stage can be called so
+
+
+def merge_adapters(stage: Any, step: Step) -> None:
+    """Puts a merged model in the place of every adapter that the stage names. Every rank calls it.
+
+    The main process merges, into `_merged/` of the recipe's folder, under a name that says what of. Loading it is then
+    the same as of any other model, on any number of ranks and by any engine.
+    """
+    from accelerate import PartialState
+
+    for key, name, revision in list(adapters.models(stage)):
+        adapter = adapters.find(name, revision)
+        if adapter is None:
+            continue
+        folder = step.dir.parent / MERGED / f"{Path(name).name}-{fingerprint(adapter.identity())}"
+        if PartialState().is_main_process and not folder.exists():
+            _merge_into(adapter, revision, folder)
+        PartialState().wait_for_everyone()
+        _put(stage, key, str(folder))
+
+
+def merge(
+    adapter: str,
+    base: str,
+    output: Path,
+    *,
+    revision: str | None = None,
+    base_revision: str | None = None,
+    labels: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes base and adapter as a complete model into the folder `output`, in float32, with the adapter's tokenizer.
+
+    `labels` are settings of a classifier's head, by default as many outputs as the adapter's own head has.
+    """
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    scores = PeftConfig.from_pretrained(adapter, revision=revision).task_type == "SEQ_CLS"
+    auto = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    head = (labels or _head(adapter, revision)) if scores else {}
+    model = auto.from_pretrained(
+        base, revision=base_revision, dtype=torch.float32, ignore_mismatched_sizes=scores, **head
+    )
+    source, source_revision = adapters.tokenizer_source(adapter, revision)
+    tokens = AutoTokenizer.from_pretrained(source, revision=source_revision)
+    if len(tokens) > model.get_input_embeddings().num_embeddings:  # the template added tokens
+        model.resize_token_embeddings(len(tokens))
+    model.config.pad_token_id = tokens.pad_token_id
+    merged = PeftModel.from_pretrained(model, adapter, revision=revision).merge_and_unload()
+    merged.save_pretrained(output)
+    tokens.save_pretrained(output)
+
+
+def _merge_into(adapter: adapters.Adapter, revision: str | None, folder: Path) -> None:
+    """Merges under a temporary name, so that the folder is whole or not there."""
+    from trimtab.pipelines.trainers.seams.engines import whole_models
+
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    with whole_models():  # the other ranks load nothing
+        merge(adapter.name, adapter.base, partial, revision=revision, base_revision=adapter.revision)
+    os.replace(partial, folder)
+
+
+def _head(adapter: str, revision: str | None) -> dict[str, Any]:
+    """The number of outputs of the head that a classifier's adapter was saved with."""
+    from peft import load_peft_weights
+
+    saved = load_peft_weights(adapter, revision=revision, device="cpu")
+    sizes = [tensor.shape[0] for name, tensor in saved.items() if name.endswith("score.weight")]
+    return {"num_labels": sizes[0]} if sizes else {}
+
+
+def _put(stage: Any, key: str, folder: str) -> None:
+    """The model of a stage's field becomes that of a folder."""
+    value = folder
+    if not isinstance(getattr(stage, key), str):
+        value = copy.copy(getattr(stage, key))
+        value.model_name_or_path, value.model_revision = folder, "main"
+    setattr(stage, key, value)
