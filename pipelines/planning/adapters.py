@@ -19,6 +19,7 @@ from trimtab.pipelines.planning.files import content_hash
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+MODEL, TOKENIZER = "config.json", "tokenizer_config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 # kinds of peft that add tokens or layers to a model, which no weights of it could stand for
 UNMERGEABLE = (
@@ -76,7 +77,7 @@ class Adapter:
             raise RecipeError(f"{self.name} is an adapter without {WEIGHTS}", place)
         if is_folder and find(self.base):
             raise RecipeError(f"{self.name} is an adapter of an adapter, {self.base}: merge that one first", place)
-        config = _read(self.base, "config.json", self.revision)
+        config = _read(self.base, MODEL, self.revision)
         if config is None and not is_folder:
             nowhere = RecipeError(f"{self.name} is an adapter, and the hub has no base {self.base}", place)
             raise hub.unreachable(self.base, place) or nowhere
@@ -94,10 +95,10 @@ def find(name: str, revision: str | None = None) -> Adapter | None:
     return Adapter(str(folder) if folder.is_dir() else name, file.parent, json.loads(file.read_text()))
 
 
-def tokenizer_source(name: str, revision: str | None) -> tuple[str, str | None]:
-    """Name and revision of what has the tokenizer of a model: of an adapter without one, its base."""
+def source(name: str, revision: str | None, file: str) -> tuple[str, str | None]:
+    """Name and revision of what has a model's `file`, such as its tokenizer's: of an adapter without it, its base."""
     adapter = find(name, revision)
-    if adapter is None or _file(name, "tokenizer_config.json", revision):
+    if adapter is None or _file(name, file, revision):
         return name, revision
     return adapter.base, adapter.revision
 

@@ -29,7 +29,7 @@ def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
     from transformers import AutoTokenizer
 
     try:
-        source, revision = adapters.tokenizer_source(name, model.model_revision)
+        source, revision = adapters.source(name, model.model_revision, adapters.TOKENIZER)
         tokens = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         message = f"cannot load the tokenizer of {name}: {error}"
@@ -80,7 +80,8 @@ def context(model: trl.ModelConfig) -> int | None:
     """The longest text that a model reads, in tokens, or None where its configuration does not say."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)
+    name, revision = adapters.source(str(model.model_name_or_path), model.model_revision, adapters.MODEL)
+    config = AutoConfig.from_pretrained(name, revision=revision)
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 

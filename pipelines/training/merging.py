@@ -60,7 +60,7 @@ def merge(
     model = auto.from_pretrained(
         base, revision=base_revision, dtype=torch.float32, ignore_mismatched_sizes=scores, **head
     )
-    source, source_revision = adapters.tokenizer_source(adapter, revision)
+    source, source_revision = adapters.source(adapter, revision, adapters.TOKENIZER)
     tokens = AutoTokenizer.from_pretrained(source, revision=source_revision)
     if len(tokens) > model.get_input_embeddings().num_embeddings:  # the template added tokens
         model.resize_token_embeddings(len(tokens))
