@@ -14,6 +14,8 @@ Besides its fields, a class may have these, each of which can be left out:
   fingerprint, so that an edit of it scores again.
 - `small(block, miniature)`, a static method: the block that stands in its place in a run with `--shrink`, for a reward
   that needs a server or a large model. `miniature.model(name, scores=True)` is a tiny reward model.
+- `reader()`: the tokenizer of the model that reads prompts and completions, and its context in tokens (None for no
+  limit): prompts that do not fit are found before a training on the reward.
 - `load()`: loads what the first call would load; `--check-rewards` measures it.
 - `probe()`: yields (stage, ok, detail) of each stage on the way to a server; `--check-rewards` prints them.
 """

@@ -84,6 +84,14 @@ class RewardModel:
                 outcomes[index] = (next(logits)[self.head] - self._mean) / self._std
         return settled(outcomes)
 
+    def reader(self) -> tuple[Any, int | None]:
+        """The checkpoint's tokenizer and the tokens of its context, without its weights. Raises OSError."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        config = AutoConfig.from_pretrained(self.path, revision=self.revision).get_text_config()
+        tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
+        return tokenizer, getattr(config, "max_position_embeddings", None)
+
     def load(self) -> None:
         """Loads the checkpoint, unless it is loaded. Called by the first call."""
         if self._checkpoint is not None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 
+MAX_NEW_TOKENS = 256  # unless the recipe says otherwise
+
 
 @dataclass(frozen=True)
 class Range:

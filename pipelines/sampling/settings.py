@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
+from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.sampling import generation
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class Sampling:
     """`generate` takes transformers' GenerationConfig keys, `vllm` vLLM's EngineArgs keys.
 
-    `batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed.
+    `batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed. `audit` says
+    what follows from prompts that are not right, such as `{beyond_context: drop}`: see docs/data.md.
     """
 
     num_generations: int = 4
@@ -25,6 +27,7 @@ class Sampling:
     batch_size: int = 64
     engine: Literal["transformers", "vllm", "auto"] = "transformers"
     vllm: dict[str, Any] = field(default_factory=dict)
+    audit: classes.Actions = field(default_factory=dict)
 
     @classmethod
     def handed_on(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 # Sampling from the policy itself, so that its log-probabilities are those of the sampler. transformers would
 # otherwise keep the 50 likeliest tokens only.
-DEFAULTS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 256}
+DEFAULTS = {
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "max_new_tokens": generation.MAX_NEW_TOKENS,
+}
 LOGITS = 1 << 27  # numbers in one block of logits: 512 MiB in float32
 
 

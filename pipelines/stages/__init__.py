@@ -159,7 +159,8 @@ class TrainerStage(Stage):
         from trimtab.pipelines.training import inputs
 
         asked = any("prompts" in form.audit for form in self.reads().values())
-        return inputs.audit(self.model, self.train, self.audit, step, asked=asked)
+        room = (getattr(self.train, "max_completion_length", None) or 1) if asked else None
+        return inputs.audit(self.model, self.train, self.audit, step, room=room)
 
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training.arguments import check_arguments

@@ -66,6 +66,7 @@ from trimtab.pipelines.training.arguments import too_few_prompts
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.data.audit.checking import Audit
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
@@ -112,6 +113,11 @@ class Constrained(TrainerStage):
     def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
         searching = {"thresholds.patience": 1} if block.get("thresholds") else {}
         return {**super().small(block, miniature), **searching}
+
+    def audit_of(self, step: Step) -> Audit:
+        from trimtab.pipelines.scoring import readers
+
+        return readers.added(super().audit_of(step), self.rewards)
 
     def check(self, step: Step) -> None:
         if not self.rewards:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -65,7 +65,6 @@ class Sample(Sampling, Stage):
     model: trl.ModelConfig
     prompts: Annotated[Data, PROMPTS]
     fold: list[int] | None = None
-    audit: classes.Actions = field(default_factory=dict)
 
     neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit",)
     writes: ClassVar[tuple[str, ...]] = (
@@ -86,7 +85,8 @@ class Sample(Sampling, Stage):
         return classes.neutral(block) if key == "audit" else super().neutral_inside(key, block)
 
     def audit_of(self, step: Step) -> Audit:
-        return inputs.audit(self.model, None, self.audit, step, asked=True)
+        room = self.generate.get("max_new_tokens") or generation.MAX_NEW_TOKENS
+        return inputs.audit(self.model, None, self.audit, step, room=room)
 
     def check(self, step: Step) -> None:
         if self.fold is not None and not (len(self.fold) == 2 and 1 <= self.fold[0] <= self.fold[1]):

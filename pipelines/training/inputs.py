@@ -67,13 +67,14 @@ def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
     }
 
 
-def audit(model: trl.ModelConfig, train: Any, actions: Mapping[str, Any], step: Step, *, asked: bool) -> Audit:
-    """The audit of rows that `model` is trained on, or `asked`: with its tokenizer, and then also its context."""
+def audit(model: trl.ModelConfig, train: Any, actions: Mapping[str, Any], step: Step, *, room: int | None) -> Audit:
+    """The audit of rows that `model` is trained on, or of prompts that leave `room` for an answer in its context."""
     from trimtab.pipelines.data.audit.checking import Audit, Reader
 
     tokens = tokenizer(model, train, step)
-    readers = [Reader(str(model.model_name_or_path), tokens, context(model))] if asked and tokens is not None else []
-    return Audit(step, actions, tokens, train, readers)
+    if room is None or tokens is None:
+        return Audit(step, actions, tokens, train)
+    return Audit(step, actions, tokens, train, [Reader(str(model.model_name_or_path), tokens, context(model), room)])
 
 
 def context(model: trl.ModelConfig) -> int | None:

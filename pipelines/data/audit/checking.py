@@ -31,11 +31,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A model that will read prompts: its name, its tokenizer, and the tokens of its context."""
+    """A model that will read prompts: its name, its tokenizer, the tokens of its context, and those of an answer."""
 
     name: str
     tokenizer: Any
     context: int | None
+    room: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Audit:
                 train = self.train if form.example else None  # the lengths of sampled answers are those of their ids
                 found = lengths.within(tokens, reader.tokenizer, train)
             else:
-                found = lengths.beyond(tokens, reader.context, reader.name)
+                found = lengths.beyond(tokens, reader.context, reader.room, reader.name)
             for word, of_class, value in found:
                 facts.add(word, of_class, value)
 

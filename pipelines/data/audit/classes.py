@@ -64,10 +64,11 @@ CLASSES = {
         "raise train.max_length, or shorten the rows"),
     "endless": Class("warn", 0.9, "no end-of-sequence token is learned within max_length, and the model never learns "
         "to stop", "raise train.max_length"),
-    "beyond_context": Class("drop", 0.1, "a prompt that leaves no room for an answer in the model's context",
-        "shorten it, or take a model with a longer context"),
-    "empty_prompt": Class("refuse", 0.0, "a prompt without any token",
-        "write a prompt, or take a tokenizer with a beginning-of-sequence token"),
+    "beyond_context": Class("drop", 0.1, "a prompt that leaves no room for the longest answer (max_new_tokens, "
+        "max_completion_length) in the context of the policy, or of a reward model that reads it",
+        "shorten it or the answers, or take a model with a longer context"),
+    "empty_prompt": Class("refuse", 0.0, "a prompt that is empty, or white space alone",
+        "write a prompt"),
     "duplicates": Class("warn", 1.0, "a row that stands in the data already",
         "remove it, unless it is to count twice"),
     "overlap": Class("warn", 1.0, "a row of eval_data that is also trained on",

@@ -51,14 +51,14 @@ def _pairs(facts: Facts, cut: np.ndarray, from_start: bool) -> Iterator[Finding]
     yield "prefix_pairs", rows[chosen][begins], "one answer is the beginning of the other"
 
 
-def beyond(facts: Facts, context: int | None, whose: str) -> Iterator[Finding]:
-    """The prompts that leave no room for one token of an answer within a model's context."""
+def beyond(facts: Facts, context: int | None, room: int, whose: str) -> Iterator[Finding]:
+    """The prompts that leave no room for an answer of `room` tokens within a model's context."""
     rows, lengths = facts.arrays["prompts"].T
-    yield "empty_prompt", rows[lengths == 0], "the prompt has no tokens, and the tokenizer puts none before it"
-    long = lengths >= (context or np.inf)
+    yield "empty_prompt", rows[lengths == 0], "the prompt is empty, or white space alone"
+    long = lengths + room > (context or np.inf)
     if long.any():
-        first = lengths[long][0]
-        yield "beyond_context", rows[long], f"the prompt has {first} tokens, and the context of {whose} is {context}"
+        needed = f"the prompt has {lengths[long][0]} tokens and its answer up to {room}"
+        yield "beyond_context", rows[long], f"{needed}, and the context of {whose} is {context}"
 
 
 def _why_no_end(tokenizer: Any, end: int, longest: int | None) -> str:

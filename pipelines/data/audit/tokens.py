@@ -21,7 +21,8 @@ class TokenAudit:
 
     `answers` in the facts' arrays is (answers, 4): the row, the length in tokens, where what is learned begins, and
     the first end-of-sequence token that is learned. `pairs` is (pairs, 3): the answers' places in `answers`, and how
-    many tokens they have in common at their beginning. `prompts` is (prompts, 2): the row and the length of each.
+    many tokens they have in common at their beginning. `prompts` is (prompts, 2): the row and the length of each, 0
+    where nothing is asked.
     The rows `broken` cannot be rendered and are left out.
     """
 
@@ -65,7 +66,8 @@ class TokenAudit:
         first: dict[int, tuple[int, Tokens]] = {}
         for place, tokens in zip(places, _rendering.tokenised(self.tokenizer, texts), strict=True):
             if not self.learned:
-                self.prompts.append((place, len(tokens.prompt)))
+                is_blank = _is_blank(batch[place - number]["prompt"])
+                self.prompts.append((place, 0 if is_blank else len(tokens.prompt)))
                 continue
             start = 0 if "messages" in self.columns else tokens.start
             self._answer(place, tokens.ids, tokens.start, None, start)
@@ -121,6 +123,13 @@ def identity(tokenizer: Any) -> str:
     rules = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     special = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token]
     return fingerprint([rules, special, tokenizer.chat_template])
+
+
+def _is_blank(prompt: Any) -> bool:
+    """Whether a prompt is white space alone; messages with a call of a tool, or with parts, are not."""
+    if isinstance(prompt, str):
+        return not prompt.strip()
+    return all(isinstance(message.get("content"), str) and not message["content"].strip() for message in prompt)
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
