@@ -28,8 +28,8 @@ class Class:
 CLASSES = {
     "missing": Class("refuse", 0.0, "a null column, or a message without a role or a content",
         "fill it in or remove the row"),
-    "content": Class("refuse", 0.0, "a text that is neither a string nor a list of messages with text",
-        "write a string, or messages {role, content}"),
+    "content": Class("refuse", 0.0, "a text that is neither a string nor a list of messages with text, or a row "
+        "that mixes the two", "write strings, or messages {role, content}, or see Layouts in docs/data.md"),
     "roles": Class("refuse", 0.0, "a role that the chat template does not know",
         "rename it (human -> user, gpt -> assistant), or see Layouts in docs/data.md"),
     "template": Class("refuse", 0.0, "a conversation that the chat template refuses",

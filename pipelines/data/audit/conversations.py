@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 def is_conversation(kind: pa.DataType) -> bool:
     """Whether a column of this type holds lists of messages, whatever is in them."""
-    return is_list(kind) and pa.types.is_struct(kind.value_type)
+    return is_list(kind) and (pa.types.is_struct(kind.value_type) or _is_json(kind.value_type))
 
 
 class Conversations:
@@ -39,7 +40,10 @@ class Conversations:
         self.first = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
         self.last = self.first + self.lengths - 1
         self.row = np.repeat(np.arange(len(cells)), self.lengths)
+        self.absent = np.asarray(cells.is_null())
         messages = cells.flatten()
+        if _is_json(messages.type):
+            messages = _decoded(messages)
         self.fields = {field.name for field in messages.type}
         self.role = _field(messages, "role", self.fields)
         self.content = _field(messages, "content", self.fields)
@@ -95,6 +99,25 @@ def is_blank(texts: pa.Array) -> NDArray[np.bool_]:
     """Which strings are there and hold nothing but white space."""
     texts = texts.cast(pa.string())
     return np.asarray(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False))
+
+
+def _is_json(kind: pa.DataType) -> bool:
+    """Whether datasets keeps these values as JSON, as it does with messages that have not all the same keys."""
+    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
+
+
+def _decoded(messages: pa.Array) -> pa.Array:
+    """Messages that are kept as JSON, with their roles, contents and calls of tools."""
+    read = [json.loads(text) if text else {} for text in messages.storage.to_pylist()]
+    read = [message if isinstance(message, dict) else {} for message in read]
+    contents = [message.get("content") for message in read]
+    if all(content is None or isinstance(content, str) for content in contents):
+        content = pa.array(contents, pa.string())
+    else:
+        content = pa.array([[]] * len(contents), pa.list_(pa.string()))
+    role = pa.array([message.get("role") for message in read], pa.string())
+    calls = pa.array([bool(message.get("tool_calls")) or None for message in read], pa.bool_())
+    return pa.StructArray.from_arrays([role, content, calls], ["role", "content", "tool_calls"])
 
 
 def _field(messages: pa.Array, name: str, fields: set[str]) -> pa.Array:

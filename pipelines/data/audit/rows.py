@@ -58,6 +58,11 @@ class RowAudit:
                 records[column] = self._texts(column, cells)
             elif column == "label":
                 records[column] = self._labels(cells)
+        strings = [column for column in records if is_text(_innermost(column, table.schema.field(column).type))]
+        if self.learned and 0 < len(strings) < len(records):
+            others = ", ".join(repr(column) for column in records if column not in strings)
+            value = f"{', '.join(map(repr, strings))} is text, and {others} is messages"
+            self._add("content", np.ones(table.num_rows, dtype=bool), value)
         if self.learned and {"chosen", "rejected"} <= records.keys():
             for word, rows, value in pairs.compare(records):
                 self.facts.add(word, rows + self.facts.count, value)
@@ -145,14 +150,14 @@ class RowAudit:
         """Whether a conversation that is learned ends with an answer, and one that says something."""
         whole = talk.lengths > 0
         last, of_last = talk.last[whole], of_row[whole]
-        others = ~talk.is_role("assistant")[last]
+        others = (talk.is_role(*self.roles) & ~talk.is_role("assistant"))[last]
         if others.any():
             role = talk.role[int(last[others][0])].as_py()
             value = f"{column!r} ends with a message of role {role!r}"
             self.facts.add("last_speaker", of_last[others] + self.facts.count, value)
         if self.by_hand:
             blank = talk.blank()[last] & ~others
-            empty = np.concatenate([of_last[blank], of_row[~whole]])
+            empty = np.concatenate([of_last[blank], of_row[~whole & ~talk.absent]])
             self.facts.add(_empty(column), empty + self.facts.count, f"{column!r} is empty")
 
     def _labels(self, cells: pa.Array) -> list[Any]:
@@ -170,6 +175,11 @@ def known_roles(tokenizer: Any) -> list[str]:
         return list(ROLES)
     named = re.findall(r"role\W{0,4}\s*==\s*['\"](\w+)['\"]", template)
     return list(dict.fromkeys([*ROLES[:4], *named]))
+
+
+def _innermost(column: str, kind: pa.DataType) -> pa.DataType:
+    """The type of a text of a column, of which `completions` has several in a row."""
+    return kind.value_type if column == "completions" and is_list(kind) else kind
 
 
 def _empty(column: str) -> str:

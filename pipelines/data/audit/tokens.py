@@ -12,7 +12,7 @@ from trimtab.pipelines.planning.files import fingerprint
 from trimtab.rewards import _rendering
 from trimtab.rewards._rendering import Texts, Tokens, Unrenderable
 
-BATCH = 1024  # rows that are rendered and tokenised at a time
+BATCH = 256  # rows that are rendered and tokenised at a time
 NEVER, MASKED = -1, -2  # in the place of an end: there is none, or none that is learned
 
 
@@ -110,11 +110,17 @@ class TokenAudit:
             self.facts.add("two_bos", [row], f"two beginning-of-sequence tokens {self.tokenizer.bos_token!r}")
         if learned is not None:
             start = answer = next((place for place, is_learned in enumerate(learned) if is_learned), len(ids))
-        ends = (place for place in range(answer, len(ids)) if ids[place] == end)
-        place = next((place for place in ends if learned is None or learned[place]), NEVER)
-        if place == NEVER and learned is not None and end in ids:
-            place = MASKED
-        self.answers.append((row, len(ids), start, place))
+        self.answers.append((row, len(ids), start, _end(ids, end, answer, learned)))
+
+
+def _end(ids: Sequence[int], end: int, answer: int, learned: Sequence[bool] | None) -> int:
+    """The place of the first end-of-sequence token from `answer` on that is learned, or NEVER, or MASKED."""
+    place = answer - 1
+    while end in ids[place + 1 :]:
+        place = ids.index(end, place + 1)
+        if learned is None or learned[place]:
+            return place
+    return MASKED if learned is not None and end in ids else NEVER
 
 
 def identity(tokenizer: Any) -> str:
