@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,9 @@ class RowAudit:
                 records[column] = self._texts(column, cells)
             elif column == "label":
                 records[column] = self._labels(cells)
-        strings = [column for column in records if is_text(_innermost(column, table.schema.field(column).type))]
-        if self.learned and 0 < len(strings) < len(records):
-            others = ", ".join(repr(column) for column in records if column not in strings)
-            value = f"{', '.join(map(repr, strings))} is text, and {others} is messages"
-            self._add("content", np.ones(table.num_rows, dtype=bool), value)
+        if self.learned:
+            types = {column: table.schema.field(column).type for column in records if column in TEXTUAL}
+            self._mixed(types, table.num_rows)
         if self.learned and {"chosen", "rejected"} <= records.keys():
             for word, rows, value in pairs.compare(records):
                 self.facts.add(word, rows + self.facts.count, value)
@@ -71,6 +69,14 @@ class RowAudit:
             self.facts.add("prompt_again", again + self.facts.count, "the completion begins with the prompt")
         if records and (self.learned or self.asked):
             self.hashes.append(np.array([_hash(row) for row in zip(*records.values(), strict=True)], dtype=np.uint64))
+
+    def _mixed(self, types: Mapping[str, pa.DataType], count: int) -> None:
+        """Adds all rows where some columns hold strings and others messages."""
+        strings = [column for column, kind in types.items() if is_text(_innermost(column, kind))]
+        others = [column for column in types if column not in strings]
+        if strings and others:
+            value = f"{', '.join(map(repr, strings))} is text, and {', '.join(map(repr, others))} is messages"
+            self._add("content", np.ones(count, dtype=bool), value)
 
     def _add(self, word: str, of_row: np.ndarray, value: str) -> None:
         """Adds the rows of this batch at which `of_row` is true."""
