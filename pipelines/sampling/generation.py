@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.errors import Mistakes, RecipeError, suggest
 
 MAX_NEW_TOKENS = 256  # unless the recipe says otherwise
 
@@ -111,9 +111,12 @@ HARMLESS |= dict.fromkeys(OUTPUTS, False)
 
 
 def check(generate: Mapping[str, Any], path: Sequence[str]) -> None:
-    """Raises RecipeError, at the key below `path`, for a block that a sampler does not honour as it is written."""
+    """Raises RecipeError, at the keys below `path`, for a block that a sampler does not honour as it is written."""
+    mistakes = Mistakes()
     for key, value in generate.items():
-        _check_key(key, value, (*path, key))
+        with mistakes.collected():
+            _check_key(key, value, (*path, key))
+    mistakes.raise_any()
     least, most = generate.get("min_new_tokens") or 0, generate.get("max_new_tokens")
     if most is not None and least > most:
         raise RecipeError(f"is {least}, more than max_new_tokens, which is {most}", (*path, "min_new_tokens"))

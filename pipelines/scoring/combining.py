@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trimtab.pipelines.algorithms import statistics
 from trimtab.pipelines.planning.errors import RecipeError, suggest
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 Missing = Literal["abstain", "ignore"]
 Scores = Mapping[str, float | None]
@@ -37,6 +40,12 @@ class Combination:
                 raise RecipeError(
                     f"no reward {name!r} in the scores{suggest(name, rewards)} (there are: {known})", path
                 )
+
+    def check_ahead(self, step: Step) -> None:
+        """Raises RecipeError for a reward that the scores lack which the steps above a step will have made."""
+        above = [set(source.options["rewards"]) for source in step.inputs if "rewards" in source.options]
+        if above:
+            self.check(set.intersection(*above), (*step.path, "reward"))
 
     def __call__(self, scores: Scores) -> float | None:
         return statistics.weighted(scores, self.weights, ignoring=self.missing == "ignore")

@@ -113,6 +113,8 @@ class Curate(Stage):
                 raise RecipeError(f"must be {words}, got {getattr(self, key)}", (*step.path, key))
         if not self.reward and (self.choices is None or self.missing_choices == "reward"):
             raise RecipeError("name the reward that chooses, or give `choices`", (*step.path, "reward"))
+        if self.reward:
+            Combination.of(self.reward, self.missing).check_ahead(step)
         super().check(step)
 
     def run(self, step: Step) -> Metrics:

@@ -70,6 +70,7 @@ class Pair(Stage):
     def check(self, step: Step) -> None:
         if not self.score_scale > 0:
             raise RecipeError(f"must be above 0, got {self.score_scale}", (*step.path, "score_scale"))
+        Combination.of(self.reward, self.missing).check_ahead(step)
         super().check(step)
 
     def run(self, step: Step) -> Metrics:

@@ -93,7 +93,16 @@ class Sample(Sampling, Stage):
             raise RecipeError(f"expected [part, parts], such as [1, 3], got {self.fold}", (*step.path, "fold"))
         self.check_sampling(step)
         super().check(step)
+        self._check_stops(step)
         self._check_fold(step)
+
+    def _check_stops(self, step: Step) -> None:
+        """Raises RecipeError for a stop token that the model's vocabulary lacks: nothing would ever stop there."""
+        stops = generation.listed(self.generate.get("eos_token_id"))
+        tokenizer = inputs.tokenizer(self.model, None, step) if stops else None
+        if tokenizer is not None and max(stops) >= len(tokenizer):
+            vocabulary = f"the vocabulary of {self.model.model_name_or_path} has {len(tokenizer)} tokens"
+            raise RecipeError(f"{vocabulary}, and no {max(stops)}", (*step.path, "generate", "eos_token_id"))
 
     def _check_fold(self, step: Step) -> None:
         """Raises RecipeError where prompts that are there do not give every fold one."""

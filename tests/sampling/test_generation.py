@@ -78,6 +78,21 @@ def test_the_likeliest_tokens_are_sampled_once(model, prompts, tmp_path, capsys)
     assert "stages.sample.num_generations: must be at least 1, got 0" in refused(tmp_path, stages, capsys)
 
 
+def test_all_wrong_keys_are_told_of_at_once():
+    with pytest.raises(RecipeError) as error:
+        generation.check({"temperature": 0, "num_beams": 4, "max_new_tokens": 8, "min_length": 2}, ("generate",))
+    keys = [mistake.path[-1] for mistake in error.value.mistakes]
+    assert keys == ["temperature", "num_beams", "min_length"]
+
+
+def test_a_stop_token_is_one_of_the_vocabulary(model, prompts, tmp_path, capsys):
+    stages = {"sample": {"model": {"model_name_or_path": model}, "prompts": prompts}}
+    stages["sample"]["generate"] = {"eos_token_id": [2, 5000]}
+    said = refused(tmp_path, stages, capsys)
+    assert "stages.sample.generate.eos_token_id: the vocabulary of" in said
+    assert "and no 5000" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "key", "cure"),
     [

@@ -2,7 +2,7 @@
 
 import pytest
 from outputs import metrics_of, rows_of
-from run_steps import run_recipe, write_recipe
+from run_steps import refused, run_recipe, write_recipe
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.running import runner
@@ -70,3 +70,15 @@ def test_a_prompt_with_one_completion_makes_no_pair(write, tmp_path, capsys):
     stages = {"pair": {"completions": write("one.jsonl", [row]), "reward": "r"}}
     assert runner.train(str(write_recipe(tmp_path, stages, wandb=False))) == 2
     assert "1 prompts have one completion, and a pair needs two: raise `num_generations`" in capsys.readouterr().err
+
+
+def test_a_misspelt_reward_is_found_before_anything_is_scored(model, prompts, tmp_path, capsys):
+    scored = {
+        "sample": {"model": {"model_name_or_path": model}, "prompts": prompts},
+        "score": {"completions": "$sample", "rewards": {"brief": {"kind": "length", "target": 3}}},
+    }
+    for kind in ("pair", "curate"):
+        block = {"kind": kind, "completions": "$score", "reward": {"breif": 1.0}}
+        assert "stages.chosen.reward: no reward 'breif' in the scores, did you mean 'brief'?" in refused(
+            tmp_path, {**scored, "chosen": block}, capsys
+        )
