@@ -1,6 +1,6 @@
-"""Writes the reference pages, docs/stages.md and docs/rewards.md, from the dataclasses of all kinds.
+"""Writes the reference pages, docs/stages.md, rewards.md and layouts.md, from the dataclasses of all kinds.
 
-python scripts/docs.py                  # after a change of a stage's or a reward's fields
+python scripts/docs.py                  # after a change of the fields of a stage, a reward or a layout
 python scripts/docs.py --check          # writes nothing: 1 when a page is stale
 python scripts/docs.py --output pages   # into another folder than docs/
 """

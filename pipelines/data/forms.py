@@ -3,23 +3,26 @@
     data: Annotated[Data, PREFERENCE]
 
 A field's form is what its rows are checked by before anything runs, what the documentation says of the key, and
-what a shrunk run makes rows of. `data:` in a recipe is `trl.DatasetMixtureConfig`; three short forms are read as one:
-a path or hub name, one entry, or a list.
+what a shrunk run makes rows of. `data:` in a recipe is `trl.DatasetMixtureConfig`, whose entries also take a `layout`;
+three short forms are read as one: a path or hub name, one entry, or a list.
 
     data: trl-lib/ultrafeedback_binarized
     data: pairs.jsonl.gz                                    # json, jsonl, csv, parquet or txt, also compressed
     data: {path: $world/gold, split: test}
+    data: {path: conversations.jsonl, layout: sharegpt}     # a word of pipelines/data/layouts
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import trl
+from trl.scripts.utils import DatasetConfig
 
+from trimtab.pipelines.data import layouts
 from trimtab.pipelines.planning import kinds
 
 BUILDERS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet", "txt": "text"}
@@ -34,7 +37,21 @@ def mixture(value: Any, path: Sequence[str] = ()) -> Any:
     return {"datasets": [_entry(entry) for entry in (value if isinstance(value, list) else [value])]}
 
 
-Data = Annotated[trl.DatasetMixtureConfig, mixture]
+@dataclass
+class DataEntry(DatasetConfig):
+    """One dataset: trl's keys, and the layout that its rows have where that is none of a stage's own."""
+
+    layout: Annotated[dict[str, Any] | None, layouts.block] = None
+
+
+@dataclass
+class DataMixture(trl.DatasetMixtureConfig):
+    """Datasets whose rows are read one after the other."""
+
+    datasets: list[DataEntry] = field(default_factory=list)
+
+
+Data = Annotated[DataMixture, mixture]
 
 
 @dataclass(frozen=True)

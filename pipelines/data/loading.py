@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trl
 
+from trimtab.pipelines.data.converting import convert
 from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.recording import tracking
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +40,9 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()  # reading is quick; tokenising, which may not be, keeps its bars
     try:
-        return _with_settings(trl.get_dataset(data)["train"])
+        return _with_settings(_joined(data, path))
+    except RecipeError:
+        raise
     except StopIteration as error:  # of files without a row, from which datasets learns no columns
         raise RecipeError(f"{', '.join(names)} has no rows", path) from error
     except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
@@ -47,6 +53,40 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     finally:
         if not hidden:
             datasets.enable_progress_bars()
+
+
+def _joined(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> Dataset:
+    """The rows of all entries, each converted, in the shares that the mixture gives them, as in `trl.get_dataset`."""
+    import datasets
+
+    if data.streaming:
+        raise RecipeError("rows are not streamed: they are looked at before a run, and lie on disk", path)
+    parts, dropped = [], Counter[str]()
+    for entry in data.datasets:
+        loaded = trl.get_dataset(trl.DatasetMixtureConfig(datasets=[replace(entry, columns=None)]))["train"]
+        layout = getattr(entry, "layout", None)  # an entry that Python code has made may be trl's own
+        rows, left_out = convert(loaded, layout, ", ".join(files(entry)), path)
+        parts.append(rows if entry.columns is None else rows.select_columns(entry.columns))
+        dropped += left_out
+    if dropped:
+        key = path[-1] if path else "data"
+        tracking.log({f"{key}/left_out/{reason}": count for reason, count in dropped.items()})
+    rows = datasets.concatenate_datasets(_shares(parts, [entry.fraction for entry in data.datasets]))
+    if data.test_split_size is None:
+        return rows
+    return rows.train_test_split(test_size=data.test_split_size, seed=0)["train"]  # the same on every rank
+
+
+def _shares(parts: list[Dataset], fractions: list[float | None]) -> list[Dataset]:
+    """The first rows of each dataset, as many as its fraction of the largest mixture that repeats none."""
+    given = [fraction for fraction in fractions if fraction is not None]
+    if not given:
+        return parts
+    if len(given) < len(parts):
+        raise ValueError("`fraction` must be set for all datasets of a mixture or for none")
+    weights = [fraction / sum(given) for fraction in given]
+    total = min(len(rows) / weight for rows, weight in zip(parts, weights, strict=True) if weight > 0)
+    return [rows.select(range(round(weight * total))) for rows, weight in zip(parts, weights, strict=True)]
 
 
 def _with_settings(rows: Dataset) -> Dataset:

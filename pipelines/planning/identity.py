@@ -53,7 +53,8 @@ class Identities:
         if isinstance(value, dict) and isinstance(value.get("kind"), str):
             return self._of_reward(value, path)
         if isinstance(value, dict):
-            return {key: self._of(item, (*path, str(key))) for key, item in value.items()}
+            entries = {key: self._of(item, (*path, str(key))) for key, item in value.items() if key != "layout"}
+            return entries | self._of_layout(value.get("layout"), (*path, "layout"))
         if isinstance(value, list):
             return [self._of(item, (*path, str(index))) for index, item in enumerate(value)]
         if is_reference(value):
@@ -67,6 +68,14 @@ class Identities:
                 return adapter.identity()
             return {"sha256": content_hash(file), **({"word": word} if word else {})}
         return settled(value)
+
+    def _of_layout(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        """The layout of a data block, a word or a block with `kind`; its source file is part of what it says."""
+        block = value if isinstance(value, dict) else {"kind": value}
+        if not isinstance(block.get("kind"), str):
+            return {} if value is None else {"layout": value}  # the check of the block says so
+        entries = {key: self._of(item, (*path, str(key))) for key, item in block.items()}
+        return {"layout": {**entries, "kind": source(kinds.LAYOUTS, block["kind"])}}
 
     def _of_reward(self, block: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         """A block with a `kind` inside a stage is a reward's; its source file is part of what it says."""

@@ -22,6 +22,7 @@ from trimtab.pipelines.planning.errors import RecipeError, suggest
 STAGES = "trimtab.pipelines.stages"
 REWARDS = "trimtab.rewards"
 LOSSES = "trimtab.pipelines.algorithms.losses"
+LAYOUTS = "trimtab.pipelines.data.layouts"
 
 
 def find(package: str, word: Any, path: Sequence[str] = ()) -> Any:

@@ -1,4 +1,4 @@
-"""The reference pages of all kinds, docs/stages.md and docs/rewards.md, from their dataclasses and docstrings.
+"""The reference pages of all kinds, docs/stages.md, rewards.md and layouts.md, from dataclasses and docstrings.
 
 A page cannot drift from the code: whatever it says of a key is read from the annotation of its field.
 """
@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from trimtab.pipelines.data.forms import Form, makers
+from trimtab.pipelines.data.forms import Form, makers, mixture
 from trimtab.pipelines.planning import field_types, identity, kinds
 from trimtab.pipelines.reporting.docstrings import markdown, summary
 from trimtab.pipelines.reporting.keys import (
@@ -26,7 +26,7 @@ from trimtab.pipelines.reporting.keys import (
 )
 from trimtab.pipelines.reporting.shows import Shows
 
-PACKAGES = {"stages.md": kinds.STAGES, "rewards.md": kinds.REWARDS}
+PACKAGES = {"stages.md": kinds.STAGES, "rewards.md": kinds.REWARDS, "layouts.md": kinds.LAYOUTS}
 HEADS = {
     "stages.md": """\
 # Stages
@@ -48,6 +48,15 @@ and how to serve one: [using-rewards.md](using-rewards.md).
 
 Below the keys of a reward stand those that are neutral: they cannot change a score, so nothing is scored again when
 they change.
+""",
+    "layouts.md": """\
+# Layouts
+
+How the rows of published datasets become rows that stages read: `data: {path: ..., layout: word}`, or
+`layout: {kind: word, **keys}` with keys. When to write one, and what is done without a word: [data.md](data.md).
+
+Below the keys of a layout stand the columns that its rows have, one set or another, and why rows are left out. Other
+columns are kept as they are.
 """,
 }
 SECTIONS = {"evaluation": "Evaluation", "reward model": "Reward models", "completions": "Completions"}
@@ -95,6 +104,10 @@ def _facts(cls: Any, inherited: dict[str, Any]) -> list[str]:
         kinds_of_stages = " or ".join(map(kind_or_class, makers(form)))
         maker = f", as {kinds_of_stages} leaves them" if kinds_of_stages else ""
         facts.append(f"**Rows** of {listed(keys)} hold {form}{maker}.")
+    if getattr(cls, "columns", ()):
+        facts.append(f"**Reads** {' or '.join(listed(columns) for columns in cls.columns)}.")
+    for reason, sentence in getattr(cls, "drops", {}).items():
+        facts.append(f"**Leaves out**, as `left_out/{reason}`: {sentence}.")
     if getattr(cls, "writes", ()):
         facts.append(f"**Leaves** rows of {', '.join(f'`{column}`' for column in cls.writes)}.")
     shown = _shown(getattr(cls, "shows", Shows()))
@@ -161,6 +174,7 @@ def _shared(classes: Iterable[Any], package: str) -> list[Any]:
     shared: set[Any] = set()
     for cls in classes:
         shared |= set(_inherited(cls, package).values())
-        blocks = [field_types.bare(hint) for hint in field_types.hints(cls).values()]
+        hints = [hint for hint in field_types.hints(cls).values() if mixture not in field_types.notes(hint)]
+        blocks = [field_types.bare(hint) for hint in hints]
         shared |= {block for block in blocks if dataclasses.is_dataclass(block) and is_ours(block)}
     return sorted(shared, key=title)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 import trl
 
-from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.data.forms import PROMPTS, Data, DataMixture
 from trimtab.pipelines.planning import field_types, kinds, schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName, WordOf
@@ -155,4 +155,4 @@ def test_notes_are_read_through_containers_and_unions():
     hints = field_types.hints(Loop)
     assert PROMPTS in field_types.notes(hints["held_out"])
     assert any(isinstance(note, field_types.NamesModel) for note in field_types.notes(hints["models"]))
-    assert field_types.bare(hints["held_out"]) is trl.DatasetMixtureConfig
+    assert field_types.bare(hints["held_out"]) is DataMixture

@@ -112,7 +112,7 @@ class Audit:
             rows = loading.load(part, place)
             if len(rows) == 0:
                 raise RecipeError(f"{sources.source(part)} has no rows in split {part.datasets[0].split!r}", place)
-            columns = sources.columns_of(rows.column_names, form, sources.source(part), place)
+            columns = sources.columns_of(rows, form, sources.source(part), place)
             return RowAudit(form, columns, roles).read(rows)
 
         facts = kept(["rows", sources.identity(part, place), form.columns, sorted(form.audit), form.name, roles], look)

@@ -28,6 +28,22 @@ def is_conversation(kind: pa.DataType) -> bool:
     return is_list(kind) and (pa.types.is_struct(kind.value_type) or _is_json(kind.value_type))
 
 
+def parsed(cells: pa.Array) -> pa.Array:
+    """The cells; conversations whose messages are kept as JSON, as those with calls of tools are, as plain ones."""
+    if not (is_list(cells.type) and isinstance(cells.type.value_type, pa.JsonType)):
+        return cells
+    written = cells.flatten().to_pylist()
+    messages = [json.loads(message) if message is not None else {} for message in written]
+    seen = [{key: message.get(key) for key in ("role", "content")} for message in messages]
+    calls = [bool(message.get("tool_calls")) or None for message in messages]
+    plain = pa.array(seen, pa.struct({"role": pa.string(), "content": pa.string()}))
+    struct = pa.StructArray.from_arrays(
+        [plain.field("role"), plain.field("content"), pa.array(calls, pa.bool_())], ["role", "content", "tool_calls"]
+    )
+    ends = np.cumsum(pc.list_value_length(cells).fill_null(0).to_numpy())
+    return pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), struct)
+
+
 class Conversations:
     """The messages of a batch of conversations, end to end.
 

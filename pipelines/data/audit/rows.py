@@ -12,7 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trimtab.pipelines.data.audit import pairs
-from trimtab.pipelines.data.audit.conversations import Conversations, is_blank, is_conversation, is_list, is_text
+from trimtab.pipelines.data.audit.conversations import (
+    Conversations,
+    is_blank,
+    is_conversation,
+    is_list,
+    is_text,
+    parsed,
+)
 from trimtab.pipelines.data.audit.facts import Facts
 from trimtab.pipelines.data.forms import Form
 
@@ -89,6 +96,7 @@ class RowAudit:
             if self.learned and column != "prompt":
                 self._add(_empty(column), is_blank(texts), f"{column!r} is empty")
             return texts.fill_null("").to_pylist()
+        cells = parsed(cells)
         if not is_list(cells.type):
             self._add("content", np.ones(len(cells), dtype=bool), f"{column!r} is {cells.type}")
             return [""] * len(cells)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from trl import DatasetMixtureConfig
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import converting, loading
 from trimtab.pipelines.data.forms import Form, makers
 from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.files import content_hash, is_local
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -42,7 +44,7 @@ def identity(block: DatasetMixtureConfig, place: Sequence[str]) -> Any:
         else:
             rows = loading.load(DatasetMixtureConfig(datasets=[entry]), place)
             hashes = [content_hash(file["filename"]) for file in rows.cache_files]
-        of_entries.append([options, hashes])
+        of_entries.append([options, hashes, converting.version(options.get("layout"))])
     return of_entries
 
 
@@ -52,13 +54,17 @@ def check_columns(block: DatasetMixtureConfig, step: Step, key: str, form: Form)
         names = list(chain.from_iterable(map(loading.files, part.datasets)))
         if not any(step.pending(name) or hub.is_name(name) for name in names):
             place = (*step.path, *key.split("."))
-            columns_of(loading.load(part, place).column_names, form, source(part), place)
+            columns_of(loading.load(part, place), form, source(part), place)
 
 
-def columns_of(columns: list[str], form: Form, source: str, place: Sequence[str]) -> list[str]:
-    """The columns to look at. Raises RecipeError where the form's are not there."""
+def columns_of(rows: Dataset, form: Form, source: str, place: Sequence[str]) -> list[str]:
+    """The columns to look at. Raises RecipeError where the form's are not there, or where they are not all."""
+    columns = rows.column_names
     for wanted in form.columns:
         if set(wanted) <= set(columns):
+            objection = converting.objection(rows, wanted, form, source, place[-1]) if "tokens" in form.audit else None
+            if objection:
+                raise RecipeError(objection, place)
             prompt = ["prompt"] if "prompt" in columns and "prompt" not in wanted else []
             return [*prompt, *wanted]
     nearest = max(form.columns, key=lambda wanted: len(set(wanted) & set(columns)))
@@ -67,6 +73,7 @@ def columns_of(columns: list[str], form: Form, source: str, place: Sequence[str]
     needed = " or ".join(" + ".join(wanted) for wanted in form.columns)
     stages = makers(form)
     cure = f"Stages of kind {' or '.join(stages)} leave such rows" if stages else "Rename it in the file"
+    cure = converting.cure(rows, form, source, place[-1]) or cure
     raise RecipeError(
         f"{source} has no column {missing!r}{suggest(missing, others)} "
         f"(it has: {', '.join(columns)}; needed: {needed}). {cure}",
