@@ -107,7 +107,12 @@ def text(completion: str | list[dict[str, Any]]) -> str:
     """The plain text of a prompt or completion: itself, or its chat messages joined by newlines."""
     if isinstance(completion, str):
         return completion
-    return "\n".join(message.get("content") or "" for message in completion)
+    return "\n".join(_said(message.get("content")) for message in completion)
+
+
+def _said(content: str | list[dict[str, Any]] | None) -> str:
+    """The text of a message: itself, or that of its parts."""
+    return "".join(part.get("text") or "" for part in content) if isinstance(content, list) else content or ""
 
 
 def settled(outcomes: Sequence[Outcome]) -> list[float | None]:

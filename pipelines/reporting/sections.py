@@ -47,6 +47,7 @@ def evaluation(record: Record) -> dict[str, Any]:
         "policies": policies,
         "rewards": rewards,
         "gains": _gains(policies, rewards[0])[:RESULTS] if rewards else [],
+        "notes": [str(note) for note in left["notes"]] if isinstance(left.get("notes"), list) else [],
         "samples": [side_by_side(example.get("prompt"), mapping(example.get("policies"))) for example in examples],
         "record": record,
     }

@@ -83,10 +83,13 @@ def test_missing_and_broken_things_are_notes(tmp_path):
         "a": {"rewards": {"r": nan}, "kl": None},
         "b": {"difference": {"r": nan}, "win_rate": {"r": {"rate": None}}},
     }
-    (partial / "evaluation.json").write_text(json.dumps({"policies": found, "samples": [{"policies": {"a": {}}}]}))
+    (partial / "evaluation.json").write_text(
+        json.dumps({"policies": found, "notes": ["a: no KL"], "samples": [{"policies": {"a": {}}}]})
+    )
     unfinished = run / "sft-12345678" / "output"
     html = page([bare, empty, broken, partial, unfinished, tmp_path / "nowhere" / "output"])
     assert html.count("evaluation.json cannot be read") == 2
+    assert '<p class="note">a: no KL</p>' in html
     assert html.count("is not finished") == 2
     assert "nan" not in html.lower().replace("finance", "")
     assert "No step logged a curve" in html

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from trimtab import rewards
 from trimtab.pipelines.planning import kinds, schema
 from trimtab.pipelines.planning.errors import RecipeError
 
@@ -180,3 +181,9 @@ def test_rewards_work_as_trl_reward_functions(load, model, tmp_path):
     trainer = trl.GRPOTrainer(model=model, reward_funcs=load("length").__call__, args=args, train_dataset=data)
     trainer.train()
     assert any("rewards/__call__/mean" in row for row in trainer.state.log_history)
+
+
+def test_the_text_of_messages_is_that_of_their_parts():
+    parts = [{"type": "text", "text": "one"}, {"type": "image"}, {"type": "text", "text": " two"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None}]
+    assert rewards.text(messages) == "one two\n"
