@@ -19,6 +19,7 @@ from trimtab.pipelines.planning.files import content_hash
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+SMALL = ("*.json", "*.jinja", "*.model", "*.txt")  # an adapter's files but for its weights
 MODEL, TOKENIZER = "config.json", "tokenizer_config.json"
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 # kinds of peft that add tokens or layers to a model, which no weights of it could stand for
@@ -36,7 +37,7 @@ UNMERGEABLE = (
 
 @dataclass(frozen=True)
 class Adapter:
-    """`name` is its folder or its name on the hub, `folder` has its files (of the hub's, those in the cache so far).
+    """`folder` has its files; of one on the hub those in the cache, the weights perhaps not among them.
 
     `settings` are those of its adapter_config.json.
     """
@@ -44,6 +45,7 @@ class Adapter:
     name: str
     folder: Path
     settings: dict[str, Any]
+    on_hub: bool
 
     @property
     def base(self) -> str:
@@ -53,14 +55,21 @@ class Adapter:
         return str(folder) if name and folder.is_dir() else name
 
     @property
-    def revision(self) -> str | None:
+    def base_revision(self) -> str | None:
+        """The revision of a base on the hub."""
         return self.settings.get("revision")
 
     def identity(self) -> dict[str, Any]:
         """What base and adapter are: the content of folders, or a name with its revision."""
         is_folder = self.base and Path(self.base).is_dir()
-        base = content_hash(self.base) if is_folder else [self.base, self.revision]
+        base = content_hash(self.base) if is_folder else [self.base, self.base_revision]
+        if self.on_hub:  # a folder of the cache is called as the commit
+            return {"adapter": [self.name, self.folder.name], "base": base}
         return {"sha256": content_hash(self.folder), "base": base}
+
+    def complete(self) -> Path:
+        """Its folder, with the weights in it also where they had to be fetched from the hub."""
+        return _snapshot(self.name, self.folder.name, [*SMALL, WEIGHTS]) if self.on_hub else self.folder
 
     def check(self, place: Sequence[str]) -> None:
         """Raises RecipeError where base and adapter cannot be merged."""
@@ -73,11 +82,11 @@ class Adapter:
         if not is_folder and not HUB_NAME.fullmatch(self.base):
             cure = f"write where it is as base_model_name_or_path into {CONFIG}"
             raise RecipeError(f"{self.name} is an adapter, and its base {self.base} is not here: {cure}", place)
-        if self.name == str(self.folder) and not (self.folder / WEIGHTS).is_file():
+        if not self.on_hub and not (self.folder / WEIGHTS).is_file():
             raise RecipeError(f"{self.name} is an adapter without {WEIGHTS}", place)
         if is_folder and find(self.base):
             raise RecipeError(f"{self.name} is an adapter of an adapter, {self.base}: merge that one first", place)
-        config = _read(self.base, MODEL, self.revision)
+        config = _read(self.base, MODEL, self.base_revision)
         if config is None and not is_folder:
             nowhere = RecipeError(f"{self.name} is an adapter, and the hub has no base {self.base}", place)
             raise hub.unreachable(self.base, place) or nowhere
@@ -91,16 +100,19 @@ def find(name: str, revision: str | None = None) -> Adapter | None:
     file = _file(name, CONFIG, revision)
     if file is None or any(file.parent.glob("model*.safetensors")):
         return None
-    folder = Path(name).expanduser()
-    return Adapter(str(folder) if folder.is_dir() else name, file.parent, json.loads(file.read_text()))
+    on_hub = not Path(name).expanduser().is_dir()
+    folder = _snapshot(name, revision, SMALL) if on_hub else file.parent
+    return Adapter(name, folder, json.loads(file.read_text()), on_hub)
 
 
 def source(name: str, revision: str | None, file: str) -> tuple[str, str | None]:
     """Name and revision of what has a model's `file`, such as its tokenizer's: of an adapter without it, its base."""
     adapter = find(name, revision)
-    if adapter is None or _file(name, file, revision):
+    if adapter is None:
         return name, revision
-    return adapter.base, adapter.revision
+    if (adapter.folder / file).is_file():
+        return str(adapter.folder), None
+    return adapter.base, adapter.base_revision
 
 
 def models(stage: Any) -> Iterator[tuple[str, str, str | None]]:
@@ -134,6 +146,13 @@ def _file(name: str, file: str, revision: str | None) -> Path | None:
         return Path(hf_hub_download(name, file, revision=revision))
     except (OSError, ValueError):  # there is none, or no hub
         return None
+
+
+def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder of the cache with the files of a hub's repository that match."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
 
 
 def _read(name: str, file: str, revision: str | None) -> dict[str, Any] | None:

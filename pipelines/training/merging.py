@@ -32,60 +32,53 @@ def merge_adapters(stage: Any, step: Step) -> None:
             continue
         folder = step.dir.parent / MERGED / f"{Path(name).name}-{fingerprint(adapter.identity())}"
         if PartialState().is_main_process and not folder.exists():
-            _merge_into(adapter, revision, folder)
+            _merge_into(adapter, folder)
         PartialState().wait_for_everyone()
         _put(stage, key, str(folder))
 
 
 def merge(
-    adapter: str,
-    base: str,
-    output: Path,
-    *,
-    revision: str | None = None,
-    base_revision: str | None = None,
-    labels: Mapping[str, Any] | None = None,
+    adapter: Path, base: str, output: Path, *, revision: str | None = None, labels: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes base and adapter as a complete model into the folder `output`, in float32, with the adapter's tokenizer.
+    """Writes a base and the adapter in a folder as a complete model into the folder `output`, in float32.
 
-    `labels` are settings of a classifier's head, by default as many outputs as the adapter's own head has.
+    The tokenizer is the adapter's, or that of its base. `revision` is the base's; `labels` are settings of a
+    classifier's head, by default as many outputs as the adapter's own head has.
     """
     import torch
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    scores = PeftConfig.from_pretrained(adapter, revision=revision).task_type == "SEQ_CLS"
+    scores = PeftConfig.from_pretrained(adapter).task_type == "SEQ_CLS"
     auto = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
-    head = (labels or _head(adapter, revision)) if scores else {}
-    model = auto.from_pretrained(
-        base, revision=base_revision, dtype=torch.float32, ignore_mismatched_sizes=scores, **head
-    )
-    source, source_revision = adapters.source(adapter, revision, adapters.TOKENIZER)
+    head = (labels or _head(adapter)) if scores else {}
+    model = auto.from_pretrained(base, revision=revision, dtype=torch.float32, ignore_mismatched_sizes=scores, **head)
+    source, source_revision = adapters.source(str(adapter), None, adapters.TOKENIZER)
     tokens = AutoTokenizer.from_pretrained(source, revision=source_revision)
     if len(tokens) > model.get_input_embeddings().num_embeddings:  # the template added tokens
         model.resize_token_embeddings(len(tokens))
     model.config.pad_token_id = tokens.pad_token_id
-    merged = PeftModel.from_pretrained(model, adapter, revision=revision).merge_and_unload()
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.save_pretrained(output)
     tokens.save_pretrained(output)
 
 
-def _merge_into(adapter: adapters.Adapter, revision: str | None, folder: Path) -> None:
+def _merge_into(adapter: adapters.Adapter, folder: Path) -> None:
     """Merges under a temporary name, so that the folder is whole or not there."""
     from trimtab.pipelines.trainers.seams.engines import whole_models
 
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     with whole_models():  # the other ranks load nothing
-        merge(adapter.name, adapter.base, partial, revision=revision, base_revision=adapter.revision)
+        merge(adapter.complete(), adapter.base, partial, revision=adapter.base_revision)
     os.replace(partial, folder)
 
 
-def _head(adapter: str, revision: str | None) -> dict[str, Any]:
+def _head(adapter: Path) -> dict[str, Any]:
     """The number of outputs of the head that a classifier's adapter was saved with."""
     from peft import load_peft_weights
 
-    saved = load_peft_weights(adapter, revision=revision, device="cpu")
+    saved = load_peft_weights(str(adapter), device="cpu")
     sizes = [tensor.shape[0] for name, tensor in saved.items() if name.endswith("score.weight")]
     return {"num_labels": sizes[0]} if sizes else {}
 

@@ -32,4 +32,4 @@ def _merge(model: Any, adapter: Path, output: Path) -> None:
 
     config, names = model.peft_config["default"], ("id2label", "label2id")  # as many as there are classes
     labels = {name: getattr(model.config, name) for name in names} if config.task_type == "SEQ_CLS" else None
-    merge(str(adapter), config.base_model_name_or_path, output, base_revision=config.revision, labels=labels)
+    merge(adapter, config.base_model_name_or_path, output, revision=config.revision, labels=labels)

@@ -8,6 +8,7 @@ import pytest
 import short_trainings
 import torch
 from conftest import PAIR_ROWS
+from huggingface_hub import constants
 from launches import trained
 from outputs import rows_of
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -165,3 +166,18 @@ def test_two_ranks_load_what_one_has_merged(config, adapter, merged, pairs, tmp_
         outputs.append(trained(write_recipe(folder, {"dpo": block}, wandb=False), config=config)["dpo"].output)
     ours, theirs = map(weights, outputs)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_an_adapter_of_the_hub_is_taken_from_the_cache(adapter, model, merged, prompts, tmp_path, monkeypatch):
+    """Base and adapter lie as the hub's client keeps them, and the hub cannot be asked."""
+    commit = "a" * 40
+    lora = edited(adapter, tmp_path / "lora", base_model_name_or_path="org/base")
+    for name, folder in {"base": model, "lora": lora}.items():
+        repository = tmp_path / "hub" / f"models--org--{name}"
+        shutil.copytree(folder, repository / "snapshots" / commit)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    steps = run_recipe(tmp_path, {"hub": sample("org/lora", prompts), "whole": sample(merged, prompts)})
+    ours, theirs = (rows_of(steps[name]) for name in ("hub", "whole"))
+    assert [row["completion_ids"] for row in ours] == [row["completion_ids"] for row in theirs]
