@@ -99,7 +99,7 @@ def test_a_stage_says_what_its_data_holds_what_is_reported_and_what_is_neutral()
     dpo = part(page, "dpo")
     assert "- **Rows** of `data` and `eval_data` hold `chosen` + `rejected`." in dpo
     assert "- **Report**: curves _Loss_, _Reward margin_, _Pairs ranked right_; numbers" in dpo
-    assert "- **Neutral**: in `train` the [neutral training arguments](#neutral-training-arguments)." in dpo
+    assert "- **Neutral**: `must_learn`, in `train` the [neutral training arguments](#neutral-training-arguments)." in dpo
     assert "`logging_steps`" in part(page, "Neutral training arguments")
     assert "as [`score`](#score) leaves them." in part(page, "compare")
     assert "section _Evaluation_" in part(page, "compare")
@@ -111,7 +111,7 @@ def test_keys_that_stages_share_are_explained_once():
     page = reference.page("stages.md")
     assert page.count("| `vllm` |") == page.count("\n## Sampling\n") == 1
     assert page.count("| `lam` |") == page.count("\n## Critic settings\n") == 1
-    assert "**Further keys**: `generate`, `batch_size`, `engine` and `vllm`" in part(page, "apo")
+    assert "**Further keys**: `generate`, `batch_size`, `engine`, `vllm` and `audit`" in part(page, "apo")
     assert "| `num_generations` | int | `5` |" in part(page, "apo")
 
 
