@@ -26,6 +26,7 @@ from trimtab.pipelines.planning import schema
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training.fit import fit
+from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -76,9 +77,9 @@ class Reward(TrainerStage):
         metrics: dict[str, float] = {}
         if source is not None and distributed.is_main_process:
             rows = loading.load(source, (*step.path, "calibrate"))
-            prompts, answers = _answers(rows.select(range(min(CALIBRATED, len(rows)))))
+            prompts, answers, settings = _answers(rows.select(range(min(CALIBRATED, len(rows)))))
             reward = schema.load_reward({"kind": "reward_model", "path": str(step.output)})
-            outcomes = rewards.outcomes(reward, prompts, answers)
+            outcomes = rewards.outcomes(reward, prompts, answers, **settings)
             scores = [outcome for outcome in outcomes if isinstance(outcome, float)]  # not those beyond the context
             mean, std = statistics.fmean(scores), statistics.pstdev(scores)
             record = {"mean": [mean], "std": [std], "answers": len(scores)}
@@ -88,10 +89,14 @@ class Reward(TrainerStage):
         return metrics
 
 
-def _answers(rows: Any) -> tuple[list, list]:
-    """Prompts and answers of rows in any of the forms; without a prompt the answer holds the whole conversation."""
+def _answers(rows: Any) -> tuple[list, list, dict[str, list]]:
+    """Prompts, answers and what their templates are told, of rows in any of the forms.
+
+    Without a prompt the answer holds the whole conversation.
+    """
     prompts: list[Any] = []
     answers: list[Any] = []
+    settings: dict[str, list] = {column: [] for column in TEMPLATED if column in rows.column_names}
     for row in rows:
         if "completions" in row:
             of_row = row["completions"]
@@ -99,4 +104,6 @@ def _answers(rows: Any) -> tuple[list, list]:
             of_row = [row[key] for key in ("chosen", "rejected", "completion") if key in row]
         prompts += [row.get("prompt") or ("" if isinstance(of_row[0], str) else [])] * len(of_row)
         answers += of_row
-    return prompts, answers
+        for column, values in settings.items():
+            values += [row[column]] * len(of_row)
+    return prompts, answers, settings

@@ -6,11 +6,13 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 from outputs import rows_of
 from run_steps import refused, run_recipe
 from short_trainings import write_rows
 from transformers import AutoTokenizer
 
+from trimtab.pipelines.planning import schema
 from trimtab.rewards._vocabulary import identity
 
 TOOLS = [
@@ -86,8 +88,6 @@ def test_a_policy_is_asked_with_the_tools_and_settings_of_each_row(told, with_to
 
 @pytest.mark.parametrize("name", ["score", "pair", "ends", "curate", "mix"])
 def test_what_a_template_is_told_stays_with_the_prompt(told, name):
-    from datasets import load_dataset
-
     rows = load_dataset("parquet", data_files=str(told[name].output / "train.parquet"), split="train")
     for row in rows:
         if row.get("source") != "real":
@@ -101,6 +101,22 @@ def test_trl_trains_what_was_sampled_with_tools(told, with_tools, tmp_path):
     block = {"model": {"model_name_or_path": with_tools}, "train": train}
     run_recipe(tmp_path, {"dpo": {**block, "data": str(told["pair"].output)},
                           "sft": {**block, "data": str(told["mix"].output)}})  # fmt: skip
+
+
+def test_a_reward_model_is_calibrated_with_the_tools_that_it_was_trained_with(told, with_tools, tmp_path):
+    pairs = str(told["pair"].output)
+    train = {"max_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "gradient_checkpointing": False}
+    block = {"model": {"model_name_or_path": with_tools}, "data": pairs, "eval_data": pairs, "train": train}
+    step = run_recipe(tmp_path, {"reward": block})["reward"]
+    rows = load_dataset("parquet", data_files=f"{pairs}/train.parquet", split="train")
+    columns = {name: rows[name][:] for name in ("tools", "chat_template_kwargs")}
+    reward = schema.load_reward({"kind": "reward_model", "path": str(step.output)})
+    scores = [reward(rows["prompt"][:], rows[side][:], **columns) for side in ("chosen", "rejected")]
+    mean = sum(map(sum, scores)) / (2 * len(rows))
+    without = sum(reward(rows["prompt"][:], rows["chosen"][:]))
+    calibration = json.loads((step.output / "reward_calibration.json").read_text())
+    assert calibration["mean"][0] == pytest.approx(mean, abs=1e-5)
+    assert abs(without - sum(scores[0])) > 1e-3
 
 
 def test_no_kl_of_a_policy_with_another_vocabulary(chained, model, tmp_path):
