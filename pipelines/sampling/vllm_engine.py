@@ -91,7 +91,6 @@ def complete(
     group = min(ranks, distributed.num_processes)  # one process may drive an engine on several GPUs
     size = -(-min(MOST, max(LEAST, len(prompts) * num_generations // PARTS)) // num_generations)  # prompts of a part
     count = -(-len(prompts) // size)
-    repeats = 1 if config.do_sample else num_generations  # greedy completions of a prompt are all the same
     engine = _Engine(step, model, ranks, options)
 
     def make(part: int) -> list[dict[str, Any]]:
@@ -101,7 +100,7 @@ def complete(
         rows = []
         for request in engine.generate([prompts[place] for place in places], sampling):
             outputs = sorted(request.outputs, key=lambda output: output.index)
-            rows += [{"completion_ids": list(output.token_ids)} for output in outputs * repeats]
+            rows += [{"completion_ids": list(output.token_ids)} for output in outputs]
         return rows
 
     try:
@@ -120,7 +119,7 @@ def _sampling(config: GenerationConfig, num_generations: int, seed: int) -> Samp
     if not config.do_sample:
         settings["temperature"] = 0.0
     return SamplingParams(
-        n=num_generations if config.do_sample else 1,  # the k-th of n is drawn with seed + k
+        n=num_generations,  # the k-th of n is drawn with seed + k
         seed=seed,
         stop_token_ids=config.eos_token_id,
         detokenize=False,
