@@ -158,8 +158,8 @@ def test_a_prompt_of_text_that_stands_in_the_answer_again(audit):
 
 
 def test_text_and_messages_in_one_row(audit):
-    rows = [{**row, "prompt": "say a and b"} for row in RIGHT[forms.PREFERENCE]]
-    with pytest.raises(RecipeError, match="'prompt' is text, and 'chosen', 'rejected' is messages"):
+    rows = [{"chosen": ASKED + SAID, "rejected": "say a and b: c"}] * 3
+    with pytest.raises(RecipeError, match="'rejected' is text, and 'chosen' is messages"):
         audit(rows, forms.PREFERENCE)
 
 
@@ -171,8 +171,8 @@ def test_labels_of_answers_are_true_or_false(label, audit):
 
 
 def test_parts_and_numbers_in_the_place_of_text(audit):
-    parts = [{"type": "text", "text": "a"}]
-    with pytest.raises(RecipeError, match="row 0: 'messages' has messages whose content is a list of parts"):
+    parts = [{"type": "image", "text": None}]
+    with pytest.raises(RecipeError, match="a part of type 'image': only text is read"):
         audit([{"messages": [{"role": "user", "content": parts}]}], forms.SFT)
     with pytest.raises(RecipeError, match="row 0: 'text' is int64"):
         audit([{"text": 3}], forms.SFT)
