@@ -4,11 +4,11 @@ Whatever went wrong, the rank has said it.
 """
 
 import logging
+import runpy
 import signal
 import subprocess
 import sys
 
-from accelerate.commands.accelerate_cli import main
 from torch.distributed.elastic.multiprocessing import api
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 def ended() -> int:
     """Runs the command of the words and returns its exit code: 128 and the signal's number where one ended a rank."""
     try:
-        main()
+        runpy.run_module("accelerate.commands.accelerate_cli", run_name="__main__", alter_sys=True)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
     except subprocess.CalledProcessError as error:

@@ -21,6 +21,12 @@ def refused(folder: Path, stages: dict, capsys) -> str:
     return capsys.readouterr().err
 
 
+def broken(folder: Path, stages: dict, capsys) -> str:
+    """What a run says that a step of it ends."""
+    assert runner.train(str(write_recipe(folder, stages, wandb=False))) == 1
+    return capsys.readouterr().err
+
+
 def run_recipe(folder: Path, stages: dict, *overrides: str, **top) -> dict[str, Step]:
     """Runs every step and returns them by name."""
     top.setdefault("wandb", False)

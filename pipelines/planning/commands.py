@@ -6,11 +6,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+
+import yaml
 
 from trimtab.pipelines import ROOT
 from trimtab.pipelines.planning.errors import RecipeError, suggest
-from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 
 CONFIGS = ROOT / "accelerate_configs"
 SCRIPT = ROOT / "scripts" / "train.py"
@@ -33,6 +36,18 @@ def accelerate_config(step: Step, auto: str | None = None) -> Path:
         f"no accelerate config {name!r}{suggest(name, known)} (known: {', '.join(known)}, or a path)",
         (*step.path, "accelerate"),
     )
+
+
+def launch(step: Step, extra: Sequence[str] = ()) -> Launch:
+    """What a step is launched on from here; `extra` are further words for accelerate."""
+    import torch
+
+    config = yaml.safe_load(accelerate_config(step).read_text())
+    words = " ".join(extra).replace("=", " ").split()
+    said = next((int(count) for word, count in pairwise(words) if word == "--num_processes" and count.isdigit()), None)
+    on_cpu = bool(config.get("use_cpu")) or not torch.accelerator.is_available()
+    devices = 1 if on_cpu else torch.accelerator.device_count()
+    return Launch(said or config.get("num_processes") or devices, on_cpu)
 
 
 def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | None = None) -> list[str]:

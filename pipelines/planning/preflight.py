@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from trimtab.pipelines.planning import adapters, field_types, hub, kinds, schema
-from trimtab.pipelines.planning.commands import accelerate_config
+from trimtab.pipelines.planning import adapters, commands, field_types, hub, kinds, schema
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
-from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
 
 
-def check(recipe: Recipe, steps: Iterable[Step], *, without_hub: bool = False) -> list[RecipeError]:
+def check(
+    recipe: Recipe,
+    steps: Iterable[Step],
+    *,
+    without_hub: bool = False,
+    launch: Callable[[Step], Launch | None] = commands.launch,
+) -> list[RecipeError]:
     """Keys and types of every step first, then files, columns, rows and tokens. Raises RecipeError; writes nothing.
 
-    With `without_hub`, what cannot be looked at because the hub cannot be reached is returned instead.
+    With `without_hub`, what cannot be looked at because the hub cannot be reached is returned instead. `launch` says
+    what a step will be launched on, or None where that is not known here.
     """
     steps = [step for step in steps if not step.done]
     hub.prefer_cache(value for step in steps for value in strings(step.options))
     try:
-        return [recipe.document.locate(error) for error in _unseen(steps, without_hub)]
+        return [recipe.document.locate(error) for error in _unseen(steps, without_hub, launch)]
     except RecipeError as error:
         raise recipe.document.locate(error) from error.__cause__
 
@@ -38,7 +45,7 @@ def look(steps: Iterable[Step], mistakes: Mistakes) -> None:
                 schema.check(cls, step.options, step.path)
             with mistakes.collected():
                 if step.accelerate != "auto":
-                    accelerate_config(step)
+                    commands.accelerate_config(step)
         for step in steps if mistakes.kept else ():
             cls = kinds.find(kinds.STAGES, step.kind, step.path)
             with mistakes.collected():
@@ -54,7 +61,7 @@ def require_inputs(steps: Iterable[Step]) -> None:
                 raise RecipeError(f"{step.name} needs {source.name}, which is not done: run {source.name} first")
 
 
-def _unseen(steps: list[Step], without_hub: bool) -> list[RecipeError]:
+def _unseen(steps: list[Step], without_hub: bool, launch: Callable[[Step], Launch | None]) -> list[RecipeError]:
     """What the hub alone knows, `without_hub`; each phase of the look raises RecipeError for all that it finds."""
     mistakes = Mistakes()
     look(steps, mistakes)
@@ -68,7 +75,7 @@ def _unseen(steps: list[Step], without_hub: bool) -> list[RecipeError]:
         if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
             with mistakes.collected():
                 adapters.check(stage, step.path)
-                stage.check(step)
+                stage.check(dataclasses.replace(step, launch=launch(step)))
     unseen = {error.message: error for error in mistakes.kept if without_hub and isinstance(error, hub.Unreachable)}
     mistakes.kept = [error for error in mistakes.kept if error.message not in unseen]
     mistakes.raise_any()

@@ -28,6 +28,14 @@ from trimtab.pipelines.planning.stops import stopped
 
 
 @dataclass(frozen=True)
+class Launch:
+    """What a step will be launched on."""
+
+    processes: int
+    on_cpu: bool
+
+
+@dataclass(frozen=True)
 class Step:
     """One launch: what to run, on which inputs, and where the result goes."""
 
@@ -42,6 +50,7 @@ class Step:
     output: Path  # the artifact; while the step runs, the folder to write it in
     inputs: tuple[Step, ...] = field(repr=False)  # the steps it refers to
     identity: dict[str, Any] = field(default_factory=dict, repr=False)  # what the fingerprint is of
+    launch: Launch | None = field(default=None, compare=False)  # where it is looked at before a launch, and known
 
     @property
     def path(self) -> tuple[str, str]:

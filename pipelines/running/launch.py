@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from trimtab.pipelines import ROOT
 from trimtab.pipelines.planning import commands, preflight
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.running import environment, locking, slurm
 
@@ -38,7 +39,9 @@ def run(
     """
     environment.prepare()
     try:
-        recipe, steps = _checked(path, overrides, only, start)
+        recipe = Recipe.load(path, overrides)
+        steps = recipe.select(only, start)
+        preflight.check(recipe, steps, launch=functools.partial(_launched_on, extra, sbatch))
         preflight.require_inputs(steps)
         launches = _launches(recipe, steps, extra, sbatch)
     except RecipeError as error:
@@ -67,7 +70,8 @@ def plan(
     try:
         recipe = Recipe.load(path, overrides)
         steps = recipe.select(only, start)
-        unseen = preflight.check(recipe, steps, without_hub=True)
+        launched_on = functools.partial(_launched_on, extra, sbatch)
+        unseen = preflight.check(recipe, steps, without_hub=True, launch=launched_on)
         auto = None if sbatch is None else slurm.CONFIG
         print(table(recipe, steps, extra, auto, verbose=verbose))
         if sbatch is not None:
@@ -85,7 +89,9 @@ def check_rewards(
     """Loads and tries every reward, and prints what it finds. Returns 1 when one of them cannot be used."""
     environment.prepare()
     try:
-        _, steps = _checked(path, overrides, only, start)
+        recipe = Recipe.load(path, overrides)
+        steps = recipe.select(only, start)
+        preflight.check(recipe, steps)
     except RecipeError as error:
         return environment.fail(str(error))
     from trimtab.pipelines.scoring import reward_check
@@ -97,13 +103,8 @@ def check_rewards(
     return 0 if passed else 1
 
 
-def _checked(
-    path: str, overrides: Sequence[str], only: str | None, start: str | None
-) -> tuple[Recipe, tuple[Step, ...]]:
-    recipe = Recipe.load(path, overrides)
-    steps = recipe.select(only, start)
-    preflight.check(recipe, steps)
-    return recipe, steps
+def _launched_on(extra: Sequence[str], sbatch: Sequence[str] | None, step: Step) -> Launch | None:
+    return commands.launch(step, extra) if sbatch is None else slurm.launched_on(sbatch)
 
 
 def _launches(

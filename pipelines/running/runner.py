@@ -16,7 +16,7 @@ from typing import Any
 
 from trimtab.pipelines.planning import field_types, kinds, preflight, schema
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
-from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking
 from trimtab.pipelines.running import environment, failures, locking
@@ -42,7 +42,7 @@ def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> 
         steps = recipe.select(only=only)
         pending = [step for step in steps if not step.done]
         preflight.require_inputs(pending)
-        preflight.check(recipe, pending)
+        preflight.check(recipe, pending, launch=_launched_on)
     except RecipeError as error:
         return fail(str(error))
     with contextlib.ExitStack() as stack:
@@ -198,6 +198,15 @@ def _summary(step: Step, record: dict[str, Any]) -> str:
     numbers.sort(key=lambda item: not item[0].startswith("eval/"))
     line = ", ".join(f"{key} {value:.4g}" for key, value in numbers[:SHOWN])
     return f"    {record['seconds']:.1f} s, {step.output}" + (f"\n    {line}" if line else "")
+
+
+def _launched_on(step: Step) -> Launch | None:
+    """The launch that this process belongs to; None where a launcher of ours has looked at it already."""
+    import torch
+
+    if LAUNCHED:
+        return None
+    return Launch(int(os.environ.get("WORLD_SIZE", "1")), not torch.accelerator.is_available())
 
 
 def _is_sharded() -> bool:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.planning.recipe import Launch, Recipe
 
 HEAD = """\
 #!/bin/bash
@@ -52,6 +52,14 @@ def script(recipe: Recipe, commands: Mapping[str, Sequence[str]], options: Seque
         node = NODE.format(launch=shlex.join(launch), ranks=ranks, script=shlex.join(training))
         lines.append(f"echo {shlex.quote(f'[{step}]')}\nsrun --kill-on-bad-exit=1 bash -c {shlex.quote(node)}\n")
     return "\n".join(lines)
+
+
+def launched_on(options: Sequence[str]) -> Launch | None:
+    """What a job with these options of sbatch starts its steps on; None where they do not say how many GPUs."""
+    words = dict(option.lstrip("-").split("=", 1) for option in options if "=" in option)
+    gpus = words.get("gpus-per-node", "").rpartition(":")[2]
+    nodes = words.get("nodes", words.get("N", "1"))
+    return Launch(int(nodes) * int(gpus), on_cpu=False) if gpus.isdigit() and nodes.isdigit() else None
 
 
 def submit(text: str, path: Path) -> str:

@@ -163,11 +163,14 @@ class TrainerStage(Stage):
         return inputs.audit(self.model, self.train, self.audit, step, room=room)
 
     def check(self, step: Step) -> None:
+        from trimtab.pipelines.training import dry
         from trimtab.pipelines.training.arguments import check_arguments
 
         mistakes = Mistakes()
         with mistakes.collected():
             check_arguments(self, step)
+        with mistakes.collected():
+            dry.check(self, step)
         with mistakes.collected():
             super().check(step)
         mistakes.raise_any()

@@ -89,14 +89,14 @@ class Reward(TrainerStage):
         return metrics
 
 
-def _answers(rows: Any) -> tuple[list, list, dict[str, list]]:
+def _answers(rows: Any) -> tuple[list, list, dict[str, Any]]:
     """Prompts, answers and what their templates are told, of rows in any of the forms.
 
     Without a prompt the answer holds the whole conversation.
     """
     prompts: list[Any] = []
     answers: list[Any] = []
-    settings: dict[str, list] = {column: [] for column in TEMPLATED if column in rows.column_names}
+    settings: dict[str, Any] = {column: [] for column in TEMPLATED if column in rows.column_names}
     for row in rows:
         if "completions" in row:
             of_row = row["completions"]

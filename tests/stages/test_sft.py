@@ -3,13 +3,12 @@
 import pytest
 import torch
 from outputs import logits
-from run_steps import run_recipe, write_recipe
+from run_steps import broken, run_recipe
 from short_trainings import LORA, TRAIN
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.pipelines.planning import files
 from trimtab.pipelines.recording import artifacts, tracking
-from trimtab.pipelines.running import runner
 
 
 def test_sft_leaves_a_complete_model_a_record_and_its_metrics(sft, tmp_path, model):
@@ -50,10 +49,8 @@ def test_an_adapter_is_merged_into_a_complete_model(kind, sft, pairs, tmp_path, 
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(sft, tmp_path, capsys):
-    stages = {"sft": {**sft, "train": {**TRAIN, "learning_rate": 1e30, "max_steps": 6}}}
-    path = write_recipe(tmp_path, stages, wandb=False)
-    assert runner.train(str(path)) == 1
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert f"{path}:5: stages.sft: FloatingPointError: " in line
+    told = broken(tmp_path, {"sft": {**sft, "train": {**TRAIN, "learning_rate": 1e30, "max_steps": 6}}}, capsys)
+    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert f"{tmp_path}/recipe.yaml:5: stages.sft: FloatingPointError: " in line
     assert "is not a number at step" in line
     assert "a bug" not in line

@@ -45,6 +45,7 @@ CLASSIFIER = "pipelines/trainers/classifier.py"
 TRL = "pipelines/trainers/seams/trl.py"
 ENGINES = "pipelines/trainers/seams/engines.py"
 FORMS = "pipelines/data/forms.py"
+DRY = "pipelines/training/dry.py"
 FIT = "pipelines/training/fit.py"
 SAVE = "pipelines/training/save.py"
 CHECKPOINTS = "pipelines/training/checkpoints.py"
@@ -55,6 +56,7 @@ LOSS = ("model", "inputs", "return_outputs", "num_items_in_batch")
 ROLLOUT = "trl.GRPOTrainer._generate_and_score_completions"  # the dictionary that it returns
 BATCH = "trl.GRPOTrainer.compute_loss"  # the dictionary that it takes as `inputs`
 HEAD = "trl.trainer.utils.FusedCausalLMOutput"  # of a model with trl's fused LM head
+TRACKERS = "transformers.integrations.integration_utils"
 HUB = "transformers.utils.cached_file"
 
 CONTRACT = (
@@ -174,7 +176,10 @@ CONTRACT = (
     Entry("transformers.PreTrainedModel", "base_model", "attribute", "reads", (TRL, PPO), note="which the head runs"),
     Entry("transformers.PreTrainedConfig", "_name_or_path", "attribute", "reads", (PPO,)),
     Entry("transformers.training_args", "is_torch_bf16_gpu_available", "global", "patches", (ENGINES,)),
-    Entry("transformers.integrations.integration_utils", "rewrite_logs", "function", "calls", (TRL, FIT), ("d",)),
+    Entry(TRACKERS, "rewrite_logs", "function", "calls", (TRL, FIT), ("d",)),
+    Entry(TRACKERS, "get_available_reporting_integrations", "function", "calls", (TRL, DRY)),
+    Entry(TRACKERS, "get_reporting_integration_callbacks", "function", "calls", (TRL, DRY), ("report_to",)),
+    Entry("peft.tuners.tuners_utils", "BaseTunerLayer", "class", "reads", (DRY,), note="of a module with an adapter"),
     Entry("transformers.integrations.deepspeed", "_hf_deepspeed_config_weak_ref", "global", "patches", (ENGINES,)),
     Entry(HUB, "_raise_exceptions_for_missing_entries", "keyword", "calls", (REWARD_CHECKPOINT,)),
     Entry(HUB, "_raise_exceptions_for_connection_errors", "keyword", "calls", (REWARD_CHECKPOINT,)),

@@ -72,6 +72,22 @@ def has_gradient(trainer: Any) -> bool:
     return not gradients or any(bool(shard.any()) for shard in shards)
 
 
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Training arguments that are constructed here tell no engine of themselves, and hear of none.
+
+    They would leave words in the environment for accelerate, and make transformers remember ZeRO-3.
+    """
+    before = dict(os.environ)
+    os.environ.update(ACCELERATE_USE_DEEPSPEED="false", ACCELERATE_USE_FSDP="false")
+    try:
+        with whole_models():
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def save_model(trainer: Any, folder: Path) -> None:
     """`trainer.save_model` in float32, whatever the engine; called by every rank.
 

@@ -11,13 +11,19 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.integrations.integration_utils import rewrite_logs
+from transformers.integrations.integration_utils import (
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+    rewrite_logs,
+)
 from trl.trainer.utils import FusedCausalLMOutput, disable_dropout_in_model
 
 __all__ = [
     "ValueRecorder",
     "attach_critic",
     "disable_dropout_in_model",
+    "get_available_reporting_integrations",
+    "get_reporting_integration_callbacks",
     "rewrite_logs",
     "token_logps",
     "use_lean_head_on_cpu",

@@ -1,0 +1,141 @@
+"""What a trainer will be made of, made dry: arguments without devices, adapters on a model without weights.
+
+What upstream refuses then is a mistake in the recipe, with upstream's words, before anything is launched.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from trimtab.pipelines.planning import adapters, field_types, hub, schema
+from trimtab.pipelines.planning.errors import Mistakes, RecipeError
+from trimtab.pipelines.training import inputs
+from trimtab.pipelines.training.arguments import arguments
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # the mark in a chat template of what the model itself says
+REFUSALS = (ValueError, TypeError, ImportError, RuntimeError, OSError, NotImplementedError)
+
+
+def check(stage: Any, step: Step) -> None:
+    """Raises RecipeError for what cannot be constructed of a trainer-backed stage, in as far as it is known."""
+    mistakes = Mistakes()
+    for look in (_trackers, _arguments, _adapters, _marks):
+        with mistakes.collected():
+            look(stage, step)
+    mistakes.raise_any()
+
+
+def _arguments(stage: Any, step: Step) -> None:
+    """Constructs the training arguments for as many processes as will be launched, where that is known."""
+    from trimtab.pipelines.trainers.seams.engines import untouched
+
+    if step.launch is None:
+        return
+    cls = field_types.bare(field_types.hints(type(stage))["train"])
+    place = (*step.path, "train")
+    block = schema.check(cls, step.options.get("train", {}), place)
+    if step.launch.on_cpu and (block.get("fp16") or block.get("fp16_full_eval")):
+        key = "fp16" if block.get("fp16") else "fp16_full_eval"
+        raise RecipeError("needs a GPU, and the step is launched on CPUs: leave it out", (*place, key))
+    try:
+        with untouched():
+            schema.instance(_without_devices(cls, step.launch.processes), arguments(block, step))
+    except REFUSALS as error:
+        raise RecipeError(str(error), (*place, *_key_meant(str(error), block))) from error
+
+
+def _without_devices(cls: Any, processes: int) -> Any:
+    """The class of training arguments, with the answers of one rank of a launch in the place of a look at devices."""
+    import torch
+
+    device = torch.device("cpu")
+    answers = {"world_size": processes, "process_index": 0, "local_process_index": 0, "n_gpu": 1, "device": device}
+    return type(cls.__name__, (cls,), answers)
+
+
+def _key_meant(message: str, block: dict[str, Any]) -> list[str]:
+    """The key of the block that a message of upstream's names first, as a list of one or none."""
+    named = {key: re.search(rf"\b{re.escape(key)}\b", message) for key in block}
+    places = {key: match.start() for key, match in named.items() if match}
+    return [min(places, key=lambda key: places[key])] if places else []
+
+
+def _trackers(stage: Any, step: Step) -> None:
+    """Raises RecipeError for a tracker in `report_to` that transformers does not know, or that is not installed."""
+    given = step.options.get("train", {}).get("report_to")
+    if given is None:
+        return
+    from trimtab.pipelines.trainers.seams.trl import (
+        get_available_reporting_integrations,
+        get_reporting_integration_callbacks,
+    )
+
+    names = arguments({"report_to": stage.train.report_to}, step)["report_to"]
+    installed = get_available_reporting_integrations()
+    try:
+        for name in names:
+            (callback,) = get_reporting_integration_callbacks([name])
+            if name not in installed:
+                callback()  # says what it misses
+    except REFUSALS as error:
+        raise RecipeError(f"{name}: {error}", (*step.path, "train", "report_to")) from error
+
+
+def _adapters(stage: Any, step: Step) -> None:
+    """Puts the adapters on a model without weights, as the trainer will on one with them."""
+    name = stage.model.model_name_or_path
+    if not stage.model.use_peft or not name or step.pending(name):
+        return
+    import peft
+    import torch
+    import transformers
+    import trl
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    scores = field_types.bare(field_types.hints(type(stage))["train"]) is trl.RewardConfig
+    made_by = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
+    place = (*step.path, "model", "lora_target_modules")
+    config = trl.get_peft_config(stage.model)
+    config.task_type = "SEQ_CLS" if scores else config.task_type
+    try:
+        source, revision = adapters.source(name, stage.model.model_revision, adapters.MODEL)
+        of_model = transformers.AutoConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        there = (*step.path, "model", "model_name_or_path")
+        raise hub.unreachable(name, there) or RecipeError(f"cannot load {name}: {error}", there) from error
+    try:
+        with torch.device("meta"):
+            model = made_by.from_config(of_model)
+        with warnings.catch_warnings(action="ignore"):  # the training says them
+            adapted = peft.get_peft_model(model, config)
+    except REFUSALS as error:
+        raise RecipeError(str(error), place) from error
+    head = None if scores else adapted.get_output_embeddings()
+    if isinstance(head, BaseTunerLayer):
+        raise RecipeError(
+            "Applying a PEFT adapter to `lm_head` is not supported: trl computes log-probabilities from its weight "
+            "directly, so the adapter would never be trained. Remove it from the list",
+            place,
+        )
+
+
+def _marks(stage: Any, step: Step) -> None:
+    """Raises RecipeError where a loss on the assistant's words alone finds no marks of them in the chat template."""
+    if not getattr(stage.train, "assistant_only_loss", False):
+        return
+    import trl
+
+    tokenizer = inputs.tokenizer(stage.model, stage.train, step)
+    template = getattr(tokenizer, "chat_template", None)
+    template = template.get("default") if isinstance(template, dict) else template
+    if not template or GENERATION.search(template):
+        return
+    try:
+        trl.get_training_chat_template(tokenizer)  # the marked form of a template that trl knows
+    except REFUSALS as error:
+        raise RecipeError(str(error), (*step.path, "train", "assistant_only_loss")) from error
