@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from trimtab.pipelines.planning import adapters, commands, field_types, hub, kinds, schema
+from trimtab.pipelines.planning import adapters, commands, field_types, hub, kinds, schema, tracebacks
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
@@ -73,7 +73,7 @@ def _unseen(steps: list[Step], without_hub: bool, launch: Callable[[Step], Launc
     mistakes.raise_any()
     for step, stage in stages:
         if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
-            with mistakes.collected():
+            with mistakes.collected(), tracebacks.mistakes_of(step.path):
                 adapters.check(stage, step.path)
                 stage.check(dataclasses.replace(step, launch=launch(step)))
     unseen = {error.message: error for error in mistakes.kept if without_hub and isinstance(error, hub.Unreachable)}

@@ -8,6 +8,7 @@ from planned import on_rows
 from run_steps import write_recipe
 
 from trimtab.pipelines.running import launch
+from trimtab.pipelines.stages.sft import Sft
 from trimtab.scripts import run
 
 
@@ -155,6 +156,24 @@ def test_one_checkpoint_is_not_enough(recipe, refused):
 def test_an_evaluation_needs_data(recipe, refused):
     recipe["sft"]["train"]["eval_strategy"] = "steps"
     assert "stages.sft.train.eval_strategy: eval_strategy needs `eval_data`" in refused(recipe)
+
+
+def test_what_a_library_refuses_in_a_check_is_a_mistake_of_its_stage(recipe, refused, monkeypatch):
+    from transformers import GenerationConfig
+
+    monkeypatch.setattr(Sft, "check", lambda self, step: GenerationConfig(max_new_tokens=0).validate())
+    recipe["dpo"]["train"]["save_total_limit"] = 1
+    first, second = refused(recipe, lines=2)
+    assert "recipe.yaml:4: stages.sft: ValueError: `max_new_tokens` must be greater than 0, but is 0. (" in first
+    assert "configuration_utils.py:" in first
+    assert "TRIMTAB_TRACEBACK=1 shows all of it" in first
+    assert "stages.dpo.train.save_total_limit" in second
+
+
+def test_a_bug_in_a_check_stays_a_traceback(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(Sft, "check", lambda self, step: {}["absent"])
+    with pytest.raises(KeyError):
+        run.main([str(write_recipe(tmp_path, recipe)), "--plan"])
 
 
 def test_a_step_that_needs_one_that_is_not_done(recipe, refused):
