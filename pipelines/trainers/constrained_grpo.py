@@ -35,7 +35,7 @@ from torch import Tensor
 from trimtab import rewards
 from trimtab.pipelines.algorithms.objectives import Objective
 from trimtab.pipelines.algorithms.searching import Searching
-from trimtab.pipelines.trainers.resumable_grpo import ResumableGRPOTrainer
+from trimtab.pipelines.trainers.measured_grpo import MeasuredGRPOTrainer
 from trimtab.pipelines.trainers.reward_functions import settle_failures
 from trimtab.pipelines.trainers.rollouts import Rollout, group_advantages, trimmed
 from trimtab.pipelines.trainers.threshold_callback import SearchThresholds
@@ -46,7 +46,7 @@ STATE = "objective.json"
 KL_RATE, KL_CLIP = 0.1, 0.2  # of the adaptive KL coefficient (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593)
 
 
-class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
+class ConstrainedGRPOTrainer(MeasuredGRPOTrainer):
     """`reward_funcs` are RewardFunctions; `objective` says how their advantages are mixed, by their names.
 
     An advantage is a reward minus its mean over the prompt's completions, divided as `args.scale_rewards` says by the
@@ -82,7 +82,11 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.rollout = Rollout(rows=inputs)
         output = self._sample(inputs)
-        return output | self._advantages(output, self.rollout)
+        if self.model.training:
+            return output | self._advantages(output, self.rollout)
+        output = self.without_repeats(output, self.rollout.rewards)
+        with self.merging(float(output["num_items_in_batch"])):
+            return output | self._advantages(output, self.rollout)
 
     def _sample(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """The rollout as trl makes it; the rewards, which it does not hold, are left in `rollout`."""
@@ -154,6 +158,7 @@ class ConstrainedGRPOTrainer(ResumableGRPOTrainer):
 
     def _end_step(self) -> None:
         """Logs the numbers by which this step was taken, then moves the multipliers and the KL's coefficient."""
+        self.end_step()
         self._report()
         measured = self._measured_kl()
         if not self._policy_learns():

@@ -147,12 +147,17 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         errors = value_errors(values, inputs["old_values"], inputs["returns"], self.critics.clip)
         critics = self.critics
         weights = errors.new_tensor([critics.coefficient] * len(self.reward_funcs) + [critics.kl_coefficient])
-        critic_loss = (errors * weights * mask).sum() / mask.sum().clamp(min=1)
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["critics/loss"].append(self.accelerator.gather(critic_loss.detach()).mean().item())
+        critic_loss = (errors * weights * mask).sum()
+        tokens = float(self.accelerator.reduce(mask.sum()))
+        mean = float(self.accelerator.reduce(critic_loss.detach())) / max(tokens, 1.0)
+        self.merged[self.mode()].add("critics/loss", mean, tokens)
         if self.critic.alone:
             loss = loss * 0.0
-        return loss + critic_loss / (self.current_gradient_accumulation_steps if mode == "train" else 1)
+        # over the tokens of an optimizer step on all ranks, as trl counts them for the policy's loss
+        counted = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
+        if self.model.training:
+            counted = counted * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return loss + critic_loss / counted
 
     def _measured_kl(self) -> float | None:
         return self.rollout.take_kl()  # once for a rollout

@@ -34,9 +34,9 @@ def group_advantages(rewards: Tensor, group: int, scale: str) -> Tensor:
     grouped = rewards.view(-1, group, rewards.shape[-1])
     advantages = grouped - grouped.nanmean(dim=1, keepdim=True)
     if scale == "group":
-        advantages = advantages / (_nanstd(grouped, 1) + 1e-4)
+        advantages = advantages / (nanstd(grouped, 1) + 1e-4)
     elif scale == "batch":
-        advantages = advantages / (_nanstd(rewards, 0) + 1e-4)
+        advantages = advantages / (nanstd(rewards, 0) + 1e-4)
     return advantages.nan_to_num(0.0).flatten(0, 1)
 
 
@@ -55,7 +55,7 @@ def trimmed(batch: Mapping[str, Any]) -> dict[str, Any]:
     return shorter
 
 
-def _nanstd(values: Tensor, dim: int) -> Tensor:
+def nanstd(values: Tensor, dim: int) -> Tensor:
     """Standard deviation without bias over what is not NaN, 0 for fewer than two numbers; `dim` stays."""
     count = (~values.isnan()).sum(dim, keepdim=True)
     squares = (values - values.nanmean(dim, keepdim=True)).square().nansum(dim, keepdim=True)

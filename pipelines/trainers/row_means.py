@@ -14,6 +14,18 @@ from torch import Tensor
 from transformers import Trainer
 
 
+def rows_that_count(trainer: Trainer, size: int, repeats: int = 1) -> int:
+    """How many rows of all ranks' batches, of `size` each, are no repeats; those stand in the ranks' order, in front.
+
+    The data loader gives every row of its dataset `repeats` times. accelerate's count of the rest is not used: it
+    knows neither of these, nor of the rest in an epoch that is gone on with.
+    """
+    state, ranks = trainer.accelerator.gradient_state, trainer.accelerator.num_processes
+    if ranks == 1 or not state.end_of_dataloader or trainer.args.dataloader_drop_last:
+        return size * ranks
+    return len(state.active_dataloader.dataset) * repeats % (size * ranks) or size * ranks
+
+
 class RowMeansTrainer(Trainer):
     """The loss of an optimizer step is the mean over its rows, and a metric that over the rows between two logs.
 
@@ -50,15 +62,11 @@ class RowMeansTrainer(Trainer):
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def _leave_out_repeats(self, batch: dict[str, Tensor]) -> None:
-        """In the last batch of an epoch, which all ranks share, the rows stand in the ranks' order, repeats behind."""
-        state, ranks = self.accelerator.gradient_state, self.accelerator.num_processes
-        if ranks == 1 or not state.end_of_dataloader or self.args.dataloader_drop_last:
-            return
+        """Makes `counts` False at the rows that are there a second time, in the last batch of an epoch."""
         size = len(batch["counts"])
-        rest = len(state.active_dataloader.dataset) % (size * ranks)
-        if rest:
-            places = torch.arange(size, device=batch["counts"].device) + self.accelerator.process_index * size
-            batch["counts"] = batch["counts"] & (places < rest)
+        rows = rows_that_count(self, size)
+        places = torch.arange(size, device=batch["counts"].device) + self.accelerator.process_index * size
+        batch["counts"] = batch["counts"] & (places < rows)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, outputs = self.row_losses(model, inputs)

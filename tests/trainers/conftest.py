@@ -81,6 +81,7 @@ def grpo(model, prompts, folder):
     trainer = grpo_trainer(cls, model, prompts, folder / "grpo", {**config, "max_steps": 2})
     trainer.model.register_forward_pre_hook(note, with_kwargs=True)
     trainer.train(resume_from_checkpoint=str(folder / "grpo" / "checkpoint-1"))
+    trainer.evaluate(trainer.train_dataset.select(range(2)))
     return SimpleNamespace(trainer=trainer, watch=cls.watch, seen=seen)
 
 

@@ -37,6 +37,7 @@ class Entry:
 GRPO = "pipelines/trainers/constrained_grpo.py"
 PPO = "pipelines/trainers/constrained_ppo.py"
 ROLLOUTS = "pipelines/trainers/rollouts.py"
+MEASURED = "pipelines/trainers/measured_grpo.py"
 RESUMABLE = "pipelines/trainers/resumable_grpo.py"
 ROWS = "pipelines/trainers/row_means.py"
 LISTS = "pipelines/trainers/lists.py"
@@ -70,7 +71,12 @@ CONTRACT = (
         "trl.GRPOTrainer", "_tokenize_prompts", "method", "overrides", (GRPO,), ("prompts",),
         "returns ids, images and further inputs of a model that sees",
     ),
-    Entry("trl.GRPOTrainer", "compute_loss", "method", "overrides", (GRPO, PPO), LOSS),
+    Entry("trl.GRPOTrainer", "compute_loss", "method", "overrides", (MEASURED, GRPO, PPO), LOSS),
+    Entry("trl.GRPOTrainer", "log", "method", "overrides", (MEASURED,), ("logs", "start_time")),
+    Entry(
+        "trl.GRPOTrainer", "prediction_step", "method", "overrides", (MEASURED,),
+        ("model", "inputs", "prediction_loss_only", "ignore_keys"),
+    ),
     Entry(
         "trl.GRPOTrainer", "training_step", "method", "overrides", (GRPO,), ("model", "inputs", "num_items_in_batch")
     ),
@@ -93,18 +99,19 @@ CONTRACT = (
     Entry("trl.GRPOTrainer._logs", "prompt", "key", "reads", (GRPO,)),
     Entry("trl.GRPOTrainer._logs", "completion", "key", "reads", (GRPO,)),
     Entry("trl.GRPOTrainer._logs", "rewards", "key", "reads", (GRPO,), note="a dictionary by the reward's name"),
-    Entry("trl.GRPOTrainer", "_metrics", "attribute", "reads", (GRPO, PPO), note="lists, which `log` averages"),
+    Entry("trl.GRPOTrainer", "_metrics", "attribute", "reads", (MEASURED, GRPO, PPO), note="lists, which `log` averages"),
     Entry("trl.GRPOTrainer._metrics", "train", "key", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer._metrics", "eval", "key", "reads", (PPO,)),
     Entry("trl.GRPOTrainer._metrics", "kl", "key", "reads", (GRPO,), note="in `train`, once beta is above 0"),
     Entry("trl.GRPOTrainer", "num_generations", "attribute", "reads", (GRPO,)),
-    Entry("trl.GRPOTrainer", "num_generations_eval", "attribute", "reads", (GRPO,)),
+    Entry("trl.GRPOTrainer", "num_generations_eval", "attribute", "reads", (MEASURED, GRPO)),
+    Entry("trl.GRPOTrainer", "eos_token_ids", "attribute", "reads", (MEASURED,)),
     Entry("trl.GRPOTrainer", "num_iterations", "attribute", "reads", (RESUMABLE,)),
     Entry("trl.GRPOTrainer", "reward_funcs", "attribute", "reads", (GRPO, PPO)),
-    Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (GRPO, PPO)),
+    Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (MEASURED, GRPO, PPO)),
     Entry("trl.GRPOTrainer", "scale_rewards", "attribute", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer", "chat_template_kwargs", "attribute", "reads", (GRPO,)),
-    Entry("trl.GRPOTrainer", "reward_weights", "attribute", "writes", (GRPO,), note="after _calculate_rewards"),
+    Entry("trl.GRPOTrainer", "reward_weights", "attribute", "writes", (MEASURED, GRPO), note="after _calculate_rewards"),
     Entry("trl.GRPOTrainer", "beta", "attribute", "writes", (GRPO, PPO), note="as compute_loss finds it"),
     Entry("trl.GRPOTrainer", "_step", "attribute", "writes", (RESUMABLE,), note="micro-batches so far"),
     Entry("trl.GRPOTrainer", "_buffered_inputs", "attribute", "writes", (RESUMABLE,), note="a list of batches"),
@@ -118,6 +125,7 @@ CONTRACT = (
     Entry(ROLLOUT, "completion_mask", "key", "reads", (ROLLOUTS, GRPO, PPO)),
     Entry(ROLLOUT, "old_per_token_logps", "key", "reads", (PPO,), note="where a rollout outlives its step"),
     Entry(ROLLOUT, "ref_per_token_logps", "key", "reads", (PPO,), note="where beta is above 0"),
+    Entry(BATCH, "num_items_in_batch", "key", "writes", (MEASURED, PPO), note="tokens of a rollout, on all ranks"),
     Entry(BATCH, "advantages", "key", "writes", (GRPO,), note="(N,), or (N, T) for every token its own"),
     Entry(BATCH, "old_per_token_logps", "key", "writes", (PPO,)),
     # trl.SFTTrainer
