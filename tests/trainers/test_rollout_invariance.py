@@ -37,7 +37,7 @@ NOT_COMPARED = ("time", "per_second", "flos", "epoch")
 
 
 def made(kind, model, prompts, folder, **train):
-    """A trainer that holds two rewards at thresholds; its multipliers do not begin at 0, so that all is learned from."""
+    """A trainer that maximises one reward and holds two at thresholds, so that all of the loss is learned from."""
     constraints = {"brief": Constraint(0.5, "equal"), "as": Constraint(0.4, "equal")}
     objective = Lagrangian({"as": 1.0}, Multipliers(constraints))
     extra = {"objective": objective, **train.pop("extra", {})}
