@@ -99,7 +99,7 @@ CONTRACT = (
     Entry("trl.GRPOTrainer._logs", "prompt", "key", "reads", (GRPO,)),
     Entry("trl.GRPOTrainer._logs", "completion", "key", "reads", (GRPO,)),
     Entry("trl.GRPOTrainer._logs", "rewards", "key", "reads", (GRPO,), note="a dictionary by the reward's name"),
-    Entry("trl.GRPOTrainer", "_metrics", "attribute", "reads", (MEASURED, GRPO, PPO), note="lists that `log` averages"),
+    Entry("trl.GRPOTrainer", "_metrics", "attribute", "reads", (MEASURED, GRPO, PPO), note="which `log` averages"),
     Entry("trl.GRPOTrainer._metrics", "train", "key", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer._metrics", "eval", "key", "reads", (PPO,)),
     Entry("trl.GRPOTrainer._metrics", "kl", "key", "reads", (GRPO,), note="in `train`, once beta is above 0"),
