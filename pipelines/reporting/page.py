@@ -22,6 +22,7 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
     evaluations = [sections.evaluation(record) for record in records if shows(record).section == "evaluation"]
     reward_models = [sections.reward_model(record) for record in records if shows(record).section == "reward model"]
     completions = [] if evaluations else sections.completions(records, samples)
+    audited = [block for record in records for block in sections.audited(record)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -47,6 +48,7 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
         versions=_common_versions(records),
         evaluations=evaluations,
         reward_models=reward_models,
+        audited=audited,
         completions=completions,
         samples=samples,
         interval=lambda win: Markup(plots.interval(*map(mapping(win).get, ("low", "rate", "high")))),

@@ -83,6 +83,20 @@ def reward_model(record: Record) -> dict[str, Any]:
     }
 
 
+def audited(record: Record) -> list[dict[str, Any]]:
+    """What the audit has counted in each data block of a step: its rows, and those left out and warned about."""
+    logged = {key: value for row in record["rows"] for key, value in row.items() if finite(value)}
+    blocks = [key.removesuffix("/rows") for key in logged if key.endswith("/rows") and key.count("/") == 1]
+    counts = []
+    for block in blocks:
+        outcomes = {}
+        for outcome in ("dropped", "warned"):
+            start = f"{block}/{outcome}/"
+            outcomes[outcome] = {key.removeprefix(start): logged[key] for key in logged if key.startswith(start)}
+        counts.append({"record": record, "block": block, "rows": logged[f"{block}/rows"], **outcomes})
+    return counts
+
+
 def completions(records: Sequence[Record], samples: int) -> list[dict[str, Any]]:
     """The first rows of the last scored (or else sampled) dataset, by prompt, in the form of evaluation.json."""
     import pyarrow as pa

@@ -174,3 +174,18 @@ def test_the_source_of_a_users_function_is_a_part_of_it(reward, tmp_path, monkey
     assert fingerprints(recipe) == before
     code.write_text(code.read_text().replace("1.0", "2.0"))
     assert changed(before, fingerprints(recipe)) == ["score"]
+
+
+def test_the_audit_is_in_the_fingerprint_where_it_changes_which_rows_are_used(write):
+    stage = {"kind": "sft", "model": {"model_name_or_path": "org/model"}, "data": "org/data", "train": {}}
+    recipe = write("audited.yaml", yaml.safe_dump({"stages": {"sft": stage}}))
+
+    def fingerprint(*overrides):
+        return fingerprints(recipe, *overrides)["sft"]
+
+    for same in ("{}", "{empty: refuse}", "{empty: drop}", "{cut: refuse, overlap: warn}"):
+        assert fingerprint(f"stages.sft.audit={same}") == fingerprint(), same
+    others = [
+        fingerprint(f"stages.sft.audit={other}") for other in ("{empty: warn}", "{overlap: drop}", "{cut: drop}")
+    ]
+    assert len({fingerprint(), *others}) == 4

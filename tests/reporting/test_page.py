@@ -45,13 +45,21 @@ def page(outputs: list[Path], samples: int = 8) -> str:
 
 def test_every_section_is_filled(tmp_path):
     html = page(whole(tmp_path / "tiny"))
-    for note in ("No evaluation", "No step logged", "No reward model", "No completions", 'class="note"'):
+    for note in (
+        "No evaluation",
+        "No step logged",
+        "No reward model",
+        "No step read",
+        "No completions",
+        'class="note"',
+    ):
         assert note not in html
     assert html.count('class="plot"') == 2 + 2 * 2 + 3
     assert "0.624 ± 0.018" in html  # dpo's gold
     assert "+0.214 ± 0.017 (+12.4 s.e.)" in html
     assert "wins 71.4% [66.4, 76.4]" in html
     assert "0.863 ± 0.021" in html  # accuracy, with the binomial error over 277 pairs
+    assert "<td>equal_pairs 3</td>" in html  # left out of a reward model's pairs
     assert "8 × NVIDIA H100" in html
     assert "1 h 06 min" in html
     assert "abstained" in html
