@@ -239,7 +239,7 @@ def test_prompts_that_no_context_holds(audit, tokenizer):
 
 
 def test_prompts_without_a_token(audit, tokenizer):
-    with pytest.raises(RecipeError, match="row 1: the prompt has no tokens"):
+    with pytest.raises(RecipeError, match="row 1: the prompt is empty, or white space alone"):
         audit(
             [{"prompt": "a"}, {"prompt": ""}], forms.PROMPTS, tokenizer=tokenizer, readers=[Reader("m", tokenizer, 9)]
         )
