@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,12 @@ def test_the_rooms_of_the_map_are_the_rooms_of_the_package():
     assert tuple(mapped) == ROOMS
     assert folders == set(ROOMS)
     assert [path.name for path in (ROOT / "pipelines").glob("*.py")] == ["__init__.py"], "every module has a room"
+
+
+def test_a_wheel_has_every_folder_of_the_code():
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in FILES}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert {f"trimtab.{folder}" for folder in folders} == set(packages) - {"trimtab"}
 
 
 def test_the_picture_in_the_docs_shows_the_arrows_of_the_code():

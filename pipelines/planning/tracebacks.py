@@ -88,5 +88,5 @@ def _is_inside(frame: traceback.FrameSummary, folders: list[Path]) -> bool:
 def _shown(file: Path) -> Path:
     """A file by the shortest name that says which it is."""
     packages = [folder for folder in file.parents if folder.name in INSTALLED]
-    above = [ROOT, *packages, Path.cwd()]
+    above = [*packages, ROOT, Path.cwd()]
     return next((file.relative_to(folder) for folder in above if file.is_relative_to(folder)), file)
