@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -35,12 +36,9 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
         if _looks_local(name) and not _exists(name):
             near = suggest(Path(name).name, [p.name for p in Path(name).expanduser().parent.glob("*")])
             raise RecipeError(f"no such file: {name}{near}", path)
-    import datasets
-
-    hidden = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()  # reading is quick; tokenising, which may not be, keeps its bars
     try:
-        return _with_settings(_joined(data, path))
+        with without_progress_bars():
+            return _with_settings(_joined(data, path))
     except RecipeError:
         raise
     except StopIteration as error:  # of files without a row, from which datasets learns no columns
@@ -50,6 +48,17 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
         missing = (hub.unreachable(name, path) for name in names)
         message = f"cannot load {', '.join(names)} (split {splits}): {type(error).__name__}: {error}"
         raise next(filter(None, missing), None) or RecipeError(message, path) from error
+
+
+@contextlib.contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Hides the bars of datasets: reading and joining is quick; tokenising, which may not be, keeps its own."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
     finally:
         if not hidden:
             datasets.enable_progress_bars()

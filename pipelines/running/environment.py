@@ -28,15 +28,25 @@ DEFAULTS = {
 
 def prepare() -> None:
     """Sets sane process-wide defaults that a user's environment overrides."""
-    atexit.register(
-        gc.freeze
-    )  # ends a second earlier: the interpreter's last collection has a million objects to visit
+    # ends a second earlier: the interpreter's last collection would visit a million objects
+    atexit.register(gc.freeze)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # of the library's own use of its own older names, which no user can change
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
     warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Told())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class Told(logging.Formatter):
+    """What Trimtab itself logs, as the rest of what it prints; of a library, also which one it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelname.lower()
+        whose = "" if record.name.startswith("trimtab.") else f" {record.name}:"
+        return f"{level}:{whose} {super().format(record)}"
 
 
 def die_with_parent() -> None:

@@ -196,7 +196,8 @@ def _joined(rows: Dataset, sampled: dict[str, list[Any]]) -> Dataset:
         answers = [[{"role": "assistant", "content": answer}] for answer in answers]
     completions = Dataset.from_dict({"completion": answers, **sampled})
     kept = [column for column in rows.column_names if column not in completions.column_names]
-    return concatenate_datasets([rows.select_columns(kept).select(sampled["prompt_index"]), completions], axis=1)
+    with loading.without_progress_bars():
+        return concatenate_datasets([rows.select_columns(kept).select(sampled["prompt_index"]), completions], axis=1)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
