@@ -6,9 +6,9 @@
 
 They are token by token what trl's trainers prepare of the row (GRPO: of its prompts), with two columns of the row
 honoured: `tools` (a list, or JSON) and `chat_template_kwargs`. A prompt of messages is followed by the generation
-prompt, also where its last message is the assistant's; text has the tokenizer's special tokens around it, and an answer
-of text ends with its end-of-sequence token. A policy is asked without the special tokens that a tokenizer puts behind a
-text: nothing is to be said after the end.
+prompt, also where its last message is the assistant's. Text has the tokenizer's special tokens around it, and an
+answer of text ends with its end-of-sequence token. A policy is asked without the special tokens that a tokenizer puts
+behind a text: nothing is to be said after the end.
 """
 
 from __future__ import annotations
