@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from trimtab.pipelines import ROOT
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
+from trimtab.pipelines.planning.yaml_limits import Limited, read
 
 CONFIGS = ROOT / "accelerate_configs"
 SCRIPT = ROOT / "scripts" / "train.py"
@@ -42,12 +44,27 @@ def launch(step: Step, extra: Sequence[str] = ()) -> Launch:
     """What a step is launched on from here; `extra` are further words for accelerate."""
     import torch
 
-    config = yaml.safe_load(accelerate_config(step).read_text())
+    config = _read_config(step)
     words = " ".join(extra).replace("=", " ").split()
     said = next((int(count) for word, count in pairwise(words) if word == "--num_processes" and count.isdigit()), None)
     on_cpu = bool(config.get("use_cpu")) or not torch.accelerator.is_available()
     devices = 1 if on_cpu else torch.accelerator.device_count()
     return Launch(said or config.get("num_processes") or devices, on_cpu)
+
+
+def _read_config(step: Step) -> dict[str, Any]:
+    """What the step's accelerate config says. Raises RecipeError for one that is not YAML, or for another machine."""
+    file, place = accelerate_config(step), (*step.path, "accelerate")
+    try:
+        config = yaml.load(read(file), Limited)
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise RecipeError(f"{file} is not readable as YAML: {error}", place) from None
+    if not isinstance(config, dict):
+        raise RecipeError(f"{file}: expected the keys of an accelerate config, got {config!r}", place)
+    machine = config.get("compute_environment", "LOCAL_MACHINE")
+    if machine != "LOCAL_MACHINE":
+        raise RecipeError(f"{file}: compute_environment {machine!r}: steps are launched where they are planned", place)
+    return config
 
 
 def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | None = None) -> list[str]:

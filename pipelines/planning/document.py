@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from trimtab.pipelines.planning import credentials
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError, RecipeErrors, suggest
+from trimtab.pipelines.planning.yaml_limits import TooMuch, read
 from trimtab.pipelines.planning.yaml_words import Loader
-
-DEEPEST = 40  # mappings and lists in each other; an anchor that contains itself has no end
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Document:
     lines: dict[tuple[str, ...], int] = field(default_factory=dict)
     origins: dict[tuple[str, ...], str] = field(default_factory=dict)
     mistakes: Mistakes = field(default_factory=Mistakes)  # of the file and of the overrides
+    _merged: set[int] = field(default_factory=set, repr=False)  # nodes whose merge keys are already in them
 
     @classmethod
     def read(cls, path: str, overrides: Sequence[str] = ()) -> Document:
@@ -40,11 +42,12 @@ class Document:
     def sketched(cls, path: str, overrides: Sequence[str] = ()) -> Document:
         """The document with what could be read, and with the `mistakes` of the rest.
 
-        Raises RecipeError for a file that is no recipe at all.
+        Raises RecipeError for a file that is no recipe at all, and for a secret in it.
         """
         document = cls(str(path))
-        node = document._parsed()
-        values = document._values(node, ()) if node else None
+        with document._readable():
+            node = yaml.compose(read(document.path), Loader)
+            values = document._values(node, ()) if node else None
         if not isinstance(values, dict):
             shown = "an empty file" if node is None else f"a {type(values).__name__}"
             raise document._placed(RecipeError(f"a recipe is a mapping with `stages`, got {shown}"), 1)
@@ -52,6 +55,10 @@ class Document:
         for override in overrides:
             with document.mistakes.collected():
                 document._override(override)
+        try:
+            credentials.refuse(document.values, document.origins)
+        except RecipeError as error:
+            raise document.locate(error) from None
         return document
 
     def locate(self, error: RecipeError) -> RecipeError:
@@ -118,21 +125,24 @@ class Document:
         key, equals, value = text.partition("=")
         path = tuple(key.strip().removeprefix("--").split("."))
         if not equals or not all(path):
-            raise RecipeError(f"override {text!r}: expected a.b.c=value, as in stages.dpo.train.beta=0.2")
+            raise RecipeError(f"override {key!r}: expected a.b.c=value, as in stages.dpo.train.beta=0.2")
         if path[0] == "stages" and len(path) > 1 and path[1] not in (self.values.get("stages") or {}):
             stages = self.values.get("stages") or {}
-            raise RecipeError(f"override {text!r}: no stage {path[1]!r}{suggest(path[1], stages)}")
+            raise RecipeError(f"override {key!r}: no stage {path[1]!r}{suggest(path[1], stages)}")
         try:
             parsed = yaml.load(value, Loader) if value.strip() else ""
-        except yaml.YAMLError:
+        except TooMuch as error:
+            raise RecipeError(f"override of {key}: {error.problem}", path) from None
+        except (yaml.YAMLError, ValueError):
             parsed = value
         self.set(path, parsed, f"override {text}")
         _refuse_nan(parsed, path)
 
-    def _parsed(self) -> yaml.Node | None:
-        """The file's YAML as nodes, which know their lines; None for an empty file."""
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Makes a RecipeError of whatever keeps the file from being read as YAML, with its line."""
         try:
-            return yaml.compose(Path(self.path).read_text(encoding="utf-8-sig"), Loader)
+            yield
         except FileNotFoundError:
             near = suggest(Path(self.path).name, [p.name for p in Path(self.path).parent.glob("*.yaml")])
             raise RecipeError(f"no such recipe: {self.path}{near}") from None
@@ -164,15 +174,13 @@ class Document:
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
         self.origins[path] = f"recipe line {self.lines[path]}"
-        if len(path) > DEEPEST:
-            raise self._placed(RecipeError("nested without an end: does an anchor contain itself?"), line)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._values(item, (*path, str(i))) for i, item in enumerate(node.value)]
         try:
             value = Loader("").construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except ValueError as error:
             raise self._placed(RecipeError(f"not readable as YAML: {error}"), line) from None
         with self.mistakes.collected():
             _refuse_nan(value, path)
@@ -183,11 +191,15 @@ class Document:
         first: dict[str, int] = {}
         for key_node, _ in node.value:
             key, line = key_node.value, key_node.start_mark.line + 1
-            if str(key) in first and key_node.tag != "tag:yaml.org,2002:merge":
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._placed(RecipeError("not readable as YAML: a key is a word, not a list or a mapping"), line)
+            is_own = id(node) not in self._merged and key_node.tag != "tag:yaml.org,2002:merge"
+            if str(key) in first and is_own:
                 message = f"key {key!r} is given twice, in lines {first[key]} and {line}"
                 self.mistakes.add(self._placed(RecipeError(message), line))
             first.setdefault(str(key), line)
         loader.flatten_mapping(node)  # `<<: *anchor`
+        self._merged.add(id(node))
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = loader.construct_object(key_node)

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+from trimtab.pipelines.planning.yaml_limits import LONGEST, Limited
+
 BOOLEANS = {"no": False, "off": False, "yes": True, "on": True}
 TAG = "tag:yaml.org,2002:"
 RESOLVED = {
@@ -32,8 +34,8 @@ class Word(str):
         return BOOLEANS[self.lower()]
 
 
-class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the resolvers above in the place of YAML 1.1's."""
+class Loader(Limited):
+    """PyYAML's safe loader, within limits, with the resolvers above in the place of YAML 1.1's."""
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
@@ -56,6 +58,8 @@ def _boolean(loader: Loader, node: yaml.ScalarNode) -> bool | Word:
 
 
 def _whole(loader: Loader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > LONGEST:
+        raise ValueError(f"a number of {len(node.value):,} characters")
     return int(node.value.replace("_", ""), 0)
 
 

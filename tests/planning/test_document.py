@@ -71,7 +71,7 @@ def test_an_override_reaches_into_a_list(write):
         ("stages:\n\tsft: {}\n", 2, "cannot start any token: indent with spaces"),
         ("stages:\n  sft: {train: {beta: .nan}}\n", 2, "stages.sft.train.beta: NaN is not a number"),
         ("stages:\n  sft: {}\n\n  sft: {}\n", 4, "key 'sft' is given twice, in lines 2 and 4"),
-        ("a: &a\n  b: *a\n", 1, "nested without an end: does an anchor contain itself?"),
+        ("a: &a\n  b: *a\n", 1, "not readable as YAML: an anchor contains itself"),
         ("stages: {}\n---\nstages: {}\n", 2, "expected a single document in the stream"),
     ],
 )
