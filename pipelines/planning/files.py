@@ -56,9 +56,9 @@ def write_atomically(path: Path, text: str) -> None:
     sync(path.parent)
 
 
-def sync(directory: Path) -> None:
-    """Makes the names in a directory survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes what a file holds, or the names in a directory, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -47,10 +47,18 @@ def table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         _current.table(name, rows)
 
 
-def resume(global_step: int) -> None:
-    """Forgets what was logged after a step of the trainer: the steps that follow are run again."""
+def position() -> int:
+    """The bytes of the record so far, which are on the disk; 0 on other ranks."""
+    return 0 if _current is None else _current.position()
+
+
+def resume(logged: int | None) -> None:
+    """Goes on with the first `logged` bytes of the record, or with None, without what earlier launches have logged.
+
+    What this launch has logged by now, it has logged before in the one that it goes on from.
+    """
     if _current is not None:
-        _current.rewind(global_step)
+        _current.resume(logged)
 
 
 def finish(record: Mapping[str, Any] | None = None) -> None:
@@ -89,6 +97,9 @@ class _Tracker:
         self.step, self.recipe = step, recipe
         self.path = step.dir / "metrics.jsonl"
         self.file = self.path.open("a")
+        if self.file.tell() and not self.path.read_bytes().endswith(b"\n"):
+            self.file.write("\n")  # after a line that a killed process left torn
+        self.start: int | None = self.file.tell()  # what earlier launches have logged; None when that is settled
         self.tables: dict[str, Any] = {}
         self.run: Any = None
         if recipe.wandb is not None:
@@ -117,11 +128,18 @@ class _Tracker:
         if rows:
             self._mirror(append)
 
-    def rewind(self, global_step: int) -> None:
-        kept = [row for row in read(self.path) if row.get("step", 0) <= global_step]
-        self.file.close()
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-        self.file = self.path.open("a")
+    def position(self) -> int:
+        os.fsync(self.file.fileno())
+        return self.file.tell()
+
+    def resume(self, logged: int | None) -> None:
+        record = self.path.read_bytes()
+        kept = record[self.start :] if logged is None else record[:logged]
+        self.start = None
+        if kept != record:
+            self.file.close()
+            write_atomically(self.path, kept.decode())
+            self.file = self.path.open("a")
 
     def finish(self, record: Mapping[str, Any] | None) -> None:
         def close() -> None:
@@ -130,6 +148,8 @@ class _Tracker:
                 self.run.log_artifact(self._artifact(record), aliases=["latest", self.step.fingerprint])
             self.run.finish(exit_code=0 if record is not None else 1)
 
+        if record is not None and self.start is not None:  # the step was made anew, as all but trainings are
+            self.resume(None)
         self.file.close()
         self._mirror(close)
 

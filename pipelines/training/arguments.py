@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 
+INEXACT = {
+    "save_only_model": "a training goes on exactly only with the state of its optimizer: leave it out, or set "
+    "`save_strategy: no` where no checkpoint is wanted",
+    "ignore_data_skip": "a training that goes on from a checkpoint would begin its rows anew: leave it out",
+    "save_on_each_node": "the run directory is one for all nodes, and they would write over each other: leave it out",
+}
 NO_RATE = "is 0, so nothing is learned. For a control that is meant to stay as it is, set `must_learn: false`"
 
 
@@ -20,6 +26,9 @@ def check_arguments(stage: Any, step: Step) -> None:
             "1 leaves nothing to resume from when a save is interrupted: keep at least 2",
             (*step.path, "train", "save_total_limit"),
         )
+    for key, reason in INEXACT.items():
+        if getattr(stage.train, key, False):
+            raise RecipeError(reason, (*step.path, "train", key))
     if stage.train.eval_strategy != "no" and stage.eval_data is None:
         raise RecipeError("eval_strategy needs `eval_data`", (*step.path, "train", "eval_strategy"))
     if stage.must_learn and stage.train.learning_rate == 0:

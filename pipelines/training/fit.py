@@ -37,17 +37,15 @@ def fit(
     goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
     when nothing was learned, and Interrupted after SIGTERM, with a checkpoint of the last step.
     """
-    from trimtab.pipelines.training import optimizer_state
-    from trimtab.pipelines.training.checkpoints import newest
+    from trimtab.pipelines.training import optimizer_state, resuming
     from trimtab.pipelines.training.learning import Learning
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
     lost = _rows_lost(trainer, rows, step)
     learning = Learning(trainer)
-    checkpoint = newest(Path(trainer.args.output_dir))
+    checkpoint = resuming.find(Path(trainer.args.output_dir), step)
     resumed_from = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
-    tracking.resume(resumed_from)
     trained = _train(trainer, step, checkpoint, optimizer, learning)
     if stage.must_learn:
         learning.require_change(step, resumed_from)
@@ -75,7 +73,8 @@ def _train(
     from trimtab.pipelines.training.watchdog import Watchdog
 
     watchdog = Watchdog(trainer.accelerator.process_index)
-    trainer.add_callback(MarkComplete())
+    limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None  # pruned when the new one is marked
+    trainer.add_callback(MarkComplete(trainer, limit))
     trainer.add_callback(_report())
     if optimizer:
         trainer.add_callback(Warm(trainer, optimizer))
@@ -97,14 +96,14 @@ def _train(
 
 def _evaluate(trainer: Any, step: Step) -> dict[str, float]:
     """The metrics of `eval_data`. Says what a failure leaves, which is all of the training."""
-    from trimtab.pipelines.training.checkpoints import newest
+    from trimtab.pipelines.training.checkpoints import MARK
 
     try:
         return trainer.evaluate()
-    except BaseException:
-        checkpoint = newest(Path(trainer.args.output_dir))
+    except Exception:
+        checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         again = f"The same command goes on from {checkpoint} and only evaluates"
-        if checkpoint is None:
+        if not (checkpoint / MARK).exists():
             again = "It was to keep no checkpoint, so the same command trains again: move the weights to keep them"
         logger.error("%s: trained and saved in %s, but the evaluation failed. %s", step.name, step.output, again)
         raise

@@ -9,12 +9,16 @@ from typing import Any
 def save(trainer: Any, output: Path) -> None:
     """Writes a complete Hugging Face model: adapters are merged into the base weights in float32.
 
-    The base is loaded anew, so the merge is the same whatever the training was sharded or quantised by.
+    The base is loaded anew, so the merge is the same whatever the training was sharded or quantised by. Raises
+    FloatingPointError or ValueError where what was written is not a whole model of numbers.
     """
-    from trimtab.pipelines.trainers.seams.engines import save_model, whole_models
+    from trimtab.pipelines.trainers.seams.engines import parameter_count, save_model, whole_models
+    from trimtab.pipelines.training.finite import check_written
 
     model = trainer.accelerator.unwrap_model(trainer.model)
+    parameters = 0  # of a merged model, whose base may have been quantised
     if not hasattr(model, "peft_config"):
+        parameters = parameter_count(model)
         save_model(trainer, output)
     else:
         adapter = output.parent / "adapter"
@@ -25,6 +29,7 @@ def save(trainer: Any, output: Path) -> None:
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         (output / "training_args.bin").unlink(missing_ok=True)  # a pickle
+        check_written(output, parameters)
 
 
 def _merge(model: Any, adapter: Path, output: Path) -> None:

@@ -210,6 +210,8 @@ CONTRACT = (
     Entry("deepspeed.runtime.zero", "GatheredParameters", "class", "calls", (ENGINES,), ("params",)),
     Entry("deepspeed.DeepSpeedEngine", "get_global_grad_norm", "method", "calls", (ENGINES,), ()),
     Entry("deepspeed.utils", "safe_get_full_fp32_param", "function", "calls", (ENGINES,), ("param",)),
+    Entry("deepspeed.runtime.zero.partition_parameters", "ds_tensor", "variable", "reads", (ENGINES,)),
+    Entry("deepspeed.runtime.zero.partition_parameters", "ds_numel", "variable", "reads", (ENGINES,)),
     Entry("deepspeed.accelerator.real_accelerator", "DS_ACCELERATOR", "variable", "writes", (ENGINES,)),
     # vLLM
     Entry("vllm.LLM", "llm_engine", "attribute", "reads", (ENGINES,)),

@@ -72,6 +72,19 @@ def has_gradient(trainer: Any) -> bool:
     return not gradients or any(bool(shard.any()) for shard in shards)
 
 
+def local_weights(trainer: Any) -> Iterator[torch.Tensor]:
+    """The trained weights that this rank holds: its shards, where FSDP or ZeRO-3 split them."""
+    for value in trainer.model.parameters():
+        if value.requires_grad:
+            shard = getattr(value, "ds_tensor", value).detach()
+            yield shard.to_local() if hasattr(shard, "to_local") else shard
+
+
+def parameter_count(model: Any) -> int:
+    """The numbers of a whole model, also where FSDP or ZeRO-3 split them; tied weights count once."""
+    return sum(getattr(value, "ds_numel", value.numel()) for value in model.parameters())
+
+
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
     """Training arguments that are constructed here tell no engine of themselves, and hear of none.
