@@ -18,7 +18,7 @@ from trimtab.pipelines.planning import field_types, kinds, preflight, schema
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
-from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.pipelines.recording import artifacts, tracking, usage
 from trimtab.pipelines.running import environment, failures, locking
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.rewards import RewardFailure
@@ -93,7 +93,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
     `check` looks at the inputs first: those that the steps before have made since the preflight. `timeout` is how long
     ranks wait for each other.
     """
-    from accelerate.utils import release_memory
+    from accelerate.utils import gather_object, release_memory
 
     distributed = _join_process_group(timeout)
     main = distributed.is_main_process
@@ -105,12 +105,15 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
         (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
     tracking.start(step, recipe, main)
+    used = usage.Usage()
     record = None
     try:
         metrics = _make(dataclasses.replace(step, output=step.dir / "output.partial"), check=check, main=main)
-        distributed.wait_for_everyone()
+        measured = usage.largest(gather_object([used.measured()]))
         if main:
-            record = artifacts.publish(step.dir, _record(recipe, step, metrics, distributed, time.time() - started))
+            seconds = round(time.time() - started, 3)
+            record = _record(recipe, step, metrics, distributed) | {"seconds": seconds, **measured}
+            record = artifacts.publish(step.dir, record)
     finally:
         tracking.finish(record)
     distributed.wait_for_everyone()
@@ -174,8 +177,8 @@ def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:
     return stage.run(step)
 
 
-def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any, seconds: float) -> dict[str, Any]:
-    """What done.json says, but for files and versions, which the publication adds."""
+def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any) -> dict[str, Any]:
+    """What done.json says, but for what was used, and for files and versions, which the publication adds."""
     return {
         "recipe": recipe.name,
         "step": step.name,
@@ -189,7 +192,6 @@ def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any, seconds:
         "world_size": distributed.num_processes,
         "distributed": str(distributed.distributed_type).rpartition(".")[2],
         "device": _device_name(distributed.device),
-        "seconds": round(seconds, 3),
     }
 
 

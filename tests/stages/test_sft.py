@@ -1,5 +1,7 @@
 """Supervised fine-tuning: what it leaves behind, adapters that are merged, and a loss that is not a number."""
 
+import os
+
 import pytest
 import torch
 from outputs import logits
@@ -19,6 +21,8 @@ def test_sft_leaves_a_complete_model_a_record_and_its_metrics(sft, tmp_path, mod
     done = artifacts.read_done(step.dir)
     assert done["metrics"]["train/steps"] == 2
     assert done["world_size"] == 1
+    assert done["peak_bytes"] > 1e8
+    assert 0 < done["cpu_seconds"] < 2 * os.cpu_count() * done["seconds"]
     assert done["files"]["model.safetensors"]["sha256"] == files.content_hash(step.output / "model.safetensors")
     rows = tracking.read(step.dir / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2]
