@@ -143,7 +143,7 @@ def outcomes(
         answers = list(resolve(reward(prompts=prompts, completions=completions, **columns)))
     except PartlyScored as error:
         answers = error.outcomes
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         answers = [failure_of(error)] * len(completions)
     if len(answers) != len(completions):
         reason = f"{len(answers)} scores came back for {len(completions)} completions"
@@ -223,6 +223,8 @@ def _is_of_a_kind(frame: traceback.FrameSummary) -> bool:
 
 def describe(error: BaseException) -> str:
     """An exception in a line: its type and what it says."""
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r})"
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
@@ -241,7 +243,10 @@ def resolve(value: Any) -> Any:
 
 
 async def _awaited(value: Awaitable) -> Any:
-    return await value
+    try:
+        return await value
+    except (SystemExit, KeyboardInterrupt) as error:  # would end the loop's thread, and nobody would have an answer
+        raise failure_of(error) from error
 
 
 @functools.cache

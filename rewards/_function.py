@@ -140,7 +140,7 @@ def _nearest(word: str, names: Iterable[str]) -> str:
 def _attempt(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return failure_of(error)
 
 
@@ -148,7 +148,7 @@ async def _together(results: Sequence[Any]) -> list[Any]:
     async def result(value: Any) -> Any:
         try:
             return await value if inspect.isawaitable(value) else value
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the loop
             return failure_of(error)
 
     return await asyncio.gather(*map(result, results))

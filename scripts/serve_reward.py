@@ -18,10 +18,11 @@ if not __package__:
 
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.running import environment
+from trimtab.pipelines.running import environment, exits
 from trimtab.rewards import RewardFailure
 
 
+@exits.command
 def main(words: list[str] | None = None) -> int:
     """0 after a signal, 1 when the port or the reward does not work, 2 for a mistake in the configuration."""
     program = None if __name__ == "__main__" else "trimtab serve"

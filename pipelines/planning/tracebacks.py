@@ -14,6 +14,7 @@ from trimtab.pipelines import ROOT
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.rewards import SECRET, describe
 
+UNDONE = "before its work was done"  # of code that has ended the process
 OURS = [ROOT / room for room in ("pipelines", "rewards", "scripts")]
 STANDARD = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
 INSTALLED = {"site-packages", "dist-packages"}  # folders of libraries, in whichever environment
@@ -35,31 +36,37 @@ def mistakes_of(path: Sequence[str]) -> Iterator[None]:
         raise RecipeError(f"{described(error)} ({place(error)}{hint})", path) from error
 
 
-def refuses_settings(error: Exception) -> bool:
+def refuses_settings(error: BaseException) -> bool:
     """Whether it is of a library and about what it was given, and not about the machine."""
     frame = _speaking(error)
     is_librarys = frame is not None and _is_installed(frame) and not _is_inside(frame, OURS)
     return is_librarys and (isinstance(error, OF_SETTINGS) or (isinstance(error, OSError) and error.errno is None))
 
 
-def is_bug(error: Exception) -> bool:
+def is_bug(error: BaseException) -> bool:
     """Whether it left code of Trimtab's that did not raise it for people to read."""
     frame = _speaking(error)
     return frame is not None and _is_inside(frame, OURS) and not (frame.line or "").startswith("raise ")
 
 
-def place(error: Exception) -> str:
+def ended(error: BaseException) -> str:
+    """What to say of code that ended the process in the middle of its work."""
+    how = f"ended the process with sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {describe(error)}"
+    return f"{place(error)} {how} {UNDONE}"
+
+
+def place(error: BaseException) -> str:
     """`file.py:12, in name` of the innermost line outside of Python's own library; "" for nowhere."""
     frame = _speaking(error)
-    return f"{_shown(Path(frame.filename).resolve())}:{frame.lineno}, in {frame.name}" if frame else ""
+    return f"{shown(Path(frame.filename).resolve())}:{frame.lineno}, in {frame.name}" if frame else ""
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """An exception in a line, without secrets."""
     return SECRET.sub("(redacted)", describe(error))
 
 
-def whole(error: Exception) -> str:
+def whole(error: BaseException) -> str:
     """The traceback, without secrets."""
     return SECRET.sub("(redacted)", "".join(traceback.format_exception(error))).rstrip()
 
@@ -69,7 +76,7 @@ def is_asked_for() -> bool:
     return os.environ.get("TRIMTAB_TRACEBACK", "").lower() in ("1", "true", "yes", "on")
 
 
-def _speaking(error: Exception) -> traceback.FrameSummary | None:
+def _speaking(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame outside of Python's own library: of a library, of Trimtab, or of the user's code."""
     frames = traceback.extract_tb(error.__traceback__)
     spoken = [frame for frame in frames if _is_installed(frame) or not _is_inside(frame, STANDARD)]
@@ -85,7 +92,7 @@ def _is_inside(frame: traceback.FrameSummary, folders: list[Path]) -> bool:
     return any(file.is_relative_to(folder) for folder in folders)
 
 
-def _shown(file: Path) -> Path:
+def shown(file: Path) -> Path:
     """A file by the shortest name that says which it is."""
     packages = [folder for folder in file.parents if folder.name in INSTALLED]
     above = [*packages, ROOT, Path.cwd()]

@@ -12,7 +12,7 @@ FILE = "traceback.txt"  # in the step's folder
 MISTAKE, FAULT = 2, 1  # exit codes: of the recipe, and of anything else
 
 
-def report(error: Exception, recipe: Recipe, step: Step) -> int:
+def report(error: BaseException, recipe: Recipe, step: Step) -> int:
     """Prints the line, keeps the traceback in the step's folder, and returns the exit code.
 
     Ranks fail together: the first one that comes here speaks for all. TRIMTAB_TRACEBACK=1 prints the traceback too.
@@ -33,7 +33,9 @@ def report(error: Exception, recipe: Recipe, step: Step) -> int:
     return code
 
 
-def _told(error: Exception, step: Step) -> str:
+def _told(error: BaseException, step: Step) -> str:
+    if isinstance(error, SystemExit):
+        return tracebacks.ended(error)
     whose = "a bug of Trimtab's: " if tracebacks.is_bug(error) else ""
     more = f"{step.dir / FILE} has the traceback, TRIMTAB_TRACEBACK=1 prints it"
     return f"{whose}{tracebacks.described(error)} ({tracebacks.place(error)}; {more})"

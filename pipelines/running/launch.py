@@ -17,12 +17,13 @@ from trimtab.pipelines.planning import commands, preflight
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
-from trimtab.pipelines.running import environment, locking, slurm
+from trimtab.pipelines.running import environment, exits, locking, slurm
 
 QUIET = ROOT / "scripts" / "_accelerate.py"  # accelerate's command, with the exit code of the rank that failed
 GRACE = 20.0  # seconds between asking the workers to stop and killing them
 
 
+@exits.command
 def run(
     path: str,
     overrides: Sequence[str] = (),
@@ -55,6 +56,7 @@ def run(
         return environment.fail(str(error))
 
 
+@exits.command
 def plan(
     path: str,
     overrides: Sequence[str] = (),
@@ -83,6 +85,7 @@ def plan(
     return 0
 
 
+@exits.command
 def check_rewards(
     path: str, overrides: Sequence[str] = (), *, only: str | None = None, start: str | None = None
 ) -> int:

@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking, usage
-from trimtab.pipelines.running import environment, failures, locking
+from trimtab.pipelines.running import environment, exits, failures, locking
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.rewards import RewardFailure
 
@@ -28,6 +28,7 @@ SHOWN = 6  # metrics in the line that a step ends with
 DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from")
 
 
+@exits.command
 def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> int:
     """Runs the pending steps of a recipe (of stage `only`) in this process group; every rank calls it.
 
@@ -78,9 +79,9 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
             continue
         try:
             run(recipe, step, check=step.name in unseen, timeout=max(map(_patience, pending)))
-        except (RecipeError, Interrupted, RewardFailure):
+        except (RecipeError, Interrupted, RewardFailure, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # also the sys.exit of a reward, which says nothing of the step
             return failures.report(error, recipe, step)
     if not LAUNCHED:
         show(steps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import sys
 
 import uvicorn
 
@@ -23,7 +22,7 @@ def serve(document: Document) -> None:
     """
     # while the reward is loading, and again after uvicorn has answered everything: it raises the signal once more then
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, signal.default_int_handler)
     try:
         checked = schema.check(Server, document.values)
         settings, block = schema.instance(Server, checked), checked["reward"]
@@ -34,6 +33,8 @@ def serve(document: Document) -> None:
             print(f"serving {block['kind']} on http://{host}:{listener.getsockname()[1]}/get_reward", flush=True)
             config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, server_header=False)
             uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # of the signals
+        return
     except RecipeError as error:
         raise document.locate(error) from error.__cause__
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import pytest
 
@@ -93,3 +94,24 @@ def test_what_shipped_rewards_say_to_people_stays_as_it_is(reward):
     (failure, _) = outcomes(reward(block), PROMPTS, COMPLETIONS)
     assert failure.reason.startswith("ValueError: verl_function: the data has no column 'ground_truth'")
     assert "authors.py:" not in failure.reason.partition("column")[2]
+
+
+async def leaving(prompts, completions, **columns):
+    sys.exit(0)
+
+
+async def interrupting(prompts, completions, **columns):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("reward", [leaving, interrupting, lambda prompts, completions, **columns: sys.exit(0)])
+def test_a_reward_that_ends_the_process_has_failed_and_the_next_call_has_an_answer(reward):
+    (failure,) = outcomes(reward, ["p"], ["c"])
+    assert isinstance(failure, RewardFailure)
+    assert "test_tracebacks.py:" in failure.reason
+    assert "it called sys.exit(0)" in failure.reason or "KeyboardInterrupt" in failure.reason
+    assert outcomes(answering, ["p"], ["c"]) == [1.0]
+
+
+async def answering(prompts, completions, **columns):
+    return [1.0]

@@ -1,0 +1,127 @@
+"""Code that ends the process in the middle of a step, and Ctrl-C: what is said, and with which exit code."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+import pytest
+from run_steps import write_recipe
+
+from trimtab.pipelines.running import exits, launch, runner
+from trimtab.pipelines.stages.scratch import Scratch
+
+HERE = "test_exits.py:"
+
+
+def leave(code):
+    sys.exit(code)
+
+
+def leave_at_once(code):
+    os._exit(code)
+
+
+def leave_at_once_from_a_thread():
+    def leaves():
+        with contextlib.suppress(SystemExit):
+            leave_at_once(0)
+
+    thread = threading.Thread(target=leaves)
+    thread.start()
+    thread.join()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def ended(write, tmp_path, monkeypatch, capfd):
+    """Runs a step that does this, and returns the exit code and what was said."""
+
+    def ended(does):
+        monkeypatch.setattr(Scratch, "run", lambda self, step: does())
+        rows = write("rows.jsonl", [{"prompt": "a", "completion": "b"}])
+        config = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        stages = {"scratch": {"corpus": rows, "vocab_size": 300, "config": config}}
+        code = runner.train(str(write_recipe(tmp_path, stages, wandb=False)))
+        told = capfd.readouterr()
+        return code, told.out + told.err
+
+    return ended
+
+
+@pytest.mark.parametrize("code", [0, None, 3, "enough"])
+def test_sys_exit_is_never_success_and_its_line_is_named(ended, code):
+    ending, told = ended(lambda: leave(code))
+    assert ending == 1
+    assert f"{HERE}{leave.__code__.co_firstlineno + 1}, in leave ended" in told
+    assert f" ended the process with sys.exit({code!r}) before its work was done" in told
+    assert "recipe.yaml:5: stages.scratch: " in told
+
+
+def test_a_raised_keyboard_interrupt_is_no_ctrl_c(ended):
+    code, told = ended(interrupt)
+    assert code == 1
+    assert "in interrupt raised KeyboardInterrupt" in told
+
+
+
+
+@pytest.mark.parametrize("does", [lambda: leave_at_once(0), leave_at_once_from_a_thread], ids=["main", "thread"])
+def test_an_exit_at_once_is_never_success(ended, does, monkeypatch):
+    codes = []
+
+    def gone(code):
+        codes.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", gone)
+    _, told = ended(does)
+    assert codes == [1]
+    assert f"{HERE}{leave_at_once.__code__.co_firstlineno + 1} ended the process with os._exit(0)" in told
+
+
+def test_a_forked_child_ends_as_it_likes(ended):
+    def forks():
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        raise ValueError("the child is gone")
+
+    assert "the child is gone" in ended(forks)[1]
+
+
+def test_ctrl_c_ends_a_step_with_one_sentence(ended):
+    code, told = ended(lambda: signal.raise_signal(signal.SIGINT))
+    assert code == 130
+    assert told.rstrip().endswith("stopped by Ctrl-C. The same command continues here")
+    assert "Traceback" not in told
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    def hears():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except exits.CtrlC:
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+            raise
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    assert exits.command(hears)() == 130
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize("command", [runner.train, launch.run, launch.plan, launch.check_rewards])
+def test_code_that_ends_the_process_while_it_is_planned_is_no_success(command, write, tmp_path, monkeypatch, capfd):
+    write("leaving_stage.py", "import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "leaving_stage", raising=False)
+    code = command(str(write_recipe(tmp_path, {"a": {"kind": "leaving_stage.Leaving"}}, wandb=False)))
+    told = capfd.readouterr().err
+    assert code == 1
+    assert "leaving_stage.py:2, in <module> ended the process with sys.exit(0)" in told
