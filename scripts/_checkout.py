@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 
+if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no traceback of them
 ROOT = Path(__file__).resolve().parents[1]
 
 if "trimtab" not in sys.modules:

@@ -14,6 +14,7 @@ A recipe is a YAML file or the name of one that is shipped.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 # command -> module, and the words that it puts in front of the user's
@@ -36,6 +37,8 @@ def main() -> int:
     if words[0] not in COMMANDS:
         print(f"error: no command {words[0]!r}: one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no traceback of them
     name, given = COMMANDS[words[0]]
     return importlib.import_module(f"trimtab.scripts.{name}").main([*given, *words[1:]])
 

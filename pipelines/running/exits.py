@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from trimtab.pipelines.planning import tracebacks
-from trimtab.pipelines.running.environment import say
+from trimtab.pipelines.running.environment import LAUNCHED, say
 from trimtab.pipelines.running.failures import FAULT
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -41,7 +41,8 @@ def command(function: Callable[Words, int]) -> Callable[Words, int]:
             try:
                 return function(*args, **kwargs)
             except CtrlC:
-                say("\nstopped by Ctrl-C. The same command continues here")
+                if not LAUNCHED:  # the launcher says it
+                    say("\nstopped by Ctrl-C. The same command continues here")
                 return INTERRUPTED
             except (SystemExit, KeyboardInterrupt) as error:
                 print(f"\nerror: {tracebacks.ended(error)}", file=sys.stderr, flush=True)

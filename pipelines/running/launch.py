@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from trimtab.pipelines import ROOT
 from trimtab.pipelines.planning import commands, preflight
@@ -20,7 +24,8 @@ from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.running import environment, exits, locking, slurm
 
 QUIET = ROOT / "scripts" / "_accelerate.py"  # accelerate's command, with the exit code of the rank that failed
-GRACE = 20.0  # seconds between asking the workers to stop and killing them
+GRACE = 300.0  # seconds between asking the ranks to stop and killing them: a large model's checkpoint takes minutes
+STOPPED = {128 + signal.SIGINT: "Ctrl-C", 128 + signal.SIGTERM: "SIGTERM"}  # exit codes
 
 
 @exits.command
@@ -142,6 +147,10 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
             continue
         print(f"    {commands.typed(launches[step.name])}", flush=True)
         code = launch(launches[step.name], recipe)
+        if code in STOPPED:
+            left = sum(not other.done for other in steps)
+            print(f"stopped by {STOPPED[code]} with {left} steps left. The same command continues here")
+            return code
         if code != 0 or not step.done:
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
             left = len(steps) - position - 1
@@ -153,8 +162,14 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
 
 
 def launch(command: list[str], recipe: Recipe) -> int:
-    """Runs one launch in a process group of its own, hands SIGINT and SIGTERM on, and leaves nothing running."""
-    variables = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve())}
+    """Runs one launch in a process group of its own, and leaves nothing running.
+
+    The first SIGINT or SIGTERM is handed on, once, and the ranks have TRIMTAB_GRACE seconds to leave a checkpoint; a
+    second one ends them at once. The exit code is then 128 and the first signal's number.
+    """
+    grace = float(os.environ.get("TRIMTAB_GRACE", GRACE))
+    waits = str(math.ceil(grace) + 1)  # by whole seconds; ours end first, and say so
+    variables = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve()), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": waits}
     words = shlex.join(command)
     if "/cpu.yaml" in words and "--num_processes" not in words:
         # accelerate would choose so too, with a warning at each launch
@@ -165,29 +180,44 @@ def launch(command: list[str], recipe: Recipe) -> int:
 
     def forward(number: int, frame: object) -> None:
         received.append(number)
+        if len(received) > 1:
+            _kill(child)
+            return
+        print(f"\nasked to stop: waiting for a checkpoint, {grace:g} s at most (a second Ctrl-C ends it now)", flush=True)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL if len(received) > 1 else number)
+            os.killpg(child.pid, number)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = _wait(child, received)
+        code = _wait(child, received, grace)
     finally:
-        with contextlib.suppress(ProcessLookupError):  # workers that outlived their launcher
-            os.killpg(child.pid, signal.SIGKILL)
+        _kill(child)  # workers that outlived their launcher
         for number, handler in previous.items():
             signal.signal(number, handler)
     return 128 + received[0] if received else code
 
 
-def _wait(child: subprocess.Popen, received: list[int]) -> int:
-    """Waits for the child; once a signal was handed on, for GRACE seconds, then kills its process group."""
-    deadline = GRACE
+def _wait(child: subprocess.Popen, received: list[int], grace: float) -> int:
+    """Waits for the child; once a signal was handed on, for `grace` seconds, then ends it."""
+    asked = math.inf  # when
     while True:
         try:
             return child.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             if received:
-                deadline -= 0.5
-            if deadline <= 0:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                asked = min(asked, time.monotonic())
+            if time.monotonic() - asked >= grace:
+                print(f"no end within {grace:g} s (TRIMTAB_GRACE): ended without a checkpoint", flush=True)
+                _kill(child)
+
+
+def _kill(child: subprocess.Popen) -> None:
+    """Ends the child and all that it has started, in whatever session."""
+    family: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(child.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
