@@ -51,7 +51,11 @@ def is_bug(error: BaseException) -> bool:
 
 def ended(error: BaseException) -> str:
     """What to say of code that ended the process in the middle of its work."""
-    how = f"ended the process with sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {describe(error)}"
+    how = (
+        f"ended the process with sys.exit({error.code!r})"
+        if isinstance(error, SystemExit)
+        else f"raised {describe(error)}"
+    )
     return f"{place(error)} {how} {UNDONE}"
 
 

@@ -78,7 +78,9 @@ def _guarded_exit() -> Iterator[None]:
         if os.getpid() == process and code == 0:
             frame = traceback.extract_stack(limit=2)[0]
             where = f"{tracebacks.shown(Path(frame.filename))}:{frame.lineno}"
-            print(f"\nerror: {where} ended the process with os._exit(0) {tracebacks.UNDONE}", file=sys.stderr, flush=True)
+            print(
+                f"\nerror: {where} ended the process with os._exit(0) {tracebacks.UNDONE}", file=sys.stderr, flush=True
+            )
             code = FAULT
         end(code)
 

@@ -183,7 +183,9 @@ def launch(command: list[str], recipe: Recipe) -> int:
         if len(received) > 1:
             _kill(child)
             return
-        print(f"\nasked to stop: waiting for a checkpoint, {grace:g} s at most (a second Ctrl-C ends it now)", flush=True)
+        print(
+            f"\nasked to stop: waiting for a checkpoint, {grace:g} s at most (a second Ctrl-C ends it now)", flush=True
+        )
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
 

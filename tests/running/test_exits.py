@@ -68,8 +68,6 @@ def test_a_raised_keyboard_interrupt_is_no_ctrl_c(ended):
     assert "in interrupt raised KeyboardInterrupt" in told
 
 
-
-
 @pytest.mark.parametrize("does", [lambda: leave_at_once(0), leave_at_once_from_a_thread], ids=["main", "thread"])
 def test_an_exit_at_once_is_never_success(ended, does, monkeypatch):
     codes = []

@@ -1,5 +1,6 @@
-"""What a launcher does with signals: it hands the first one on and waits, and a second one or the deadline ends all."""
+"""What a launcher does with signals: the first is handed on and waited for, a second one ends everything."""
 
+import functools
 import os
 import signal
 import threading
@@ -49,11 +50,12 @@ class Stopped:
         self.rank = int((folder / "rank").read_text())
 
     def _send(self, signals):
-        until(lambda: self.heard.exists() and "ready" in self.heard.read_text(), 20)
-        for count, number in enumerate(signals, 1):
+        for count, number in enumerate(signals, 1):  # the next one only after the one before was heard
+            until(functools.partial(self._has_heard, count), 20)
             os.kill(os.getpid(), number)
-            if count < len(signals):
-                until(lambda: str(int(number)) in self.heard.read_text(), 20)
+
+    def _has_heard(self, words):
+        return self.heard.exists() and len(self.heard.read_text().split()) >= words
 
     def has_rank(self):
         return psutil.pid_exists(self.rank) and psutil.Process(self.rank).status() != psutil.STATUS_ZOMBIE
