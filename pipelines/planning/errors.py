@@ -104,4 +104,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 class Interrupted(Exception):
-    """The training was asked to stop, and a checkpoint of its last step is there."""
+    """A step was asked to stop by the signal `number`; what it has finished is kept, as the message says."""
+
+    def __init__(self, message: str, number: int):
+        self.number = number
+        super().__init__(message)

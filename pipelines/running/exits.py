@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,53 +18,31 @@ from typing import ParamSpec
 from trimtab.pipelines.planning import tracebacks
 from trimtab.pipelines.running.environment import LAUNCHED, say
 from trimtab.pipelines.running.failures import FAULT
+from trimtab.pipelines.training import interrupts
 
-INTERRUPTED = 128 + signal.SIGINT
 Words = ParamSpec("Words")
-
-
-class CtrlC(KeyboardInterrupt):
-    """A person has asked this process to stop, unlike a KeyboardInterrupt that code raises."""
 
 
 def command(function: Callable[Words, int]) -> Callable[Words, int]:
     """Makes sure that a command's exit code is 0 only where the command itself has returned it.
 
-    It is 1 where code inside has called sys.exit or os._exit(0), with the file and line, and 130 after Ctrl-C.
+    It is 1 where code inside has called sys.exit or os._exit(0), with the file and line; 130 or 143 after Ctrl-C, SIGTERM.
     """
 
     @functools.wraps(function)
     def guarded(*args: Words.args, **kwargs: Words.kwargs) -> int:
-        with _interruptible(), _guarded_exit():
+        with interrupts.heard(), _guarded_exit():
             try:
                 return function(*args, **kwargs)
-            except CtrlC:
+            except interrupts.Stopped as stopped:
                 if not LAUNCHED:  # the launcher says it
-                    say("\nstopped by Ctrl-C. The same command continues here")
-                return INTERRUPTED
+                    say(f"\nstopped by {stopped}. The same command continues here")
+                return 128 + stopped.number
             except (SystemExit, KeyboardInterrupt) as error:
                 print(f"\nerror: {tracebacks.ended(error)}", file=sys.stderr, flush=True)
                 return FAULT
 
     return guarded
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lets the first Ctrl-C end the work inside in good order, and a second one end it at once."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        yield
-        return
-
-    def first(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        raise CtrlC
-
-    before = signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

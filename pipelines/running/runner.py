@@ -7,7 +7,6 @@ import dataclasses
 import os
 import re
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,9 +20,9 @@ from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking, usage
 from trimtab.pipelines.running import environment, exits, failures, locking
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
+from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
 
-STOPPED = 128 + signal.SIGTERM
 SHOWN = 6  # metrics in the line that a step ends with
 DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from")
 
@@ -33,7 +32,8 @@ def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> 
     """Runs the pending steps of a recipe (of stage `only`) in this process group; every rank calls it.
 
     Returns 0 when every step is done, 1 when a reward or anything else failed, 2 for a mistake in the recipe, also one
-    that only a library knows, or a run directory in use, and 143 after SIGTERM, with a checkpoint to go on from.
+    that only a library knows, or a run directory in use, and 128 and the signal's number after SIGINT (130) or SIGTERM
+    (143), when what is finished is kept; after a training, a checkpoint of its last step.
     """
     environment.prepare()
     if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
@@ -58,7 +58,7 @@ def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> 
             return fail(str(recipe.document.locate(error)))
         except Interrupted as error:
             say(f"    {error}. The same command continues here")
-            return STOPPED
+            return 128 + error.number
         except RewardFailure as error:  # on whichever rank
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 1
@@ -79,6 +79,8 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
             continue
         try:
             run(recipe, step, check=step.name in unseen, timeout=max(map(_patience, pending)))
+        except interrupts.Stopped as stopped:
+            raise Interrupted(f"{step.name} was interrupted, and keeps what it has finished", stopped.number) from None
         except (RecipeError, Interrupted, RewardFailure, KeyboardInterrupt):
             raise
         except BaseException as error:  # also the sys.exit of a reward, which says nothing of the step

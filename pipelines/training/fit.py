@@ -35,7 +35,7 @@ def fit(
 
     The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `extra`
     goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
-    when nothing was learned, and Interrupted after SIGTERM, with a checkpoint of the last step.
+    when nothing was learned, and Interrupted after SIGTERM or SIGINT, with a checkpoint of the last step.
     """
     from trimtab.pipelines.training import optimizer_state, resuming
     from trimtab.pipelines.training.learning import Learning
@@ -67,6 +67,7 @@ def _train(
 ) -> dict[str, float]:
     """Trains under our callbacks and returns the trainer's metrics of it."""
     from trimtab.pipelines.trainers.seams.engines import end_training
+    from trimtab.pipelines.training import interrupts
     from trimtab.pipelines.training.checkpoints import MarkComplete
     from trimtab.pipelines.training.learning import AlreadyTrained
     from trimtab.pipelines.training.optimizer_state import Warm
@@ -81,15 +82,18 @@ def _train(
     trainer.add_callback(watchdog)
     trainer.add_callback(learning)
     try:
-        trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
+        with interrupts.noted():
+            trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
     except AlreadyTrained:
         end_training(trainer, checkpoint)
         losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
         trained = {"train_loss": statistics.fmean(losses)} if losses else {}
     finally:  # a failed training in a notebook must not be taken for a stalled one an hour later
         watchdog.end()
-    if watchdog.stopped and trainer.state.global_step < trainer.state.max_steps:
-        raise Interrupted(f"{step.name} was asked to stop and has a checkpoint of step {trainer.state.global_step}")
+    if watchdog.stopped:
+        kept = f"has a checkpoint of step {trainer.state.global_step}"
+        raise Interrupted(f"{step.name} was interrupted and {kept}", watchdog.stopped)
+    interrupts.leave_if_asked()
     learning.require_steps(step)
     return trained
 

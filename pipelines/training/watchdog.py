@@ -4,16 +4,14 @@ A rank that hangs (a reward that never answers, a lost peer) would hold a whole 
 rank has a deadline of its own: when nothing has happened for TRIMTAB_STALL seconds (an hour; 0 for never), it says
 where it stands, prints the stacks of all its threads, and ends the process, on which the launcher ends the others.
 
-SIGTERM, which a scheduler sends before it takes a machine away, ends the training after the step at hand with a
-checkpoint. Ranks get it at different moments, so they agree on it after each step.
+SIGTERM, which a scheduler sends before it takes a machine away, and SIGINT end the training after the step at hand
+with a checkpoint. Ranks get it at different moments, so they agree on it after each step, evaluation and checkpoint.
 """
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
-import signal
 import sys
 import threading
 from typing import Any
@@ -21,19 +19,20 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trimtab.pipelines.training import interrupts
+
 STALLED = 86  # the exit code of a rank that stood still
 
 
 class Watchdog(TrainerCallback):
-    """Watches the steps of a trainer. `stopped` is whether SIGTERM ended the training."""
+    """Watches the steps of a trainer. `stopped` is the signal that ended the training, or 0."""
 
     def __init__(self, rank: int):
-        self.rank, self.stopped, self._asked = rank, False, False
+        self.rank, self.stopped = rank, 0
         self.seconds = float(os.environ.get("TRIMTAB_STALL", "3600"))
         self.phase, self.step = "beginning", 0
         self._beat = threading.Event()
         self._over = threading.Event()
-        self._before: Any = None
         self._thread: threading.Thread | None = None
 
     def _watch(self) -> None:
@@ -50,12 +49,17 @@ class Watchdog(TrainerCallback):
         self.phase, self.step = phase, state.global_step
         self._beat.set()
 
-    def _ask(self, number: int, frame: Any) -> None:
-        self._asked = True
+    def _stop_if_asked(self, args: TrainingArguments, control: TrainerControl, *, save: bool) -> None:
+        """Ends the training where any rank was asked to, in all of them."""
+        asked = torch.tensor([float(interrupts.asked())], device=args.device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        self.stopped = int(asked.item())
+        if self.stopped:
+            control.should_training_stop = True
+            control.should_save = save
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(ValueError):  # not the main thread: nobody sends signals there
-            self._before = signal.signal(signal.SIGTERM, self._ask)
         if self.seconds > 0:
             self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
             self._thread.start()
@@ -70,26 +74,23 @@ class Watchdog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._moved("between two steps", state)
-        asked = torch.tensor([float(self._asked)], device=args.device)
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-        if asked.item():
-            self.stopped = control.should_training_stop = control.should_save = True
+        self._stop_if_asked(args, control, save=True)
 
     def on_prediction_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._moved("evaluating", state)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._moved("after an evaluation", state)
+        if not self._over.is_set() and state.global_step:
+            self._stop_if_asked(args, control, save=True)
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._moved("after a checkpoint", state)
+        self._stop_if_asked(args, control, save=False)
 
     def end(self) -> None:
-        """Stops watching, after a training that went well or badly, and gives SIGTERM its former meaning back."""
+        """Stops watching, after a training that went well or badly."""
         self._over.set()
         self._beat.set()
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
         if self._thread is not None:
             self._thread.join()

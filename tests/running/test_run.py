@@ -101,7 +101,7 @@ def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path
     process.send_signal(signal.SIGTERM)
     code, out = finished(process, timeout=60)
     assert code == 143, out
-    assert "asked to stop and has a checkpoint of step" in out
+    assert "was interrupted and has a checkpoint of step" in out
     until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
     assert first.done
     assert not step.done

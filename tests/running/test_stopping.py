@@ -31,7 +31,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_a_rerun_goes_on(model,
     process.send_signal(signal.SIGTERM)
     code, out = finished(process, timeout=60)
     assert code == 143, out
-    assert "asked to stop and has a checkpoint of step" in out
+    assert "was interrupted and has a checkpoint of step" in out
     checkpoint = newest(step.dir / "checkpoints")
     at = int(checkpoint.name.rpartition("-")[2])
     assert 5 <= at < 100
