@@ -34,6 +34,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--shrink", action="store_true", help="tiny random models, a few rows and two steps, on a CPU")
     parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="this stage or step and those after it")
+    parser.add_argument("--rebuild", action="store_true", help="make the artifacts again that are damaged")
     parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="where launches run")
     parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="--sbatch=--nodes=2")
     options = parser.parse_intermixed_args(words)
@@ -51,7 +52,7 @@ def main(words: list[str] | None = None) -> int:
         return launch.plan(path, overrides, **chosen, extra=extra, sbatch=sbatch, verbose=options.verbose)
     if options.check_rewards:
         return launch.check_rewards(path, overrides, **chosen)
-    return launch.run(path, overrides, **chosen, extra=extra, sbatch=sbatch)
+    return launch.run(path, overrides, **chosen, extra=extra, sbatch=sbatch, rebuild=options.rebuild)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | N
     """
     config = _from_here(accelerate_config(step, auto))
     launch = [*ACCELERATE, "launch", "--quiet", "--config_file", config, *extra]
-    return [*launch, _from_here(SCRIPT), recipe.path, *recipe.overrides, "--stage", step.name]
+    rebuild = ["--rebuild"] if step.damage else []
+    return [*launch, _from_here(SCRIPT), recipe.path, *recipe.overrides, "--stage", step.name, *rebuild]
 
 
 def typed(words: Sequence[str]) -> str:

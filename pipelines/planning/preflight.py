@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from trimtab.pipelines.planning import adapters, commands, field_types, hub, kinds, schema, tracebacks
+from trimtab.pipelines.planning import adapters, commands, field_types, hub, kinds, provenance, schema, tracebacks
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
@@ -27,7 +27,7 @@ def check(
     steps = [step for step in steps if not step.done]
     hub.prefer_cache(value for step in steps for value in strings(step.options))
     try:
-        return [recipe.document.locate(error) for error in _unseen(steps, without_hub, launch)]
+        return [recipe.document.locate(error) for error in _unseen(recipe, steps, without_hub, launch)]
     except RecipeError as error:
         raise recipe.document.locate(error) from error.__cause__
 
@@ -61,7 +61,9 @@ def require_inputs(steps: Iterable[Step]) -> None:
                 raise RecipeError(f"{step.name} needs {source.name}, which is not done: run {source.name} first")
 
 
-def _unseen(steps: list[Step], without_hub: bool, launch: Callable[[Step], Launch | None]) -> list[RecipeError]:
+def _unseen(
+    recipe: Recipe, steps: list[Step], without_hub: bool, launch: Callable[[Step], Launch | None]
+) -> list[RecipeError]:
     """What the hub alone knows, `without_hub`; each phase of the look raises RecipeError for all that it finds."""
     mistakes = Mistakes()
     look(steps, mistakes)
@@ -73,7 +75,7 @@ def _unseen(steps: list[Step], without_hub: bool, launch: Callable[[Step], Launc
     mistakes.raise_any()
     for step, stage in stages:
         if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
-            with mistakes.collected(), tracebacks.mistakes_of(step.path):
+            with mistakes.collected(), provenance.explained(recipe, step), tracebacks.mistakes_of(step.path):
                 adapters.check(stage, step.path)
                 stage.check(dataclasses.replace(step, launch=launch(step)))
     unseen = {error.message: error for error in mistakes.kept if without_hub and isinstance(error, hub.Unreachable)}

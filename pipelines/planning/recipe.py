@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimtab.pipelines.planning import finished
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.stops import stopped
@@ -59,8 +60,13 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Whether its artifact is published."""
-        return (self.dir / "done.json").exists()
+        """Whether its artifact is published, and a look finds it whole."""
+        return finished.damage(self.dir, self.fingerprint) == ()
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """A sentence for each file of its published artifact that is not what it was (see planning/finished.py)."""
+        return finished.damage(self.dir, self.fingerprint) or ()
 
     @property
     def waiting(self) -> tuple[Step, ...]:
@@ -70,7 +76,7 @@ class Step:
     @property
     def stop_reasons(self) -> list[str]:
         """Why it is not to be made, from the notes in its inputs (see planning/stops.py)."""
-        notes = [stopped(step.output) for step in self.inputs]
+        notes = [stopped(step.output) for step in self.inputs if step.done]
         return [reason for reason in notes if reason]
 
     def pending(self, path: str | None) -> bool:

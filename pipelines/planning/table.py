@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,17 +19,28 @@ def table(
     recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), auto: str | None = None, *, verbose: bool = False
 ) -> str:
     """Step, kind, fingerprint, done or pending, and the command; with `verbose` every key and its origin."""
-    rows = [(step.name, step.kind, step.fingerprint, "done" if step.done else "pending") for step in steps]
+    rows = [(step.name, step.kind, step.fingerprint, state(step)) for step in steps]
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
     line = "  ".join(f"{{:{width}}}" for width in widths)
     lines = [line.format(*HEADINGS) + "  command"]
     for step, row in zip(steps, rows, strict=True):
-        launch = "" if step.done else typed(command(recipe, step, extra, auto))
+        launch = "" if "done" in row else typed(command(recipe, step, extra, auto))
         lines.append(f"{line.format(*row)}  {launch}")
+        lines += [f"    {sentence}" for sentence in step.damage]
         if verbose:
             lines += [f"    {key} = {value!r}  ({origin})" for key, value, origin in resolved(recipe, step)]
-    done = sum(step.done for step in steps)
-    return "\n".join([*lines, f"{len(steps)} steps, {done} done, {len(steps) - done} pending, in {recipe.run}"])
+    counts = Counter(row[-1] for row in rows)
+    if counts["damaged"]:
+        lines.append("--rebuild, or the commands above, make what is damaged again")
+    told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]
+    return "\n".join([*lines, f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}"])
+
+
+def state(step: Step) -> str:
+    """Whether a step is done, damaged or pending, in that word."""
+    if step.damage:
+        return "damaged"
+    return "done" if step.done else "pending"
 
 
 def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:

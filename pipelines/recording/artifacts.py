@@ -1,7 +1,7 @@
 """What a step leaves on disk: a directory named by its fingerprint, published atomically, closed by done.json.
 
 runs/<recipe>/<step>-<fingerprint>/output         the artifact: a model, a dataset or a report
-                                   done.json      written last: a step is done when it exists
+                                   done.json      written last, with the hashes of all that was written
                                    metrics.jsonl  every metric that was logged
                                    checkpoints/   the trainer's, to resume from
 runs/<recipe>/<step>                              a link to the newest, for people
@@ -10,8 +10,8 @@ runs/<recipe>/<step>                              a link to the newest, for peop
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -20,43 +20,50 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trimtab.pipelines.planning import finished, manifests
 from trimtab.pipelines.planning.files import sync, write_atomically
 
+logger = logging.getLogger(__name__)
 PACKAGES = ("trimtab", "torch", "trl", "transformers", "accelerate", "peft", "datasets", "deepspeed", "vllm")
+
+
+BESIDE = ("metrics.jsonl", "adapter")  # what is kept beside the artifact, and hashed with it
 
 
 def fresh(directory: Path) -> Path:
     """The empty folder in which a step makes its artifact before it is published."""
     partial = directory / "output.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     partial.mkdir(parents=True)
     return partial
 
 
 def publish(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Renames `output.partial` to `output`, then writes done.json with the files' hashes. Returns the record."""
-    partial, output = directory / "output.partial", directory / "output"
-    files = {}
-    for file in sorted(p for p in partial.rglob("*") if p.is_file()):
-        with file.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-            os.fsync(handle.fileno())
-        files[str(file.relative_to(partial))] = {"sha256": digest, "bytes": file.stat().st_size}
-    shutil.rmtree(output, ignore_errors=True)  # left by a run that died before its done.json
+    """Renames `output.partial` to `output`, then writes done.json with the files' hashes. Returns the record.
+
+    A damaged artifact that was there is replaced now, and not before; where the new one has other bits, it is told.
+    """
+    partial, output = directory / "output.partial", directory / finished.OUTPUT
+    before = _manifest(directory)
+    files = manifests.write_down(partial)
+    beside = manifests.write_down(directory, *BESIDE)
+    _remove(directory / finished.DONE)  # without it the step is unfinished, whatever comes between
+    _remove(output)
     os.replace(partial, output)
     sync(directory)
-    record = {**record, "files": files, "versions": versions(), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_atomically(directory / "done.json", json.dumps(record, indent=2, default=str) + "\n")
+    time_now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    record = {**record, "files": files, "beside": beside, "versions": versions(), "finished": time_now}
+    write_atomically(directory / finished.DONE, json.dumps(record, indent=2, default=str) + "\n")
     shutil.rmtree(directory / "parts", ignore_errors=True)  # not before: until here the step may have to go on
+    others = sorted(name for name in before.keys() & files.keys() if before[name] != files[name])
+    if others:
+        logger.warning("%s was made again, with other bits in %s", directory.name, ", ".join(others))
     return record
 
 
 def read_done(directory: Path) -> dict[str, Any] | None:
-    """The record of a finished step, or None."""
-    try:
-        return json.loads((directory / "done.json").read_text())
-    except FileNotFoundError:
-        return None
+    """The record of a finished step, or None. Raises ValueError for one that says nothing."""
+    return finished.read(directory)
 
 
 def link(directory: Path, name: str) -> None:
@@ -73,3 +80,19 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             installed[package] = metadata.version(package)
     return installed
+
+
+def _manifest(directory: Path) -> manifests.Manifest:
+    """What a finished step has written, nothing where that cannot be known."""
+    try:
+        return (finished.read(directory) or {}).get("files", {})
+    except (OSError, ValueError):
+        return {}
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder, or whatever stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

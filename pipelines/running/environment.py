@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trimtab.pipelines.planning.recipe import Step
 
@@ -75,6 +75,13 @@ def fail(message: str) -> int:
         for line in message.splitlines():
             print(f"error: {line}", file=sys.stderr, flush=True)
     return 2
+
+
+def note(lines: Iterable[str]) -> None:
+    """Prints what a person should know and nothing waits for."""
+    for line in lines:
+        if MAIN:
+            print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def show(steps: Sequence[Step]) -> None:

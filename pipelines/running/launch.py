@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from trimtab.pipelines import ROOT
-from trimtab.pipelines.planning import commands, preflight
+from trimtab.pipelines.planning import commands, preflight, provenance
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
@@ -37,16 +37,20 @@ def run(
     start: str | None = None,
     extra: Sequence[str] = (),
     sbatch: Sequence[str] | None = None,
+    rebuild: bool = False,
 ) -> int:
     """Launches the pending steps; with `sbatch`, options of that command, as one Slurm job.
 
-    Returns 0 when every chosen step is done or queued, 2 for a mistake in the recipe or a run directory in use, else
-    the exit code of the rank that failed.
+    With `rebuild`, also those whose artifacts are damaged, which are refused otherwise. Returns 0 when every chosen
+    step is done or queued, 2 for a mistake in the recipe, a damaged artifact or a run directory in use, else the exit
+    code of the rank that failed.
     """
     environment.prepare()
     try:
         recipe = Recipe.load(path, overrides)
         steps = recipe.select(only, start)
+        provenance.require_whole(recipe, steps, rebuild=rebuild)
+        provenance.require_content(recipe, (step for step in steps if not step.done))
         preflight.check(recipe, steps, launch=functools.partial(_launched_on, extra, sbatch))
         preflight.require_inputs(steps)
         launches = _launches(recipe, steps, extra, sbatch)
@@ -83,8 +87,7 @@ def plan(
         print(table(recipe, steps, extra, auto, verbose=verbose))
         if sbatch is not None:
             print("\n" + slurm.script(recipe, _launches(recipe, steps, extra, sbatch), sbatch, Path.cwd()))
-        for error in unseen:
-            print(f"note: {error}", file=sys.stderr)
+        environment.note([*map(str, unseen), *provenance.notes(recipe.steps)])
     except RecipeError as error:
         return environment.fail(str(error))
     return 0
@@ -158,6 +161,7 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
             print(f"error: {message}. The same command continues here", file=sys.stderr)
             return code if code > 0 else 1
     environment.show(steps)
+    environment.note(provenance.notes(recipe.steps))
     return 0
 
 

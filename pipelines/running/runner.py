@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from trimtab.pipelines.planning import field_types, kinds, preflight, schema
+from trimtab.pipelines.planning import field_types, kinds, preflight, provenance, schema
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
@@ -28,12 +28,14 @@ DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from"
 
 
 @exits.command
-def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> int:
+def train(path: str, overrides: Sequence[str] = (), only: str | None = None, *, rebuild: bool = False) -> int:
     """Runs the pending steps of a recipe (of stage `only`) in this process group; every rank calls it.
 
+    With `rebuild`, also those whose artifacts are damaged, which are refused otherwise.
+
     Returns 0 when every step is done, 1 when a reward or anything else failed, 2 for a mistake in the recipe, also one
-    that only a library knows, or a run directory in use, and 128 and the signal's number after SIGINT (130) or SIGTERM
-    (143), when what is finished is kept; after a training, a checkpoint of its last step.
+    that only a library knows, a damaged artifact or a run directory in use, and 128 and the signal's number after
+    SIGINT (130) or SIGTERM (143), when what is finished is kept; after a training, a checkpoint of its last step.
     """
     environment.prepare()
     if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
@@ -42,6 +44,7 @@ def train(path: str, overrides: Sequence[str] = (), only: str | None = None) -> 
         recipe = Recipe.load(path, overrides)
         steps = recipe.select(only=only)
         pending = [step for step in steps if not step.done]
+        provenance.require_whole(recipe, steps, rebuild=rebuild)
         preflight.require_inputs(pending)
         preflight.check(recipe, pending, launch=_launched_on)
     except RecipeError as error:
@@ -87,6 +90,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
             return failures.report(error, recipe, step)
     if not LAUNCHED:
         show(steps)
+        environment.note(provenance.notes(recipe.steps))
     return 0
 
 
@@ -100,6 +104,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
 
     distributed = _join_process_group(timeout)
     main = distributed.is_main_process
+    _require_content(recipe, step, main=main)
     started = time.time()
     if main:
         step.dir.mkdir(parents=True, exist_ok=True)
@@ -163,6 +168,21 @@ def _join_process_group(timeout: timedelta) -> Any:
     return PartialState(cpu=on_cpu and not sharding(), timeout=timeout)
 
 
+def _require_content(recipe: Recipe, step: Step, *, main: bool) -> None:
+    """Compares what the step is made from with what was written; raises RecipeError, on every rank."""
+    from accelerate.utils import broadcast_object_list
+
+    error: list[RecipeError | None] = [None]
+    if main:
+        try:
+            provenance.require_content(recipe, [step])
+        except RecipeError as damage:
+            error = [damage]
+    broadcast_object_list(error)
+    if error[0] is not None:
+        raise error[0]
+
+
 def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:
     """The artifact, in `step.output`: the stage's, or only a note where a loop was stopped before."""
     from trimtab.pipelines.training.merging import merge_adapters
@@ -191,6 +211,7 @@ def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any) -> dict[
         "seed": step.seed,
         "options": tracking.redact(step.options),
         "inputs": {source.name: source.fingerprint for source in step.inputs},
+        "made_from": provenance.digests(step),
         "metrics": metrics,
         "world_size": distributed.num_processes,
         "distributed": str(distributed.distributed_type).rpartition(".")[2],

@@ -60,7 +60,7 @@ def test_the_chain_stops_at_the_first_failure(tmp_path, sft, monkeypatch, capfd)
             return 7
         step = next(step for step in Recipe.load(recipe).steps if step.name == command[-1])
         artifacts.fresh(step.dir)
-        artifacts.publish(step.dir, {"metrics": {}})
+        artifacts.publish(step.dir, {"fingerprint": step.fingerprint, "metrics": {}})
         return 0
 
     monkeypatch.setattr(launching, "launch", fake)
