@@ -9,6 +9,7 @@
     training/     what every trainer-backed stage shares: arguments, fit, checkpoints, watchdog, saving
     scoring/      completions and a reward -> outcomes; rewards tried out, and served over HTTP
     reporting/    the report's page and figures, and what it shows of a kind
+    forecasting/  what a step will take: memory, disk, tokens and time
     shrinking/    any recipe with tiny models and a few rows
     stages/       one file for each kind of stage
     running/      one step, a launch, Slurm, and the lock of a run

@@ -37,6 +37,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--rebuild", action="store_true", help="make the artifacts again that are damaged")
     parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="where launches run")
     parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="--sbatch=--nodes=2")
+    parser.add_argument("--budget", metavar="MACHINE", help="with --plan: forecast for another machine, as in 8xh100")
     options = parser.parse_intermixed_args(words)
     path, overrides = _arguments.recipe(parser, options)
     chosen = {"only": options.only, "start": options.start}
@@ -49,7 +50,9 @@ def main(words: list[str] | None = None) -> int:
         except RecipeError as error:
             return environment.fail(str(error))
     if options.plan:
-        return launch.plan(path, overrides, **chosen, extra=extra, sbatch=sbatch, verbose=options.verbose)
+        return launch.plan(
+            path, overrides, **chosen, extra=extra, sbatch=sbatch, verbose=options.verbose, budget=options.budget
+        )
     if options.check_rewards:
         return launch.check_rewards(path, overrides, **chosen)
     return launch.run(path, overrides, **chosen, extra=extra, sbatch=sbatch, rebuild=options.rebuild)

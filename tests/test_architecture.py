@@ -21,6 +21,7 @@ ROOMS = (
     "training",
     "scoring",
     "reporting",
+    "forecasting",
     "shrinking",
     "stages",
     "running",

@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
 from trimtab.pipelines import ROOT
+from trimtab.pipelines.forecasting import machines, outlook
 from trimtab.pipelines.planning import commands, preflight, provenance
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
@@ -75,18 +76,26 @@ def plan(
     extra: Sequence[str] = (),
     sbatch: Sequence[str] | None = None,
     verbose: bool = False,
+    budget: str | None = None,
 ) -> int:
-    """Checks the recipe and prints what would run. Returns 2 for a mistake in it."""
+    """Checks the recipe, prints what would run, and forecasts what it takes. Returns 2 for a mistake in it.
+
+    `budget` names a machine to plan for in the place of this one, such as `8xh100`.
+    """
     environment.prepare()
     try:
         recipe = Recipe.load(path, overrides)
         steps = recipe.select(only, start)
-        launched_on = functools.partial(_launched_on, extra, sbatch)
+        planned_for = machines.budget(budget) if budget else None
+        launched_on: Callable[[Step], Launch | None] = functools.partial(_launched_on, extra, sbatch)
+        if planned_for:
+            launched_on = functools.partial(outlook.launch, planned_for)
         unseen = preflight.check(recipe, steps, without_hub=True, launch=launched_on)
         auto = None if sbatch is None else slurm.CONFIG
         print(table(recipe, steps, extra, auto, verbose=verbose))
         if sbatch is not None:
             print("\n" + slurm.script(recipe, _launches(recipe, steps, extra, sbatch), sbatch, Path.cwd()))
+        print("\n" + outlook.text(recipe, steps, launched_on, planned_for))
         environment.note([*map(str, unseen), *provenance.notes(recipe.steps)])
     except RecipeError as error:
         return environment.fail(str(error))

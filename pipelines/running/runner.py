@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from trimtab.pipelines.forecasting import forecast
 from trimtab.pipelines.planning import field_types, kinds, preflight, provenance, schema
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
@@ -113,6 +114,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
         (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
     tracking.start(step, recipe, main)
+    ahead = forecast.record(step, _launch(distributed)) if main else None
     used = usage.Usage()
     record = None
     try:
@@ -120,7 +122,8 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
         measured = usage.largest(gather_object([used.measured()]))
         if main:
             seconds = round(time.time() - started, 3)
-            record = _record(recipe, step, metrics, distributed) | {"seconds": seconds, **measured}
+            record = _record(recipe, step, metrics, distributed)
+            record |= {"seconds": seconds, **measured, "forecast": ahead}
             record = artifacts.publish(step.dir, record)
     finally:
         tracking.finish(record)
@@ -251,6 +254,10 @@ def _patience(step: Step) -> timedelta:
     if "train" not in step.options:
         return timedelta(days=1)
     return timedelta(seconds=step.options["train"].get("ddp_timeout", 1800))
+
+
+def _launch(distributed: Any) -> Launch:
+    return Launch(distributed.num_processes, distributed.device.type == "cpu")
 
 
 def _device_name(device: Any) -> str:

@@ -26,6 +26,8 @@ import trl
 
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import Data, Form
+from trimtab.pipelines.forecasting import trainers
+from trimtab.pipelines.forecasting.work import Rows, Work
 from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import Mistakes
 from trimtab.pipelines.planning.identity import neutral_arguments
@@ -33,6 +35,7 @@ from trimtab.pipelines.reporting.shows import Shows
 
 if TYPE_CHECKING:
     from trimtab.pipelines.data.audit.checking import Audit
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
@@ -121,6 +124,19 @@ class Stage:
                     sources.check_columns(block, step, place, form)
         mistakes.raise_any()
 
+    def work(self, known: Known) -> Work:
+        """What a step of it asks of a machine, for the forecast. Here, to go through its rows one by one."""
+        blocks = [(key, block) for key in self.reads() for _, block in _blocks(key, getattr(self, key))]
+        return Work(handled=sum(known.rows(key, block).count for key, block in blocks))
+
+    def makes(self) -> Any:
+        """What its artifact has the sizes of: a model, by block, name or configuration; None where it is no model."""
+        return None
+
+    def leaves(self, known: Known, folder: str, split: str) -> Rows | None:
+        """The rows that it will leave in a folder of its artifact, as far as that can be said before it runs."""
+        return None
+
     def run(self, step: Step) -> Metrics:
         """Writes the artifact into the folder `step.output` and returns the step's metrics. Every rank calls it."""
         raise TypeError(f"{type(self).__name__} is a macro: it has no step of its own")
@@ -161,6 +177,12 @@ class TrainerStage(Stage):
         asked = any("prompts" in form.audit for form in self.reads().values())
         room = (getattr(self.train, "max_completion_length", None) or 1) if asked else None
         return inputs.audit(self.model, self.train, self.audit, step, room=room)
+
+    def work(self, known: Known) -> Work:
+        return trainers.work(self, known)
+
+    def makes(self) -> Any:
+        return self.model
 
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training import dry

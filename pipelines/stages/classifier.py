@@ -19,11 +19,14 @@ import trl
 
 from trimtab.pipelines.data import labels, loading
 from trimtab.pipelines.data.forms import LABELLED, Data
+from trimtab.pipelines.forecasting import trainers
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -39,6 +42,9 @@ class Classifier(TrainerStage):
     shows: ClassVar[Shows] = Shows(
         {"Loss": LOSS, "Accuracy": ("*/accuracy",)}, ("eval/accuracy", "eval/loss", "train/loss")
     )
+
+    def work(self, known: Known) -> Work:
+        return trainers.offline(self, known, trainers.Shape(head="score"))
 
     def check(self, step: Step) -> None:
         super().check(step)

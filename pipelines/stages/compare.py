@@ -21,12 +21,14 @@ import trl
 from trimtab.pipelines.algorithms import statistics
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import SCORED, Data
+from trimtab.pipelines.forecasting.work import Held, Work, told
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import _vocabulary, text
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -49,6 +51,15 @@ class Compare(Stage):
             hint = suggest(self.baseline, self.scored)
             raise RecipeError(f"{self.baseline!r} is not one of those compared{hint}", (*step.path, "baseline"))
         super().check(step)
+
+    def work(self, known: Known) -> Work:
+        parts = [known.rows("scored", block) for block in self.scored.values()]
+        handled = sum(rows.count for rows in parts)
+        if self.reference is None:
+            return Work(handled=handled)
+        model = known.model(self.reference)
+        passes = tuple(told(model, rows, rows.count) for rows in parts)
+        return Work("models", (Held(model),), passes, handled=handled)
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

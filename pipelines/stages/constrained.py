@@ -56,6 +56,8 @@ from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, 
 from trimtab.pipelines.algorithms.searching import Searching, ThresholdSearch
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.forecasting import trainers
+from trimtab.pipelines.forecasting.work import Held, Work
 from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, cut
@@ -67,6 +69,7 @@ from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
     from trimtab.pipelines.data.audit.checking import Audit
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
@@ -200,6 +203,11 @@ class Constrained(TrainerStage):
             raise RecipeError(f"{metric} is trained on: give it `weight: 0` and no threshold", (*place, "metric"))
         if self.eval_data is None:
             raise RecipeError("the metric is taken on `eval_data`: name prompts that are not trained on", place)
+
+    def work(self, known: Known) -> Work:
+        has_trunk = self.trainer == "ppo" and self.critics.trunk == "separate"
+        critics = [Held(known.model(self.model, "score"), is_trained=True)] if has_trunk else []
+        return trainers.online(self, known, known.rewards(self.rewards), critics)
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

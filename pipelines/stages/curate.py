@@ -28,13 +28,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from trimtab.pipelines.algorithms import clean_text, curation, statistics
 from trimtab.pipelines.data import choices, loading
 from trimtab.pipelines.data.forms import CHOICES, PROMPTS, SAMPLED, Data, Form
+from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
@@ -44,6 +45,7 @@ from trimtab.rewards import text
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -116,6 +118,10 @@ class Curate(Stage):
         if self.reward:
             Combination.of(self.reward, self.missing).check_ahead(step)
         super().check(step)
+
+    def leaves(self, known: Known, folder: str, split: str) -> Rows:
+        rows = known.rows("completions")
+        return replace(rows, count=rows.prompts * self.keep)
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows

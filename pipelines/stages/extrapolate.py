@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning import adapters
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import ModelName
@@ -21,6 +22,7 @@ from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -60,6 +62,12 @@ class Extrapolate(Stage):
                 match(*models)
             except ValueError as error:
                 raise RecipeError(str(error), (*step.path, "previous")) from error
+
+    def work(self, known: Known) -> Work:
+        return Work(leaves=known.model(self.new))
+
+    def makes(self) -> str:
+        return self.new
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

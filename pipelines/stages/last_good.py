@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.stops import stopped
 from trimtab.pipelines.stages import Metrics, Stage
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -30,6 +32,12 @@ class LastGood(Stage):
     monitors: list[str]
 
     takes_stopped: ClassVar[bool] = True
+
+    def work(self, known: Known) -> Work:
+        return Work(leaves=known.model(self.models[0]))
+
+    def makes(self) -> str:
+        return self.models[0]
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

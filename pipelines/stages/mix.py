@@ -12,18 +12,20 @@ control of equal size. Rows are `prompt` and `completion`, in trl's form, with a
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import ANSWERS, COMPLETIONS, Data
+from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -49,6 +51,12 @@ class Mix(Stage):
             place = (*step.path, "synthetic")
             raise RecipeError("name at least one dataset: also `real_fraction: 1` has as many rows", place)
         super().check(step)
+
+    def leaves(self, known: Known, folder: str, split: str) -> Rows:
+        from trimtab.pipelines.forecasting.rows import joined
+
+        rows = joined([known.rows("synthetic", block) for block in self.synthetic])
+        return rows if self.real_fraction == 1 else replace(rows, count=rows.count / (1 - self.real_fraction))
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows

@@ -33,6 +33,7 @@ import trl
 from trimtab.pipelines.algorithms import drift, statistics
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import CONVERSATIONS, SCORED, Data
+from trimtab.pipelines.forecasting.work import Held, Work, told
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import tracking
@@ -43,6 +44,7 @@ from trimtab.rewards import _vocabulary, text
 from trimtab.rewards._rendering import render
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
@@ -112,6 +114,16 @@ class Monitor(Stage):
         if self.real is not None and self.policy is None:
             raise RecipeError("the likelihood of real data needs the `policy`", (*step.path, "real"))
         super().check(step)
+
+    def work(self, known: Known) -> Work:
+        rows = known.rows("scored")
+        models = [known.model(block) for block in (self.reference, self.trained) if block is not None]
+        passes = [told(model, rows, rows.count) for model in models]
+        if self.real is not None and self.policy is not None:
+            real = known.rows("real")
+            passes.append(told(known.model(self.policy), real, min(REAL_ROWS, real.count)))
+        held = tuple(Held(one.model) for one in passes[:1])
+        return Work("models" if passes else "rows", held, tuple(passes), handled=2 * rows.count)
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

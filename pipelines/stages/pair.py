@@ -21,11 +21,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import SCORED, TOKENS, Data
+from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.scoring.combining import Combination, Missing
@@ -34,6 +35,7 @@ from trimtab.rewards import text
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -72,6 +74,12 @@ class Pair(Stage):
             raise RecipeError(f"must be above 0, got {self.score_scale}", (*step.path, "score_scale"))
         Combination.of(self.reward, self.missing).check_ahead(step)
         super().check(step)
+
+    def leaves(self, known: Known, folder: str, split: str) -> Rows:
+        rows = known.rows("completions")
+        answers = max(2, round(rows.count / max(1, rows.prompts)))
+        count = rows.prompts * (answers * (answers - 1) // 2 if self.select == "all" else 1)
+        return replace(rows, count=count).shaped(answers if self.select == "ranked" else 2)
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows

@@ -30,6 +30,8 @@ import trl
 from trimtab.pipelines.algorithms import losses
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import LISTS, Data, Form
+from trimtab.pipelines.forecasting import trainers
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import WordOf
 from trimtab.pipelines.planning.kinds import LOSSES
@@ -40,6 +42,7 @@ from trimtab.pipelines.training.fit import fit
 from trimtab.rewards._vocabulary import foreign
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -97,6 +100,10 @@ class Prefer(TrainerStage):
                 self._check_vocabulary(rows, step, (*step.path, key))
         optimizer_state.check(self, step)
         super().check(step)
+
+    def work(self, known: Known) -> Work:
+        rows = known.rows("data")
+        return trainers.offline(self, known, trainers.Shape(rows.tokens.shape[1]), rows)
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.trainers.lists import ListTrainer

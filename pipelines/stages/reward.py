@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
@@ -22,6 +22,8 @@ import trl
 from trimtab import rewards
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import PREFERENCE, RANKING, RATED, Data, Form
+from trimtab.pipelines.forecasting import trainers
+from trimtab.pipelines.forecasting.work import Work, judged
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
@@ -29,6 +31,7 @@ from trimtab.pipelines.training.fit import fit
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -55,6 +58,16 @@ class Reward(TrainerStage):
     def reads(self) -> dict[str, Form]:
         ranked = {"data": RANKING, "eval_data": RANKING} if self.loss == "listwise" else {}
         return super().reads() | ranked
+
+    def work(self, known: Known) -> Work:
+        texts = known.rows("data").tokens.shape[1] if self.loss == "listwise" else 2
+        work = trainers.offline(self, known, trainers.Shape(texts, head="score"))
+        source = self.calibrate or self.eval_data
+        if source is None:
+            return work
+        answers = known.rows("calibrate" if self.calibrate else "eval_data").shaped(1)
+        scored = judged(work.held[0].model, answers, min(2 * CALIBRATED, answers.count))
+        return replace(work, passes=(*work.passes, scored))
 
     def run(self, step: Step) -> Metrics:
         self.model.lora_task_type = "SEQ_CLS"  # trl's default is a language model's, which a reward model never is

@@ -37,6 +37,7 @@ import trl
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Held, Pass, Rows, Work, told
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from trimtab.pipelines.data.audit.checking import Audit
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
@@ -85,8 +87,7 @@ class Sample(Sampling, Stage):
         return classes.neutral(block) if key == "audit" else super().neutral_inside(key, block)
 
     def audit_of(self, step: Step) -> Audit:
-        room = self.generate.get("max_new_tokens") or generation.MAX_NEW_TOKENS
-        return inputs.audit(self.model, None, self.audit, step, room=room)
+        return inputs.audit(self.model, None, self.audit, step, room=self._longest)
 
     def check(self, step: Step) -> None:
         if self.fold is not None and not (len(self.fold) == 2 and 1 <= self.fold[0] <= self.fold[1]):
@@ -116,6 +117,23 @@ class Sample(Sampling, Stage):
                 "prompts, or fewer `rounds`, or let every round have all of them (`split_prompts: false`)",
                 (*step.path, "prompts"),
             )
+
+    def work(self, known: Known) -> Work:
+        model, prompts, answers = known.model(self.model), known.rows("prompts"), self.leaves(known, "", "train")
+        drawn = Pass(model, prompts, answers.count, self.batch_size, drawn=self._longest, sorted=True)
+        scored = told(model, answers, answers.count, self._longest)
+        size = answers.count * BYTES_OF_TOKEN * float(answers.tokens.mean())
+        return Work("models", (Held(model),), (drawn, scored), handled=answers.count, leaves=size)
+
+    def leaves(self, known: Known, folder: str, split: str) -> Rows:
+        prompts = known.rows("prompts")
+        asked = prompts.count / (self.fold[1] if self.fold else 1)
+        assumed = f"{known.step.name}: answers of max_new_tokens ({self._longest})"
+        return Rows(asked * self.num_generations, prompts.tokens + self._longest, asked, (*prompts.assumed, assumed))
+
+    @property
+    def _longest(self) -> int:
+        return self.generate.get("max_new_tokens") or generation.MAX_NEW_TOKENS
 
     def run(self, step: Step) -> Metrics:
         from transformers import set_seed

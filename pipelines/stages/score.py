@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
+from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Rows, Work, judged
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
@@ -29,6 +30,7 @@ from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -62,6 +64,21 @@ class Score(Stage):
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
         super().check(step)
+
+    def work(self, known: Known) -> Work:
+        rows, judges = known.rows("completions"), known.rewards(self.rewards)
+        passes = tuple(judged(judge.model, rows, rows.count) for judge in judges)
+        size = rows.count * BYTES_OF_TOKEN * float(rows.tokens.mean())
+        return Work(
+            "models" if judges else "rows",
+            tuple(judges[:1]),
+            passes,
+            handled=rows.count * len(self.rewards),
+            leaves=size,
+        )
+
+    def leaves(self, known: Known, folder: str, split: str) -> Rows:
+        return known.rows("completions")
 
     def run(self, step: Step) -> Metrics:
         from accelerate.utils import release_memory

@@ -11,7 +11,7 @@ tokens for padding, for the roles of a chat and for the end of a turn.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -20,6 +20,7 @@ import trl
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import CORPUS, Data
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
@@ -27,6 +28,7 @@ from trimtab.pipelines.training import from_scratch
 from trimtab.rewards import text
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
@@ -59,6 +61,12 @@ class Scratch(Stage):
         if self.chat_template and not self.chat_template.is_file():
             raise RecipeError(f"no such file: {self.chat_template}", (*step.path, "chat_template"))
         super().check(step)
+
+    def work(self, known: Known) -> Work:
+        return replace(super().work(known), leaves=known.model(self.makes()))
+
+    def makes(self) -> dict[str, Any]:
+        return {**self.config, "vocab_size": self.vocab_size}
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

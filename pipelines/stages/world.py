@@ -8,6 +8,7 @@ purpose: preference optimisation needs room above them.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,16 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trimtab.pipelines.data import tiny_world
 from trimtab.pipelines.data.forms import said
+from trimtab.pipelines.forecasting.work import Rows, Work
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
 
+LOOKED_AT = 200  # made-up rows, to see how long they are
+WORD = re.compile(r"\w+|[^\w\s]")
 Pair = tuple[tiny_world.Prompt, str, str]
 
 
@@ -64,6 +69,24 @@ class World(Stage):
         if taken := {"sft", "prompts"} & set(self.labels):
             raise ValueError(f"labels: {', '.join(taken)} already names a set of this stage; choose another name")
 
+    def work(self, known: Known) -> Work:
+        return Work(handled=self.sft + self.prompts + self.pairs + 3 * self.test)
+
+    def leaves(self, known: Known, folder: str, split: str) -> Rows:
+        counts = {"sft": self.sft, "prompts": self.prompts}
+        count = self.test if split.startswith("test") else counts.get(folder, self.pairs)
+        import numpy as np
+
+        rng = Random(0)
+        drawn, _ = tiny_world.prompts(rng, LOOKED_AT, 1)
+        texts = {"prompts": 0, "sft": 1}.get(folder, 2)
+        tokens = []
+        for prompt in drawn:
+            answers = [_tokens(tiny_world.answer(prompt, rng)) for _ in range(texts)] or [0]
+            tokens.append([float(_tokens(str(prompt)) + answer) for answer in answers])
+        assumed = f"{known.step.name}: a token for each word and mark"
+        return Rows(count, np.array(tokens), count, (assumed,))
+
     def run(self, step: Step) -> Metrics:
         """Writes the sets; metrics are the rows of every file and what is known of the raters.
 
@@ -92,6 +115,11 @@ class World(Stage):
                 for one, other in combinations(raters, 2):
                     metrics[f"correlation/{one}/{other}"] = statistics.correlation(scores[one], scores[other])
         return metrics
+
+
+def _tokens(said: str) -> int:
+    """The tokens of a message to a tokenizer of words and marks, with those around it."""
+    return 2 + len(WORD.findall(said))
 
 
 def _sets(

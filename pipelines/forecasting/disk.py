@@ -1,0 +1,34 @@
+"""What a step writes: its artifact, and the checkpoints that stay beside it until they are pruned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab.pipelines.forecasting.architectures import Architecture
+from trimtab.pipelines.forecasting.memory import state_bytes, trained_parameters
+from trimtab.pipelines.forecasting.setting import Setting
+from trimtab.pipelines.forecasting.work import Work
+
+BESIDE = 1 << 20  # a tokenizer, metrics, curves
+
+
+def artifact(work: Work) -> float:
+    """The bytes of the artifact."""
+    leaves = work.leaves
+    return BESIDE + (leaves.parameters * leaves.bytes if isinstance(leaves, Architecture) else leaves)
+
+
+def checkpoints(stage: Any, work: Work, setting: Setting) -> tuple[float, float]:
+    """How many checkpoints a training writes, and the bytes of those that it keeps."""
+    train = getattr(stage, "train", None)
+    if train is None or not isinstance(work.leaves, Architecture):
+        return 0, 0
+    strategy = str(getattr(train.save_strategy, "value", train.save_strategy))
+    every = train.save_steps if train.save_steps >= 1 else max(1.0, train.save_steps * work.updates)
+    counts = {"no": 0.0, "epoch": train.num_train_epochs, "steps": work.updates // every + 1, "best": 2.0}
+    written = counts.get(strategy, 0.0)
+    kept = min(written, train.save_total_limit or written)
+    trained = trained_parameters(work.leaves, setting)
+    states = 0.0 if train.save_only_model else trained * state_bytes(setting.optimizer)
+    weights = trained * 4 if setting.adapters else work.leaves.parameters * work.leaves.bytes
+    return written * (weights + states), kept * (weights + states)

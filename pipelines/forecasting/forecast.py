@@ -1,0 +1,113 @@
+"""The forecast of a step: its peak of memory, whether it fits, its place on disk, its tokens and its time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from trimtab.pipelines.forecasting import amounts, disk, memory
+from trimtab.pipelines.forecasting.known import Known, Memory
+from trimtab.pipelines.forecasting.machines import Machine
+from trimtab.pipelines.forecasting.setting import Setting, of_stage
+from trimtab.pipelines.forecasting.work import Work
+from trimtab.pipelines.planning.commands import accelerate_config
+from trimtab.pipelines.planning.recipe import Launch, Step
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a step will take of a machine.
+
+    `parts` are those of the peak, in bytes of a rank. `processor_seconds` are those of all threads of a rank, where
+    the machine is a CPU; `seconds` what a clock shows. `disk` is the artifact and the checkpoints that stay.
+    """
+
+    parts: dict[str, float]
+    seconds: float
+    processor_seconds: float
+    tokens: float
+    disk: float
+    room: float
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def peak(self) -> float:
+        """The bytes of a rank at the most."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether a rank has that much room."""
+        return self.peak <= self.room
+
+    def record(self) -> dict[str, float]:
+        """What done.json keeps of it, to stand beside what was measured."""
+        return {
+            "peak_bytes": round(self.peak),
+            "seconds": round(self.seconds, 3),
+            "cpu_seconds": round(self.processor_seconds, 3),
+            "tokens": round(self.tokens),
+            "disk_bytes": round(self.disk),
+        }
+
+
+class Forecaster:
+    """Forecasts the steps of a plan, looking up once what several of them name."""
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+        self.memory = Memory()
+
+    def setting(self, step: Step, launch: Launch) -> Setting:
+        """How the step would lie on the machine, as its recipe says."""
+        config = yaml.safe_load(accelerate_config(step, None if self.machine.on_cpu else "ddp").read_text())
+        return of_stage(self.memory.stage(step), launch, config)
+
+    def forecast(self, step: Step, launch: Launch) -> Forecast:
+        """The forecast of a step as its recipe says it."""
+        return self.under(step, self.setting(step, launch))
+
+    def peak(self, step: Step, launch: Launch, batch: int) -> float:
+        """The bytes of a rank at the most, with that many rows on each: for a choice of the largest that fits."""
+        return self.under(step, replace(self.setting(step, launch), batch=batch)).peak
+
+    def under(self, step: Step, setting: Setting) -> Forecast:
+        """The forecast of a step that lies otherwise on the machine."""
+        work, assumed = self.work(step, setting)
+        stage = self.memory.stage(step)
+        written, kept = disk.checkpoints(stage, work, setting)
+        left = disk.artifact(work)
+        of_step = amounts.of(work, setting, written + left)
+        taken = self.machine.seconds(of_step, amounts.weights_read(work, setting), bf16=setting.bf16)
+        ranks_of_machine = setting.ranks if self.machine.on_cpu else 1
+        return Forecast(
+            parts=memory.parts(work, setting, self.machine.sizes),
+            seconds=self.machine.elapsed(taken) + self.machine.launch,
+            processor_seconds=taken,
+            tokens=amounts.tokens(work, setting),
+            disk=left + kept,
+            room=self.machine.memory / ranks_of_machine,
+            assumed=assumed,
+        )
+
+    def work(self, step: Step, setting: Setting) -> tuple[Work, tuple[str, ...]]:
+        """What the step does, as its stage says it, and what was assumed of it."""
+        known = Known(step, setting, self.memory)
+        work: Work | Any = known.stage.work(known)
+        return work, tuple(dict.fromkeys(known.assumed))
+
+
+def record(step: Step, launch: Launch) -> dict[str, float] | None:
+    """What a step is forecast to take of the machine that it is about to run on; None where nobody can say."""
+    from trimtab.pipelines.forecasting import machines
+
+    try:
+        return Forecaster(machines.at_hand()).forecast(step, launch).record()
+    except Exception as error:  # a stage from outside may fail in any way, and no step is stopped by a guess
+        logger.info("%s: no forecast (%s: %s)", step.name, type(error).__name__, error)
+        return None
