@@ -3,6 +3,7 @@
     trimtab run tiny                                  one launch for each pending step of a recipe
     trimtab plan mistral-7b/apo                       check everything, print steps, fingerprints and commands
     trimtab train mine.yaml                           all pending steps in this process group
+    trimtab verify runs/mine                          read every file that was written, name what is damaged
     trimtab check-rewards mine.yaml                   load and try every reward before a long run
     trimtab serve --config server.yaml                a reward behind HTTP
     trimtab docs                                      the reference pages of stages and rewards
@@ -23,6 +24,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "plan": ("run", ["--plan"]),
     "check-rewards": ("run", ["--check-rewards"]),
     "train": ("train", []),
+    "verify": ("verify", []),
     "serve": ("serve_reward", []),
     "docs": ("docs", []),
 }

@@ -45,9 +45,9 @@ def content_hash(path: str | Path) -> str:
     return fingerprint({str(p.relative_to(path)): _content(p) for p in visible})
 
 
-def file_hash(path: str | Path) -> str:
+def file_hash(path: str | Path, status: os.stat_result | None = None) -> str:
     """SHA-256 of a file, read only where its inode, its size or one of its times is not that of the last time."""
-    return known_hash(str(path), os.stat(path)) or read_hash(path)
+    return known_hash(str(path), status or os.stat(path)) or read_hash(path)
 
 
 def known_hash(path: str, status: os.stat_result) -> str | None:

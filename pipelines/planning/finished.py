@@ -73,9 +73,11 @@ def damage(folder: Path, fingerprint: str) -> tuple[str, ...] | None:
     return _damage(folder, fingerprint, None, None)
 
 
-def all_damage(folder: Path, hash_of: manifests.HashOf, pool: ThreadPoolExecutor) -> list[str]:
+def all_damage(
+    folder: Path, hash_of: manifests.HashOf, pool: ThreadPoolExecutor, fingerprint: str | None = None
+) -> list[str]:
     """As `damage`, with the content of every file, and a sentence for each file that the step has not written."""
-    sentences = _damage(folder, None, hash_of, pool)
+    sentences = _damage(folder, fingerprint, hash_of, pool)
     record = None if sentences else written(folder)
     return [*(sentences or ()), *(manifests.added(folder / OUTPUT, record.manifest) if record else ())]
 

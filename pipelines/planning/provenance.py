@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trimtab.pipelines.planning import adapters, finished, manifests
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
-from trimtab.pipelines.planning.files import is_local, known_hash, read_hash
+from trimtab.pipelines.planning.files import file_hash, is_local
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.references import strings
 
@@ -82,15 +82,11 @@ def _changes(step: Step, pool: ThreadPoolExecutor) -> Iterator[RecipeError]:
     """What is wrong with the artifacts that a step is made from."""
     folders = {source.dir: source.name for source in step.inputs if source.done}
     for folder, name in {**folders, **_elsewhere(step)}.items():
-        if sentences := finished.all_damage(folder, _hash, pool):
+        if sentences := finished.all_damage(folder, file_hash, pool):
             yield RecipeError(f"its input {name} is damaged: {_line(sentences)}. {REBUILD}", step.path)
-        elif sentences := finished.damage_beside(folder, _hash, pool):
+        elif sentences := finished.damage_beside(folder, file_hash, pool):
             cure = f"restore it, or delete {folder} to make the step again"
             yield RecipeError(f"its input {name} is damaged: {_line(sentences)}: {cure}", step.path)
-
-
-def _hash(path: str, status: os.stat_result) -> str:
-    return known_hash(path, status) or read_hash(path)
 
 
 def _elsewhere(step: Step) -> dict[Path, str]:

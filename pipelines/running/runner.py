@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking, usage
-from trimtab.pipelines.running import environment, exits, failures, locking
+from trimtab.pipelines.running import environment, exits, failures, locking, verification
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
@@ -105,7 +105,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
 
     distributed = _join_process_group(timeout)
     main = distributed.is_main_process
-    _require_content(recipe, step, main=main)
+    verification.require_content(recipe, step, main=main)
     started = time.time()
     if main:
         step.dir.mkdir(parents=True, exist_ok=True)
@@ -169,21 +169,6 @@ def _join_process_group(timeout: timedelta) -> Any:
     prepare_cpu_engines()
     # without `cpu` the ranks of a machine without GPUs would not know each other
     return PartialState(cpu=on_cpu and not sharding(), timeout=timeout)
-
-
-def _require_content(recipe: Recipe, step: Step, *, main: bool) -> None:
-    """Compares what the step is made from with what was written; raises RecipeError, on every rank."""
-    from accelerate.utils import broadcast_object_list
-
-    error: list[RecipeError | None] = [None]
-    if main:
-        try:
-            provenance.require_content(recipe, [step])
-        except RecipeError as damage:
-            error = [damage]
-    broadcast_object_list(error)
-    if error[0] is not None:
-        raise error[0]
 
 
 def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
-import os
-import shutil
+import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab.pipelines.planning import adapters
-from trimtab.pipelines.planning.files import fingerprint
+from trimtab.pipelines.planning import adapters, finished, manifests
+from trimtab.pipelines.planning.files import file_hash, fingerprint
+from trimtab.pipelines.recording import artifacts
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 MERGED = "_merged"  # no stage can be called so
+logger = logging.getLogger(__name__)
 
 
 def merge_adapters(stage: Any, step: Step) -> None:
@@ -31,10 +33,10 @@ def merge_adapters(stage: Any, step: Step) -> None:
         if adapter is None:
             continue
         folder = step.dir.parent / MERGED / f"{Path(name).name}-{fingerprint(adapter.identity())}"
-        if PartialState().is_main_process and not folder.exists():
+        if PartialState().is_main_process and not _is_whole(folder):
             _merge_into(adapter, folder)
         PartialState().wait_for_everyone()
-        _put(stage, key, str(folder))
+        _put(stage, key, str(folder / finished.OUTPUT))
 
 
 def merge(
@@ -64,14 +66,22 @@ def merge(
 
 
 def _merge_into(adapter: adapters.Adapter, folder: Path) -> None:
-    """Merges under a temporary name, so that the folder is whole or not there."""
+    """Merges and publishes as a step does, so that the model is whole or not there."""
     from trimtab.pipelines.trainers.seams.engines import whole_models
 
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = artifacts.fresh(folder)
     with whole_models():  # the other ranks load nothing
         merge(adapter.complete(), adapter.base, partial, revision=adapter.base_revision)
-    os.replace(partial, folder)
+    artifacts.publish(folder, {"fingerprint": folder.name[-8:], "adapter": adapter.name, "base": adapter.base})
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a merged model is there and as it was written; what is not is merged again."""
+    with ThreadPoolExecutor(manifests.THREADS) as pool:
+        damage = finished.all_damage(folder, file_hash, pool)
+    if damage:
+        logger.warning("%s is merged again: %s", folder, "; ".join(damage))
+    return finished.damage(folder, folder.name[-8:]) is not None and not damage
 
 
 def _head(adapter: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_an_adapter_is_the_model_that_it_makes(adapter, merged, model, prompts, 
         ours, theirs = (weights(steps[f"{name}-{kind}"].output) for name in ("adapter", "whole"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     (folder,) = (tmp_path / "runs" / "test" / MERGED).iterdir()  # merged once for all steps
-    assert all(torch.equal(value, weights(merged)[key]) for key, value in weights(folder).items())
+    assert all(torch.equal(value, weights(merged)[key]) for key, value in weights(folder / "output").items())
 
 
 def test_an_adapter_without_a_tokenizer_has_its_bases(adapter, prompts, tmp_path):
@@ -107,7 +107,7 @@ def test_a_classifiers_adapter_keeps_its_head(model, pairs, tmp_path):
     run_recipe(tmp_path, {"reward": {**pairs, "model": {"model_name_or_path": str(folder)}}})
     (made,) = (tmp_path / "runs" / "test" / MERGED).iterdir()
     head = classifier.base_model.model.score.modules_to_save["default"].weight
-    assert torch.equal(weights(made)["score.weight"], head)
+    assert torch.equal(weights(made / "output")["score.weight"], head)
 
 
 def test_the_base_is_part_of_what_an_adapter_is(adapter, model, prompts, tmp_path):
