@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ def _train(
 ) -> dict[str, float]:
     """Trains under our callbacks and returns the trainer's metrics of it."""
     from trimtab.pipelines.trainers.seams.engines import end_training
-    from trimtab.pipelines.training import interrupts
+    from trimtab.pipelines.training import counting, interrupts
     from trimtab.pipelines.training.checkpoints import MarkComplete
     from trimtab.pipelines.training.learning import AlreadyTrained
     from trimtab.pipelines.training.optimizer_state import Warm
@@ -75,6 +74,7 @@ def _train(
 
     watchdog = Watchdog(trainer.accelerator.process_index)
     limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None  # pruned when the new one is marked
+    trainer.add_callback(counting.Counting(trainer, checkpoint))  # before the mark, which is of all files
     trainer.add_callback(MarkComplete(trainer, limit))
     trainer.add_callback(_report())
     if optimizer:
@@ -84,10 +84,10 @@ def _train(
     try:
         with interrupts.noted():
             trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
+        trained["train_loss"] = counting.mean_loss(trainer)
     except AlreadyTrained:
+        trained = counting.end(trainer)
         end_training(trainer, checkpoint)
-        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-        trained = {"train_loss": statistics.fmean(losses)} if losses else {}
     finally:  # a failed training in a notebook must not be taken for a stalled one an hour later
         watchdog.end()
     if watchdog.stopped:

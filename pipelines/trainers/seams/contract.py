@@ -50,6 +50,7 @@ DRY = "pipelines/training/dry.py"
 FIT = "pipelines/training/fit.py"
 SAVE = "pipelines/training/save.py"
 CHECKPOINTS = "pipelines/training/checkpoints.py"
+COUNTING = "pipelines/training/counting.py"
 OPTIMIZER_STATE = "pipelines/training/optimizer_state.py"
 REWARD_CHECKPOINT = "rewards/_checkpoint.py"
 
@@ -168,6 +169,11 @@ CONTRACT = (
     Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (GRPO, RESUMABLE), ("trial",)),
     Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
     Entry("transformers.Trainer", "control", "attribute", "writes", (GRPO,)),
+    Entry("transformers.Trainer", "_tr_loss", "attribute", "writes", (COUNTING,), note="a tensor, since the last log"),
+    Entry("transformers.Trainer", "_total_loss_scalar", "attribute", "writes", (COUNTING,), note="up to the last log"),
+    Entry("transformers.Trainer", "_globalstep_last_logged", "attribute", "writes", (COUNTING,)),
+    Entry("trl.SFTTrainer", "_total_train_tokens", "attribute", "writes", (COUNTING,), note="also of DPO and others"),
+    Entry("trl.SFTTrainer", "_metrics", "attribute", "reads", (COUNTING,), note="of all trainers of trl, by mode"),
     Entry("transformers.Trainer", "callback_handler", "attribute", "reads", (GRPO,)),
     Entry("transformers.Trainer", "current_gradient_accumulation_steps", "attribute", "reads", (PPO,)),
     Entry("transformers.Trainer", "is_deepspeed_enabled", "attribute", "reads", (ENGINES,)),
