@@ -14,6 +14,8 @@ from conftest import ROOT
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 
+MARK = {"TRIMTAB_LAUNCHED_BY": str(os.getpid())}  # in the environment of all forks, which is their parent's
+
 
 def launch(script, *words, **kwargs):
     """A process of scripts/run.py or scripts/train.py."""
@@ -45,17 +47,19 @@ def weights(step):
 
 def ranks_command(recipe, *words, config="cpu", ranks=2):
     """The words of a real `accelerate launch` of scripts/train.py; `words` come after the recipe."""
-    return [sys.executable, "-m", "accelerate.commands.launch", *_launch(recipe, words, config, ranks)]
+    given = ranks_words(recipe, *words, config=config, ranks=ranks)
+    return [sys.executable, "-m", "accelerate.commands.launch", *given]
 
 
-def _launch(recipe, words, config, ranks):
+def ranks_words(recipe, *words, config="cpu", ranks=2):
+    """What follows `accelerate launch`."""
     return ["--config_file", f"accelerate_configs/{config}.yaml", "--num_processes", str(ranks), "scripts/train.py",
             str(recipe), *words]  # fmt: skip
 
 
 def two_ranks_started(recipe, *words, config="cpu", ranks=2):
     """A launch, by a fork, that goes on."""
-    return warm.start("launch", _launch(recipe, words, config, ranks))
+    return warm.start("launch", ranks_words(recipe, *words, config=config, ranks=ranks))
 
 
 def two_ranks(recipe, *words, config="cpu", ranks=2, timeout=300):
@@ -87,6 +91,9 @@ class Fork:
     def returncode(self):
         return int(self._file("code").read_text()) if self._file("code").exists() else None
 
+    def poll(self):
+        return self.returncode
+
     def communicate(self, timeout=300):
         try:
             until(self._file("code").exists, timeout)
@@ -106,15 +113,22 @@ class Warm:
         self.process = None
         self.count = 0
 
-    def start(self, kind, words, **variables):
-        """A fork that does `accelerate launch` with these words (`launch`), or runs a script (`script`)."""
+    def begin(self):
+        """Starts the process, if it is not there."""
         if self.process is None:
             self.process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("warm.py"))], text=True,
-                                            stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT)  # fmt: skip
+                                            stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT,
+                                            env=os.environ | MARK)  # fmt: skip
             atexit.register(self.process.kill)
+
+    def start(self, kind, words, out=None, **variables):
+        """A fork that does `accelerate launch` with these words (`launch`), or runs a script (`script`, `run`)."""
+        self.begin()
         self.count += 1
-        out = Path(os.environ["XDG_CACHE_HOME"]) / f"launch-{self.count}.log"
-        self.process.stdin.write(json.dumps([kind, words, {**os.environ, **variables}, str(ROOT), str(out)]) + "\n")
+        out = out or Path(os.environ["XDG_CACHE_HOME"]) / f"launch-{self.count}.log"
+        self.process.stdin.write(
+            json.dumps([kind, words, {**os.environ, **MARK, **variables}, str(ROOT), str(out)]) + "\n"
+        )
         self.process.stdin.flush()
         return Fork(out)
 

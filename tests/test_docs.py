@@ -34,6 +34,14 @@ def test_every_file_that_the_documents_name_exists():
             assert path.startswith(("recipes/mine", "recipes/your")) or (ROOT / path).exists(), f"{page.name}: {path}"
 
 
+def test_the_tests_that_the_table_of_faults_names_exist():
+    for line in (ROOT / "docs" / "results" / "faults.md").read_text().splitlines():
+        names = re.findall(r"`([\w/]+\.py)::(\w+)`", line)
+        assert names or not line.startswith("| ") or re.match(r"\| (fault|---) ", line) or "here to try" in line, line
+        for path, name in names:
+            assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"
+
+
 def test_the_readmes_recipe_is_a_right_one(write):
     (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     recipe = Recipe.load(write("mine.yaml", text))

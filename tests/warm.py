@@ -12,29 +12,36 @@ import ctypes
 import gc
 import importlib
 import json
+import math
 import os
 import runpy
 import signal
+import subprocess
 import sys
+import time
 import traceback
 
 IMPORTS = (
     *("torch.distributed.run", "torch.distributed.checkpoint", "torch._inductor.compile_fx", "scipy.io", "datasets"),
     *("transformers", "peft", "accelerate.commands.launch", "matplotlib.pyplot", "deepspeed"),
 )
+Popen = subprocess.Popen
 TRAINERS = ("SFTTrainer", "RewardTrainer", "DPOTrainer", "GRPOTrainer")
 
 
 class Forked:
-    """The part of subprocess.Popen that torch's agent uses, for a Python script that a fork runs."""
+    """The part of subprocess.Popen that torch's agent and scripts/run.py use, for a Python script that a fork runs."""
 
-    def __init__(self, args, env, stdout=None, stderr=None, **_):
+    def __init__(self, args, env, stdout=None, stderr=None, preexec_fn=None, **_):
         self.returncode = None
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            forget()
+            if preexec_fn is not None:
+                preexec_fn()
             for stream, number in ((stdout, 1), (stderr, 2)):
                 if stream is not None:
                     os.dup2(stream.fileno(), number)
@@ -44,7 +51,12 @@ class Forked:
         return self.returncode if self.returncode is not None else self._reap(os.WNOHANG)
 
     def wait(self, timeout=None):
-        return self.returncode if self.returncode is not None else self._reap(0)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("a fork", timeout)
+            time.sleep(0.02)
+        return self.returncode
 
     def send_signal(self, number):
         if self.poll() is None:
@@ -57,6 +69,22 @@ class Forked:
         return self.returncode
 
 
+def forget():
+    """Loses what a new process would not have of its parent's: the package's modules, and the lock that it holds."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trimtab"]:
+        del sys.modules[name]
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").endswith("/.lock"):
+                os.close(int(number))
+
+
+def popen(args, **options):
+    """Stands for subprocess.Popen in scripts/run.py: its launches are forks, anything else is a process as ever."""
+    is_script = args[0] == sys.executable and str(args[1]).endswith(".py")
+    return (Forked if is_script else Popen)(args, **options)
+
+
 def end(function, *arguments):
     """Ends this fork with the exit code of what it runs, as an interpreter would."""
     code = 0
@@ -64,9 +92,9 @@ def end(function, *arguments):
         function(*arguments)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
-        code = 1
+        code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -74,9 +102,14 @@ def end(function, *arguments):
     os._exit(code)
 
 
-def run_script(words, env):
+def reset_signals():
+    """The signals' meanings in a new interpreter, also where this one was started in the background."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def run_script(words, env):
+    reset_signals()
     os.environ.clear()
     os.environ.update(env)
     sys.argv = words
@@ -99,8 +132,18 @@ def launch(words):
     from accelerate.commands import launch as accelerate
     from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
+    reset_signals()
     subprocess_handler.Popen = Forked
     accelerate.launch_command(accelerate.launch_command_parser().parse_args(words))
+
+
+def run(words, env):
+    """scripts/run.py, which launches by forks."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    subprocess.Popen = popen
+    subprocess_handler.Popen = Forked
+    run_script(words, env)
 
 
 def start(kind, words, env, cwd, out):
@@ -114,7 +157,7 @@ def start(kind, words, env, cwd, out):
         die_with_parent()
         os.setsid()
         enter(env, cwd, out)
-        end(*((launch, words) if kind == "launch" else (run_script, words, env)))
+        end(*{"launch": (launch, words), "run": (run, words, env), "script": (run_script, words, env)}[kind])
     publish(f"{out}.pid", pid)
     publish(f"{out}.code", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     os._exit(0)

@@ -1,0 +1,74 @@
+"""A recipe that is killed again and again ends as an undisturbed one: benchmarks/chaos.py in short."""
+
+from random import Random
+
+import pytest
+from chains import Chain
+from constrained_runs import constrained
+from kills import Blow
+from launches import warm
+from outputs import metrics_of
+from run_steps import write_recipe
+from short_trainings import BRIEF, TRAIN
+
+pytestmark = pytest.mark.slow
+BLOWS = {
+    "train": [
+        Blow("kill", 0, "samples are kept"),
+        Blow("int", 0.5),
+        Blow("kill", 0, "a save is written"),
+        Blow("term, term", 0, "metrics are logged"),
+        Blow("kill", 0, "a save is complete"),
+    ],
+    "ranks": [
+        Blow("worker", 0, "scores are kept"),
+        Blow("launcher", 0, "a save is complete"),
+        Blow("int", 0, "metrics are logged"),
+    ],
+    "run": [Blow("kill", 0, "an artifact is published"), Blow("term", 0, "a save is complete")],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(model, prompts, tmp_path_factory):
+    """A recipe of samples, their scores, and a training with multipliers that saves at each step."""
+    folder = tmp_path_factory.mktemp("chaos")
+    sample = {"model": {"model_name_or_path": model}, "prompts": prompts, "num_generations": 4, "batch_size": 2,
+              "generate": {"max_new_tokens": 8}}  # fmt: skip
+    score = {"completions": "$sample", "rewards": {"brief": BRIEF}}
+    pairs = {"kind": "pair", "completions": "$score", "reward": "brief"}
+    dpo = {
+        "model": {"model_name_or_path": model},
+        "data": "$pairs",
+        "train": {**TRAIN, "max_steps": 8, "save_steps": 2},
+    }
+    stages = {"sample": sample, "score": score, "pairs": pairs, "dpo": dpo, **constrained(model, prompts)}
+    write_recipe(folder, stages, wandb=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    """The runs of one process and of two ranks that nobody disturbs."""
+    runs = {}
+    for mode in ("train", "ranks"):
+        chain = Chain(warm, mode, folder / "recipe.yaml", "sample", folder / "now", folder / f"{mode}-undisturbed")
+        chain.begin(folder)
+        assert chain.end() == 0
+        runs[mode] = chain.run.rename(folder / f"{mode}-reference")
+    return {**runs, "run": runs["train"]}
+
+
+@pytest.mark.parametrize("mode", BLOWS)
+def test_a_recipe_that_is_hit_again_and_again_ends_as_an_undisturbed_one(mode, folder, undisturbed):
+    chain = Chain(warm, mode, folder / "recipe.yaml", "sample", folder / "now", folder / mode)
+    chain.begin(undisturbed[mode])
+    hits = list(chain.kills(BLOWS[mode], Random(0)))
+    assert [(hit["signal"], hit["expected"]) for hit in hits] == [(blow.signal, True) for blow in BLOWS[mode]], hits
+    assert not any(hit["orphans"] or hit["locked"] for hit in hits), hits
+    assert chain.end() == 0
+    compared, different = chain.differences(undisturbed[mode])
+    assert compared > 15
+    assert not different
+    trained = [metrics_of(step) for step in chain.steps if step.kind in ("dpo", "constrained")]
+    assert any(metrics["train/resumed_from"] for metrics in trained)
