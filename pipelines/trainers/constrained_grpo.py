@@ -35,6 +35,7 @@ from torch import Tensor
 from trimtab import rewards
 from trimtab.pipelines.algorithms.objectives import Objective
 from trimtab.pipelines.algorithms.searching import Searching
+from trimtab.pipelines.trainers import flat_rewards
 from trimtab.pipelines.trainers.measured_grpo import MeasuredGRPOTrainer
 from trimtab.pipelines.trainers.reward_functions import settle_failures
 from trimtab.pipelines.trainers.rollouts import Rollout, group_advantages, trimmed
@@ -67,6 +68,7 @@ class ConstrainedGRPOTrainer(MeasuredGRPOTrainer):
         self.rollout = Rollout()
         self.step_begins = True  # whether the next micro-batch is the first of an optimizer step
         self.warnings_given: set[str] = set()
+        self.flat_rollouts = flat_rewards.FlatRollouts(self.reward_func_names)
         if isinstance(objective, Searching):
             self.add_callback(SearchThresholds(objective))
 
@@ -105,10 +107,29 @@ class ConstrainedGRPOTrainer(MeasuredGRPOTrainer):
         settle_failures(self.reward_funcs, scores, len(prompts), self._group_size(), self.state.global_step)
         self.rollout.rewards = scores
         if self.model.training:
+            self._log_flat(scores)
             means = torch.nanmean(scores.double(), dim=0).tolist()  # per completion, whatever its length
             self.reward_objective.observe(dict(zip(self.reward_func_names, means, strict=True)))
         self.reward_weights = self._weights()[1].cpu()  # of trl's metric `reward`
         return scores
+
+    def _log_flat(self, scores: Tensor) -> None:
+        """Logs how far the rewards tell completions apart, and warns where none does."""
+        shares = flat_rewards.shares(scores, self.reward_func_names, self._group_size())
+        for name, share in shares.items():
+            self._metrics["train"][name].append(share)
+        warning = self.flat_rollouts.warning(shares)
+        if warning and self.accelerator.is_main_process:
+            print(f"    warning: step {self.state.global_step}: {warning}", flush=True)
+
+    def why_flat(self) -> str | None:
+        """What was wrong with every reward in the whole training; None where something could be learned."""
+        return flat_rewards.why(self._all_logged(), self.reward_func_names, across_prompts=False)
+
+    def _all_logged(self) -> list[dict[str, float]]:
+        """The metrics of all steps, also of the last ones, which no log has held yet."""
+        left = {name: sum(values) / len(values) for name, values in self._metrics["train"].items() if values}
+        return [*self.state.log_history, left]
 
     def _group_size(self) -> int:
         """How many completions of a prompt a rollout has."""

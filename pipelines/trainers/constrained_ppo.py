@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from trimtab.pipelines.algorithms.advantages import CriticSettings, gae, value_errors
-from trimtab.pipelines.trainers import critic
+from trimtab.pipelines.trainers import critic, flat_rewards
 from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
 from trimtab.pipelines.trainers.rollouts import Rollout, trimmed
 from trimtab.pipelines.trainers.seams.trl import attach_critic, disable_dropout_in_model
@@ -46,6 +46,9 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         width = model.config.get_text_config().hidden_size
         self.critic = critic.Critic(width, len(self.reward_funcs) + 1, trunk).to(model.device)
         self.critic_values = attach_critic(model, self.critic)
+
+    def why_flat(self) -> str | None:
+        return flat_rewards.why(self._all_logged(), self.reward_func_names, across_prompts=True)
 
     def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args)

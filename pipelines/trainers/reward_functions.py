@@ -11,7 +11,9 @@ from torch import Tensor
 
 from trimtab import rewards
 from trimtab.pipelines.trainers.seams.engines import whole_models
-from trimtab.rewards import RewardFailure
+from trimtab.rewards import Outcome, RewardFailure
+
+LARGEST = 1e18  # of a score: its square still fits in float32, in which trl keeps scores
 
 
 class RewardFunction:
@@ -23,7 +25,8 @@ class RewardFunction:
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
         with whole_models():  # a reward model is loaded by its first call
-            outcomes = rewards.outcomes(self.reward, prompts, completions, name=self.__name__, **columns)
+            answers = rewards.outcomes(self.reward, prompts, completions, name=self.__name__, **columns)
+        outcomes = [_within(LARGEST, answer) for answer in answers]
         numbered = list(enumerate(outcomes))
         self.failures = {index: outcome for index, outcome in numbered if isinstance(outcome, RewardFailure)}
         return [None if isinstance(outcome, RewardFailure) else outcome for outcome in outcomes]
@@ -31,6 +34,13 @@ class RewardFunction:
     def reports(self) -> list[tuple[int, str, Any]]:
         """(place, reason, sample) of each failure: what another rank can be told of it."""
         return [(index, failure.reason, failure.sample) for index, failure in self.failures.items()]
+
+
+def _within(limit: float, outcome: Outcome) -> Outcome:
+    """The outcome, or the failure of a score that would overflow in the training."""
+    if isinstance(outcome, float) and abs(outcome) > limit:
+        return RewardFailure(f"the score {outcome:g} overflows in a training, which takes scores up to {limit:g}")
+    return outcome
 
 
 def settle_failures(functions: Sequence[RewardFunction], scores: Tensor, count: int, group: int, step: int) -> None:

@@ -54,6 +54,9 @@ class Learning(TrainerCallback):
 
     def require_change(self, step: Step, resumed_from: int) -> None:
         """Raises RecipeError, on every rank, where the gradient was always 0 or the weights are as before."""
+        flat = self.trainer.why_flat() if hasattr(self.trainer, "why_flat") else None
+        if flat:
+            raise RecipeError(f"learned nothing: {flat}. A reward must tell a prompt's completions apart", step.path)
         if not self._gradient_was_seen(resumed_from):
             raise RecipeError(f"learned nothing: the gradient was 0 in every step. {self._why_flat()}", step.path)
         if self.start is not None and checksums(self.trainer.model) == self.start:

@@ -148,7 +148,7 @@ def test_the_kl_coefficient_adapts_once_for_a_rollout(model, prompts, tmp_path):
 
 def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_path):
     (tmp_path / "some.py").write_text(
-        "def some(completions, **columns):\n    return [None if i % 2 else 1.0 for i in range(len(completions))]\n"
+        "def some(completions, **columns):\n    return [None if i % 2 else 1.0 + i for i in range(len(completions))]\n"
     )
     rewards = {"some": {"kind": "trl_function", "path": str(tmp_path / "some.py") + ":some", "threshold": 0.5}}
     step = run_recipe(tmp_path, ppo(model, prompts, rewards=rewards))["constrained"]

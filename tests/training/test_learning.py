@@ -88,16 +88,47 @@ def test_a_gradient_of_0_is_an_error_also_where_weights_decay(decay, pairs, tmp_
     assert "stages.dpo: learned nothing: the gradient was 0 in every step. The loss does not depend on" in error
 
 
+# a reward's scores -> what is said of it
+FLAT = {
+    "[1.0] * len(completions)": "gave every completion of every step the same 1.",
+    "[None] * len(completions)": "abstained from every completion of every step.",
+    "[None if i % 4 else 0.1 for i in range(len(completions))]": "the same 0.1, and abstained from 75%.",
+    "[float(len(str(p))) for p in columns['prompts']]": "gave all completions of a prompt the same, in every step.",
+}
+
+
+def one_reward(model, prompts, folder, scores, **options):
+    (folder / "mine.py").write_text(f"def mine(completions, **columns):\n    return {scores}\n")
+    rewards = {"mine": {"kind": "trl_function", "path": f"{folder / 'mine.py'}:mine"}}
+    return constrained(model, prompts, method="fixed", rewards=rewards, train={"max_steps": 2}, **options)
+
+
+@pytest.mark.parametrize("scores", FLAT)
 @pytest.mark.parametrize("trainer", ["grpo", "ppo"])
-def test_rewards_that_tell_nothing_apart_are_named(trainer, model, prompts, tmp_path, capsys):
-    (tmp_path / "same.py").write_text("def same(completions, **columns):\n    return [1.0] * len(completions)\n")
-    same = {"same": {"kind": "trl_function", "path": str(tmp_path / "same.py") + ":same"}}
-    block = constrained(model, prompts, method="fixed", rewards=same, trainer=trainer, train={"max_steps": 2})
-    if trainer == "ppo":  # its critics learn that every reward is 1
+def test_rewards_that_tell_nothing_apart_are_named(trainer, scores, model, prompts, tmp_path, capsys):
+    block = one_reward(model, prompts, tmp_path, scores, trainer=trainer)
+    if trainer == "ppo" and "prompts" in scores:  # its critics tell prompts apart
         assert run_recipe(tmp_path, block)["constrained"].done
         return
     error = fails(tmp_path, block, capsys)
-    assert "the gradient was 0 in every step. All completions of a prompt were given the same reward" in error
+    assert "stages.constrained: learned nothing: reward 'mine' " in error
+    assert FLAT[scores] in error
+
+
+def test_the_first_rollout_that_teaches_nothing_is_warned_about(model, prompts, tmp_path, capsys):
+    block = one_reward(model, prompts, tmp_path, next(iter(FLAT)))
+    assert runner.train(str(write_recipe(tmp_path, block, wandb=False))) == 2
+    said = capsys.readouterr().out
+    assert said.count("nothing to learn from") == 1
+    assert "step 0: this rollout has nothing to learn from: 'mine' told no two completions of a prompt apart" in said
+
+
+@pytest.mark.parametrize("score", ["1e308", "-1e30", "(1e308 if completions else 0)"])
+def test_a_score_that_would_overflow_is_a_failure_and_no_training(score, model, prompts, tmp_path, capsys):
+    block = one_reward(model, prompts, tmp_path, f"[{score} * (i % 2) for i in range(len(completions))]")
+    error = broken(tmp_path, block, capsys)
+    assert "reward 'mine' failed on completion 1" in error
+    assert "overflows in a training" in error
 
 
 def test_weights_of_0_are_refused(model, prompts, tmp_path, capsys):
