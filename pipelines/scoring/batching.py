@@ -58,6 +58,7 @@ class Batcher:
 
     def __init__(self, reward: Reward, name: str = "", *, batch_size: int = 64, max_wait: float = 0.01):
         self.reward, self.name, self.batch_size, self.max_wait = reward, name, batch_size, max_wait
+        self.is_scoring = False
         self._queue: list[Waiting] = []
         self._arrived = asyncio.Condition()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward")
@@ -86,6 +87,7 @@ class Batcher:
 
     def call(self, rows: Sequence[Row]) -> None:
         """Scores the rows in one call of the reward, in this thread."""
+        self.is_scoring = True
         logs: dict[str, list[float | None]] = {}
 
         def log_extra(column: str, values: Sequence[Any]) -> None:
@@ -109,6 +111,7 @@ class Batcher:
         for place, row in enumerate(rows):
             row.outcome = answers[place]
             row.logs = {column: values[place] for column, values in logs.items()}
+        self.is_scoring = False
 
     def _take(self) -> list[Waiting]:
         """The next call: the oldest row and those nearest to it in length, of requests that are still wanted."""

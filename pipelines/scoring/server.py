@@ -5,8 +5,9 @@ POST /get_reward (or /) takes {"query": [...], "prompts": [...], "labels": [...]
 and the numbers that it logs through `log_extra`. The completion is what follows the prompt in its query; where the
 query does not begin with the prompt, the prompt is "" and the completion all of it. The reward also gets the columns
 `labels` and `queries`, the full texts as they came. When it fails on a query the answer is 500 and {"error": ...},
-never a made-up number; 401, 413 and 422 say what is wrong with the request. GET /health needs no token; GET /metadata
-tells what is served. SIGTERM and Ctrl-C end the server with exit code 0, after every request in it has its answer.
+never a made-up number; 401, 408, 413 and 422 say what is wrong with the request, and 503 asks to come back. GET
+/health needs no token; GET /metadata tells what is served. SIGTERM and Ctrl-C end the server with exit code 0, after
+every whole request in it has its answer.
 
     openrlhf: --reward.remote_url http://127.0.0.1:5000/get_reward
     with a token, which OpenRLHF can only send so: http://any:TOKEN@host:5000/get_reward
@@ -30,9 +31,11 @@ import pydantic
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording.tracking import redact
+from trimtab.pipelines.scoring import connections, server_settings
 from trimtab.pipelines.scoring.batching import Batcher, Row
 from trimtab.pipelines.scoring.server_settings import Server
 from trimtab.rewards import RewardFailure, describe
@@ -95,6 +98,7 @@ def app(server: Server, block: Mapping[str, Any]) -> FastAPI:
             raise HTTPException(401, "send the token: `Authorization: Bearer ...`", {"WWW-Authenticate": "Bearer"})
 
     api = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    api.state.batcher = batcher
     secured = [Depends(authorise)]
 
     @api.exception_handler(AnyHTTPException)
@@ -104,7 +108,15 @@ def app(server: Server, block: Mapping[str, Any]) -> FastAPI:
     @api.post("/", dependencies=secured)
     @api.post("/get_reward", dependencies=secured)
     async def get_reward(request: Request) -> dict[str, Any]:
-        body = await _body(request, server.max_body_mb)
+        try:
+            body = await connections.body(request, server)
+        except TimeoutError:
+            late = f"the body was not there within {server.body_timeout:g} s"
+            raise HTTPException(408, late, {"Connection": "close"}) from None
+        except ValueError as problem:
+            raise HTTPException(413, str(problem)) from None
+        except ClientDisconnect:
+            raise HTTPException(499, "the client hung up") from None
         try:
             call = Call.model_validate_json(body)
         except pydantic.ValidationError as problem:
@@ -135,7 +147,7 @@ def app(server: Server, block: Mapping[str, Any]) -> FastAPI:
 
     @api.get("/metadata", dependencies=secured)
     async def about() -> dict[str, Any]:
-        limits = ("max_body_mb", "max_completions", "batch_size", "max_wait")
+        limits = (*server_settings.POSITIVE, "max_wait")
         return {
             "kind": block["kind"],
             "options": redact({key: value for key, value in block.items() if key != "kind"}),
@@ -160,20 +172,6 @@ def special_tokens(tokenizer: str | None) -> re.Pattern | None:
     added = {token.content for token in loaded.added_tokens_decoder.values() if token.special}
     tokens = sorted(added | set(loaded.all_special_tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, tokens))) if tokens else None
-
-
-async def _body(request: Request, mebibytes: float) -> bytes:
-    limit = mebibytes * 2**20
-    body, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limit:
-            body += chunk
-        elif size > 4 * limit:
-            break  # a client that is still sending may not see the answer: a little too much is read to its end
-    if size > limit:
-        raise HTTPException(413, f"the body is larger than {mebibytes:g} MiB")
-    return bytes(body)
 
 
 async def _hung_up(request: Request) -> None:

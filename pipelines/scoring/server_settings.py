@@ -10,6 +10,8 @@ from typing import Any
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.rewards import Reward
 
+POSITIVE = ("max_body_mb", "max_completions", "body_timeout", "max_connections", "stop_timeout", "batch_size")
+
 
 @dataclass(kw_only=True)
 class WarmUp:
@@ -31,12 +33,15 @@ class Server:
     tokenizer: str | None = None  # whose special tokens are taken out of prompts and completions (not of queries)
     max_body_mb: float = 16.0  # MiB per request
     max_completions: int = 4096  # per request
+    body_timeout: float = 30.0  # seconds for a request's headers to be there, and again for its body
+    max_connections: int = 800  # open at a time; those beyond are answered 503 with Retry-After
+    stop_timeout: float = 60.0  # seconds after SIGTERM or Ctrl-C for the requests that are whole to be answered
     batch_size: int = 64  # completions per call of the reward, merged from all requests that wait
     max_wait: float = 0.01  # seconds that a completion waits for others to fill its batch
     warm_up: WarmUp = field(default_factory=WarmUp)
 
     def __post_init__(self) -> None:
-        for key in ("max_body_mb", "max_completions", "batch_size"):
+        for key in POSITIVE:
             if getattr(self, key) <= 0:
                 raise RecipeError(f"must be above 0, got {getattr(self, key)}", (key,))
         if not 0 <= self.max_wait < 60:

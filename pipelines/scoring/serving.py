@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import socket
+import sys
 
 import uvicorn
+from fastapi import FastAPI
 
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.scoring import server
+from trimtab.pipelines.scoring import connections, server
 from trimtab.pipelines.scoring.server_settings import Server
 
 
@@ -31,12 +35,29 @@ def serve(document: Document) -> None:
             listener.listen(2048)
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             print(f"serving {block['kind']} on http://{host}:{listener.getsockname()[1]}/get_reward", flush=True)
-            config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, server_header=False)
-            uvicorn.Server(config).run(sockets=[listener])
+            try:
+                running(settings, app).run(sockets=[listener])
+            finally:
+                _end(settings, app)
     except KeyboardInterrupt:  # of the signals
         return
     except RecipeError as error:
         raise document.locate(error) from error.__cause__
+
+
+def running(settings: Server, app: FastAPI) -> uvicorn.Server:
+    """The server of an application, within its limits."""
+    silent = {"log_config": None, "log_level": "critical", "access_log": False, "server_header": False}
+    limits = {"http": connections.protocol(settings), "timeout_graceful_shutdown": math.ceil(settings.stop_timeout)}
+    return uvicorn.Server(uvicorn.Config(app, **silent, **limits))
+
+
+def _end(settings: Server, app: FastAPI) -> None:
+    """Ends the process, with 1, where the reward is still at work: Python would wait for its thread for ever."""
+    if app.state.batcher.is_scoring:
+        print(f"error: the reward had no answer within {settings.stop_timeout:g} s of the signal", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -122,7 +122,8 @@ def test_it_says_where_it_listens(open_server):
 def test_metadata(open_server):
     about = requests.get(open_server.root + "/metadata", timeout=10).json()
     assert (about["kind"], about["options"], about["tokenizer"]) == ("team.words", {}, None)
-    assert about["limits"] == {"max_body_mb": 0.1, "max_completions": 9, "batch_size": 64, "max_wait": 0.01}
+    assert about["limits"] == {"max_body_mb": 0.1, "max_completions": 9, "batch_size": 64, "max_wait": 0.01,
+                               "body_timeout": 30, "max_connections": 800, "stop_timeout": 60}  # fmt: skip
     assert about["versions"]["python"].startswith("3.")
 
 
