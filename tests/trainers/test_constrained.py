@@ -157,9 +157,9 @@ def test_a_checkpoint_without_its_multipliers_is_refused(model, prompts, tmp_pat
     again = resumed(tmp_path, ran["constrained"], 7)
     folder = again.dir / "checkpoints" / "checkpoint-7"
     (folder / "objective.json").unlink()
-    sizes = json.loads((folder / "complete.json").read_text())
-    sizes.pop("objective.json")
-    (folder / "complete.json").write_text(json.dumps(sizes))
+    complete = json.loads((folder / "complete.json").read_text())
+    complete["files"].pop("objective.json")
+    (folder / "complete.json").write_text(json.dumps(complete))
     assert runner.train(str(tmp_path / "recipe.yaml")) == 1
     assert "without its multipliers" in capsys.readouterr().err
 
