@@ -30,6 +30,7 @@ class Counting(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if self.checkpoint is not None and self._file(self.checkpoint).exists():
+            self.trainer.model.train()  # by which trl tells the counts of training, also where no step is left
             take_up(self.trainer, json.loads(self._file(self.checkpoint).read_text()))
 
     def on_log(
@@ -70,7 +71,6 @@ def mean_loss(trainer: Any) -> float:
 
 def end(trainer: Any) -> dict[str, float]:
     """Ends the counts of a training that has nothing left to do, logs what the Trainer would have, and returns it."""
-    trainer.model.train()  # its logs are those of training
     trainer._total_loss_scalar += trainer._tr_loss.item()
     summary = {"total_flos": trainer.state.total_flos, "train_loss": mean_loss(trainer)}
     trainer.log(summary)

@@ -19,11 +19,13 @@ RANKED_ROWS = [
 
 
 def block(kind, model, prompts, write):
-    """A training of five steps, with a checkpoint of each and a log of the third."""
+    """A training of a few steps, with a checkpoint of each and a log of the third."""
     if kind == "constrained":
         return constrained(model, prompts, train={"max_steps": 5, "logging_steps": 3, "num_iterations": 2})
     rows = write("rows.jsonl", {"sft": SFT_ROWS, "dpo": PAIR_ROWS, "reward": RANKED_ROWS}[kind])
-    stage = {"model": {"model_name_or_path": model}, "data": rows, "eval_data": rows, "train": LOGGED}
+    # 12 rows are 3 steps an epoch: sft ends with an epoch, the others within one
+    train = {**LOGGED, "max_steps": 6} if kind == "sft" else LOGGED
+    stage = {"model": {"model_name_or_path": model}, "data": rows, "eval_data": rows, "train": train}
     return {kind: {**stage, **({"loss": "listwise"} if kind == "reward" else {})}}
 
 
@@ -32,12 +34,13 @@ def test_the_record_is_that_of_an_undisturbed_training(kind, model, prompts, wri
     stages = block(kind, model, prompts, write)
     (tmp_path / "whole").mkdir()
     whole = run_recipe(tmp_path / "whole", stages)[kind]
-    for number in (2, 5):  # between two logs, and where nothing is left but the evaluation
+    last = artifacts.read_done(whole.dir)["metrics"]["train/steps"]
+    for number in (2, last):  # between two logs, and where nothing is left but the evaluation
         folder = tmp_path / str(number)
         shutil.copytree(tmp_path / "whole", folder, symlinks=True)
         step_dir = folder / whole.dir.relative_to(tmp_path / "whole")
         (step_dir / "done.json").unlink()
-        for later in range(number + 1, 6):
+        for later in range(number + 1, last + 1):
             shutil.rmtree(step_dir / "checkpoints" / f"checkpoint-{later}")
         again = run_recipe(folder, stages)[kind]
         assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == number
