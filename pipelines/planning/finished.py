@@ -68,7 +68,7 @@ def written(folder: Path) -> Written | None:
     return _written(folder, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def damage(folder: Path, fingerprint: str) -> tuple[str, ...] | None:
+def damage(folder: Path, fingerprint: str | None) -> tuple[str, ...] | None:
     """What a look finds: a sentence for each damaged file of a finished step, None where it is not finished."""
     return _damage(folder, fingerprint, None, None)
 

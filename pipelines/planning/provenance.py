@@ -61,7 +61,7 @@ def explained(recipe: Recipe, step: Step) -> Iterator[None]:
 
 def digests(step: Step) -> dict[str, str]:
     """The digests of the artifacts of the steps that this one refers to."""
-    records = {source.name: finished.written(source.dir) for source in step.inputs if source.done}
+    records = {source.name: _record(source) for source in step.inputs}
     return {name: record.digest for name, record in records.items() if record}
 
 
@@ -69,7 +69,7 @@ def notes(steps: Iterable[Step]) -> list[str]:
     """A line for each step that was made from an artifact which has been made again since, with other bits."""
     lines = []
     for step in steps:
-        record = finished.written(step.dir) if step.done else None
+        record = _record(step)
         made_from = record.made_from if record else {}
         others = [name for name, digest in digests(step).items() if made_from.get(name, digest) != digest]
         if others:
@@ -87,6 +87,14 @@ def _changes(step: Step, pool: ThreadPoolExecutor) -> Iterator[RecipeError]:
         elif sentences := finished.damage_beside(folder, file_hash, pool):
             cure = f"restore it, or delete {folder} to make the step again"
             yield RecipeError(f"its input {name} is damaged: {_line(sentences)}: {cure}", step.path)
+
+
+def _record(step: Step) -> finished.Written | None:
+    """What the done.json of a step says, None where it says nothing."""
+    try:
+        return finished.written(step.dir)
+    except (OSError, ValueError):
+        return None
 
 
 def _elsewhere(step: Step) -> dict[Path, str]:

@@ -69,6 +69,14 @@ class Step:
         return finished.damage(self.dir, self.fingerprint) or ()
 
     @property
+    def state(self) -> str:
+        """Whether it is done, damaged or pending, in that word."""
+        damage = finished.damage(self.dir, self.fingerprint)
+        if damage is None:
+            return "pending"
+        return "damaged" if damage else "done"
+
+    @property
     def waiting(self) -> tuple[Step, ...]:
         """The steps that must be run first."""
         return tuple(step for step in self.inputs if not step.done)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from trimtab.pipelines.planning.errors import RecipeError
+
 NOTE = "stopped.json"
 
 
@@ -19,8 +21,11 @@ def stop(output: Path, reason: str) -> None:
 
 
 def stopped(output: Path) -> str | None:
-    """The reason in the note of an artifact, or None."""
+    """The reason in the note of an artifact, or None. Raises RecipeError for a note that cannot be read."""
     try:
         return json.loads((output / NOTE).read_text())["reason"]
     except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        cure = f"trimtab verify {output.parent} says what is damaged"
+        raise RecipeError(f"{output / NOTE} cannot be read ({error or 'no reason'}): {cure}") from error

@@ -18,15 +18,17 @@ HEADINGS = ("step", "kind", "fingerprint", "state")
 def table(
     recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), auto: str | None = None, *, verbose: bool = False
 ) -> str:
-    """Step, kind, fingerprint, done or pending, and the command; with `verbose` every key and its origin."""
-    rows = [(step.name, step.kind, step.fingerprint, state(step)) for step in steps]
+    """Step, kind, fingerprint, state, and the command; with `verbose` every key and its origin."""
+    rows = [(step.name, step.kind, step.fingerprint, step.state) for step in steps]
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
     line = "  ".join(f"{{:{width}}}" for width in widths)
     lines = [line.format(*HEADINGS) + "  command"]
     for step, row in zip(steps, rows, strict=True):
-        launch = "" if "done" in row else typed(command(recipe, step, extra, auto))
+        state = row[-1]
+        launch = "" if state == "done" else typed(command(recipe, step, extra, auto))
         lines.append(f"{line.format(*row)}  {launch}")
-        lines += [f"    {sentence}" for sentence in step.damage]
+        if state == "damaged":
+            lines += [f"    {sentence}" for sentence in step.damage]
         if verbose:
             lines += [f"    {key} = {value!r}  ({origin})" for key, value, origin in resolved(recipe, step)]
     counts = Counter(row[-1] for row in rows)
@@ -34,13 +36,6 @@ def table(
         lines.append("--rebuild, or the commands above, make what is damaged again")
     told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]
     return "\n".join([*lines, f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}"])
-
-
-def state(step: Step) -> str:
-    """Whether a step is done, damaged or pending, in that word."""
-    if step.damage:
-        return "damaged"
-    return "done" if step.done else "pending"
 
 
 def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:

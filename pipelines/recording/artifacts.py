@@ -67,10 +67,14 @@ def read_done(directory: Path) -> dict[str, Any] | None:
 
 
 def link(directory: Path, name: str) -> None:
-    """Points `runs/<recipe>/<step>` at the step's directory."""
-    temporary = directory.parent / f".{name}.{os.getpid()}"
+    """Points `runs/<recipe>/<step>` at the step's directory; what is no link there is left alone."""
+    place, temporary = directory.parent / name, directory.parent / f".{name}.{os.getpid()}"
+    if place.exists() and not place.is_symlink():
+        logger.warning("%s is no link, and is left alone: the step is in %s", place, directory)
+        return
+    temporary.unlink(missing_ok=True)
     temporary.symlink_to(directory.name)
-    os.replace(temporary, directory.parent / name)
+    os.replace(temporary, place)
 
 
 def versions() -> dict[str, str]:

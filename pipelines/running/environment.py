@@ -88,6 +88,6 @@ def show(steps: Sequence[Step]) -> None:
     """Prints what a person came for: the tables and the reports among the artifacts."""
     for step in steps:
         if (step.output / "summary.txt").exists():
-            say("\n" + (step.output / "summary.txt").read_text())
+            say("\n" + (step.output / "summary.txt").read_text(errors="replace"))
         if (step.output / "report.html").exists():
             say(f"report: {step.output / 'report.html'}")

@@ -28,3 +28,8 @@ def test_a_plan_has_a_line_for_each_step_with_the_command_that_runs_it(tmp_path)
         assert line.endswith(commands.typed(commands.command(recipe, step, auto="cpu")))
         assert line.endswith(f"{recipe.path} seed=7 --stage {step.name}")
     assert summary == f"3 steps, 0 done, 3 pending, in {recipe.run}"
+
+
+def test_a_step_may_be_called_as_a_state_is(tmp_path):
+    recipe = Recipe.load(str(write_recipe(tmp_path, {"done": {**STAGES["sft"], "kind": "sft"}})))
+    assert table.table(recipe, recipe.steps, auto="cpu").splitlines()[1].endswith("--stage done")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import SFT_ROWS
 from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.planning import finished
+from trimtab.pipelines.planning.errors import RecipeError, RecipeErrors
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.running import launch as launching
@@ -191,3 +193,9 @@ def test_the_launcher_hands_rebuild_on_to_what_is_damaged_alone(chain, monkeypat
     monkeypatch.setattr(launching, "launch", launch)
     assert run.main([path, "--rebuild"]) == 0
     assert launched == [["--stage", "first", "--rebuild"], ["--stage", "second"]]
+
+
+def test_several_mistakes_reach_the_other_ranks():
+    """By pickle, as accelerate's broadcast does it."""
+    errors = RecipeErrors([RecipeError("one", ("stages", "a")), RecipeError("two", ("stages", "b"))])
+    assert str(pickle.loads(pickle.dumps(errors))) == str(errors) == "stages.a: one\nstages.b: two"
