@@ -13,10 +13,10 @@ from trimtab.pipelines.planning.errors import RecipeError, suggest
 
 
 def threshold(value: Any, path: Sequence[str]) -> Any:
-    """The number that `FILE#NAME` stands for, which is what `$stage.name` becomes; NaN while it is still to be found, or to be
-    found again since its file is damaged.
+    """The number that `FILE#NAME` stands for, which is what `$stage.name` becomes.
 
-    Any other value is what it is. Raises RecipeError for a name that is not in the file.
+    NaN while it is still to be found, or to be found again since its file is damaged. Any other value is what it is.
+    Raises RecipeError for a name that is not in the file.
     """
     if not isinstance(value, str) or "#" not in value:
         return value
