@@ -12,6 +12,8 @@ Besides its fields, a class may have these, each of which can be left out:
   value of such a key scores nothing again, because it is not in a step's fingerprint.
 - `names_code: ClassVar[tuple[str, ...]]`: its keys that name a function in a file. That file is then in the
   fingerprint, so that an edit of it scores again.
+- `code_name: ClassVar[str]`: the name of such a function where only a file is given. `code_takes: ClassVar[tuple[str,
+  ...]]`: parameters of which it has at least one, or it is not taken from an installed package.
 - `small(block, miniature)`, a static method: the block that stands in its place in a run with `--shrink`, for a reward
   that needs a server or a large model. `miniature.model(name, scores=True)` is a tiny reward model.
 - `reader()`: the tokenizer of the model that reads prompts and completions, and its context in tokens (None for no

@@ -6,51 +6,46 @@ rewards: {thinks: {kind: trl_function, path: trl.rewards.think_format_reward}}  
 
 import asyncio
 import difflib
-import hashlib
-import importlib.util
 import inspect
 import itertools
-import os
-import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from trimtab.rewards import Outcome, failure_of, resolve, score, settled
-
-FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?")
+from trimtab.rewards._source import FILE, first_missing, locate
 
 
 def load(kind: str, path: str, default: str | None = None) -> Callable[..., Any]:
     """The function at `path`: `file.py:name`, `my.module.name`, or `file.py` for the function called `default`.
 
-    A file is loaded once per process, as a module is, with its own folder importable meanwhile. Raises ValueError when
-    there is no such file, module or name, and when it is not a function. What the user's own code raises while it
-    loads comes through as it is.
+    A file is loaded once per process, as a module is, with the modules beside it that it imports. Raises ValueError
+    when there is no such file, module or name, and when it is not a function. What the user's own code raises while
+    it loads comes through as it is.
     """
-    if matched := FILE.fullmatch(path):
-        place, name = matched["file"], matched["name"] or default
-        module = _file(kind, Path(place).expanduser().resolve())
-    else:
-        place, _, name = path.rpartition(".")
-        module = _module(kind, path, place)
+    place = locate(path, default)
+    if place is None:
+        raise _absent(kind, path)
+    module, name = place.load(), place.name
     if name is None:
         raise ValueError(f"{kind}: {path} is a file; name the function in it: {path}:NAME")
+    where = path.removesuffix(f":{name}").removesuffix(f".{name}")
     if not hasattr(module, name):
         near = _nearest(name, dir(module))
-        cure = "" if near or name != default else f" (for a function of another name, write {place}:NAME)"
-        raise ValueError(f"{kind}: {place} has no {name!r}{near}{cure}")
+        cure = "" if near or name != default else f" (for a function of another name, write {where}:NAME)"
+        raise ValueError(f"{kind}: {where} has no {name!r}{near}{cure}")
     function = getattr(module, name)
     if not callable(function) or inspect.isclass(function):
         what = "a class" if inspect.isclass(function) else f"of type {type(function).__name__}"
-        raise ValueError(f"{kind}: expected a function, but {name!r} in {place} is {what}")
+        raise ValueError(f"{kind}: expected a function, but {name!r} in {where} is {what}")
     return function
 
 
 def must_take(kind: str, path: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Raises ValueError when calling the function with these arguments would be a TypeError."""
+    """Raises ValueError when calling the function with these arguments would be a TypeError, or it takes anything."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if all(parameter.kind in variable for parameter in inspect.signature(function).parameters.values()):
+        raise ValueError(f"{kind}: {path} names no parameter of its own, so nothing says that it is a reward")
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
@@ -94,42 +89,20 @@ def settle(
     return settled([outcome for outcome, _ in results])
 
 
-def _file(kind: str, file: Path) -> ModuleType:
-    if not file.is_file():
+def _absent(kind: str, path: str) -> ValueError:
+    """What to say of a path that leads to no source file."""
+    if matched := FILE.fullmatch(path):
+        file = Path(matched["file"]).expanduser().resolve()
         near = _nearest(file.name, [sibling.name for sibling in file.parent.glob("*.py")])
-        raise ValueError(f"{kind}: there is no file {file}{near} (a relative path starts in the current folder)")
-    # Of the same name in every process, and where pickle and inspect look for it.
-    name = f"_reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"{kind}: {file} is no Python file")
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        sys.path.insert(0, str(file.parent))
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        finally:
-            sys.path.remove(str(file.parent))
-    return sys.modules[name]
-
-
-def _module(kind: str, path: str, module: str) -> ModuleType:
+        return ValueError(f"{kind}: there is no file {file}{near} (a relative path starts in the current folder)")
+    module = path.rpartition(".")[0]
     if not module:
-        raise ValueError(f"{kind}: expected file.py:name or my.module.name, got {path!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as trl does
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module exists and misses a package of its own
-        raise ValueError(
-            f"{kind}: {path}: there is no module {error.name!r} in the current folder or among the installed packages "
-            "(a function in a file is written file.py:name)"
-        ) from None
+        return ValueError(f"{kind}: expected file.py:name or my.module.name, got {path!r}")
+    missing = first_missing(module)
+    return ValueError(
+        f"{kind}: {path}: there is no module {missing!r} in the current folder or among the installed packages "
+        "(a function in a file is written file.py:name)"
+    )
 
 
 def _nearest(word: str, names: Iterable[str]) -> str:

@@ -36,11 +36,13 @@ class OpenrlhfFunction:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     names_code: ClassVar[tuple[str, ...]] = ("path",)  # whose source is a part of what it says
+    code_name: ClassVar[str] = "reward_func"  # of a function that the path does not name
+    code_takes: ClassVar[tuple[str, ...]] = ("queries", "labels")  # the parameters by which its functions are known
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"openrlhf_function: batch_size must be at least 1, got {self.batch_size}")
-        self._function = load("openrlhf_function", self.path, "reward_func")
+        self._function = load("openrlhf_function", self.path, self.code_name)
         must_take("openrlhf_function", self.path, self._function, [], [], [], **self.kwargs)
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:

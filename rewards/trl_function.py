@@ -24,6 +24,7 @@ class TrlFunction:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     names_code: ClassVar[tuple[str, ...]] = ("path",)  # whose source is a part of what it says
+    code_takes: ClassVar[tuple[str, ...]] = ("completions",)  # the parameters by which its functions are known
 
     def __post_init__(self) -> None:
         self._function = load("trl_function", self.path)

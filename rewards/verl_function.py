@@ -38,9 +38,16 @@ class VerlFunction:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     names_code: ClassVar[tuple[str, ...]] = ("path",)  # whose source is a part of what it says
+    code_name: ClassVar[str] = "compute_score"  # of a function that the path does not name
+    code_takes: ClassVar[tuple[str, ...]] = (
+        "solution_str",
+        "solution_strs",
+        "ground_truth",
+        "ground_truths",
+    )  # the parameters by which its functions are known
 
     def __post_init__(self) -> None:
-        self._function = load("verl_function", self.path, "compute_score")
+        self._function = load("verl_function", self.path, self.code_name)
         parameters = inspect.signature(self._function).parameters
         self._suffix = "s" if "solution_strs" in parameters else ""  # the batch form has every name in the plural
         required = {p.name for p in parameters.values() if p.default is p.empty and p.kind in POSITIONAL}

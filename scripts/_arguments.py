@@ -15,6 +15,7 @@ def parser(description: str | None, program: str | None = None) -> argparse.Argu
     )
     made.add_argument("recipe", nargs="?", help="a YAML file, or a shipped recipe by its name: tiny, mistral-7b/apo")
     made.add_argument("overrides", nargs="*", metavar="key=value", help="stages.dpo.train.beta=0.2")
+    made.add_argument("--trust", action="store_true", help="consent to the code that the recipe names, as it is now")
     made.add_argument("--config", help="the recipe, as users of trl type it")
     return made
 

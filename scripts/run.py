@@ -19,7 +19,7 @@ if not __package__:
     import _checkout  # noqa: F401
 
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.running import environment, launch
+from trimtab.pipelines.running import consents, environment, launch
 from trimtab.scripts import _arguments
 
 
@@ -40,12 +40,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--budget", metavar="MACHINE", help="with --plan: forecast for another machine, as in 8xh100")
     options = parser.parse_intermixed_args(words)
     path, overrides = _arguments.recipe(parser, options)
-    chosen = {"only": options.only, "start": options.start}
+    chosen = {"only": options.only, "start": options.start, "trusting": options.trust}
     sbatch = options.sbatch if options.launcher == "slurm" else None
     if options.shrink:
         from trimtab.pipelines.shrinking import recipe
 
         try:
+            consents.load(path, overrides, trusting=options.trust)
             path, overrides = recipe.shrunk(path, overrides), []
         except RecipeError as error:
             return environment.fail(str(error))

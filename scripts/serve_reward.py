@@ -18,7 +18,7 @@ if not __package__:
 
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.running import environment, exits
+from trimtab.pipelines.running import consents, environment, exits
 from trimtab.rewards import RewardFailure
 
 
@@ -30,6 +30,7 @@ def main(words: list[str] | None = None) -> int:
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, help="the server's YAML file")
+    parser.add_argument("--trust", action="store_true", help="consent to the code that the file names, as it is now")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="port=0")
     options = parser.parse_intermixed_args(words)
     environment.prepare()
@@ -38,7 +39,9 @@ def main(words: list[str] | None = None) -> int:
     except ImportError as error:
         return environment.fail(f"{error}: pip install 'trimtab[serve]'")
     try:
-        serve(Document.read(options.config, options.overrides))
+        document = Document.read(options.config, options.overrides)
+        consents.allow(document, trusting=options.trust)
+        serve(document)
     except RecipeError as error:
         return environment.fail(str(error))
     except RewardFailure as error:

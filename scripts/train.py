@@ -25,7 +25,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--rebuild", action="store_true", help="make the artifacts again that are damaged")
     options = parser.parse_intermixed_args(words)
     path, overrides = _arguments.recipe(parser, options)
-    return runner.train(path, overrides, options.stage, rebuild=options.rebuild)
+    return runner.train(path, overrides, options.stage, rebuild=options.rebuild, trusting=options.trust)
 
 
 if __name__ == "__main__":

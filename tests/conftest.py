@@ -51,6 +51,9 @@ def cache(tmp_path_factory):
     """Datasets cached by one test run are never met by another."""
     os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    # the tests' own stages and rewards are trusted, and no configuration of whoever runs them
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ["TRIMTAB_TRUST"] = os.pathsep.join([str(tmp_path_factory.getbasetemp()), str(ROOT / "tests")])
 
 
 modules = 0

@@ -16,6 +16,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import content_hash, is_local
 from trimtab.pipelines.planning.references import References, is_reference
 from trimtab.pipelines.planning.yaml_words import settled
+from trimtab.rewards import _source
 
 # Keys of transformers' and trl's training arguments that cannot change a result, so that changing them retrains
 # nothing. Saving and evaluating are not neutral when `load_best_model_at_end` chooses among checkpoints.
@@ -100,13 +101,18 @@ def source(package: str, word: str) -> Any:
     """A kind's identity: its word, and for rewards and for code from outside also its source file."""
     if "." not in word and package == kinds.STAGES:
         return word
-    file = kinds.source_file(package, word)
-    return {"word": word, "sha256": content_hash(file)} if file else word
+    return _content(kinds.place(package, word), word)
 
 
 def _code(path: str) -> Any:
-    """The identity of a function from outside, `file.py:name` or dotted: its name and its source file."""
-    file, _, name = path.partition(":")
-    if is_local(file):
-        return {"word": name, "sha256": content_hash(file)}
-    return source("", path) if "." in path and "/" not in path else path
+    """The identity of a function from outside, `file.py:name` or dotted: its name and its source files."""
+    return _content(_source.locate(path), path.partition(":")[2] if ":" in path or path.endswith(".py") else path)
+
+
+def _content(place: _source.Place | None, word: str) -> Any:
+    """The word with the content of its file, and of the modules beside it that it imports."""
+    if place is None:
+        return word
+    beside = {name: file for name, file in place.files.items() if file != place.file and file.is_file()}
+    modules = {name: content_hash(file) for name, file in sorted(beside.items())}
+    return {"word": word, "sha256": content_hash(place.file), **({"modules": modules} if modules else {})}

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.planning import kinds, preflight, schema
+from trimtab.pipelines.planning import consent, kinds, preflight, schema
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RENAMED, RecipeError, nearest, suggest
 from trimtab.pipelines.planning.files import fingerprint
 from trimtab.pipelines.planning.identity import Identities, source
 from trimtab.pipelines.planning.recipe import Recipe, Step
-from trimtab.pipelines.planning.references import References, absent
+from trimtab.pipelines.planning.references import UNKNOWN, References, absent
 
 KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages")
 WANDB = ("project", "entity", "group", "tags", "log_models")
@@ -95,6 +95,9 @@ class Planner:
         path = ("stages", name)
         block = self._block(name)
         kind = block.get("kind", name)
+        if kinds.is_withheld(kinds.STAGES, kind):
+            self._withheld(name, kind, block)
+            return
         cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
         keys = {field.name for field in dataclasses.fields(cls)}
         known = {"kind", "accelerate", "seed", *keys}
@@ -118,6 +121,15 @@ class Planner:
             self.references.steps[name] = last  # what `$name` means: the last step of a macro
         elif not self.mistakes.kept:
             raise RecipeError(f"kind {kind!r} has expanded to no step", path)
+
+    def _withheld(self, name: str, kind: str, block: dict[str, Any]) -> None:
+        """Plans a stage whose class nobody has consented to import as one step, with its keys as they are."""
+        path = ("stages", name)
+        kinds.look(kinds.STAGES, kind, (*path, "kind"))
+        accelerate = self._value(block, "accelerate", str, "auto", (*path, "accelerate"))
+        seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
+        options = {key: value for key, value in block.items() if key not in ("kind", "accelerate", "seed")}
+        self._step(name, name, kind, options, seed, accelerate)
 
     def _expanded(self, cls: Any, name: str, kind: str, options: dict[str, Any]) -> list[Any]:
         """The steps of a stage; where some of its keys are wrong, those that it has without them, if any."""
@@ -157,12 +169,16 @@ class Planner:
         path = ("stages", stage)
         inputs: dict[str, Step] = {}
         resolved = self.references.resolve(options, path, inputs)
-        identity = {
-            "kind": source(kinds.STAGES, kind),
-            "seed": seed,
-            "options": self.identities.of_options(kinds.find(kinds.STAGES, kind, path), options, path),
-        }
-        identifier = fingerprint(identity)
+        identity: dict[str, Any] = {}
+        identifier = UNKNOWN  # where code that it depends on may not be looked into
+        unseen = consent.withheld(consent.code_in({**resolved, "kind": kind}, path, kinds.STAGES))
+        if not unseen and all(above.fingerprint != UNKNOWN for above in inputs.values()):
+            identity = {
+                "kind": source(kinds.STAGES, kind),
+                "seed": seed,
+                "options": self.identities.of_options(kinds.find(kinds.STAGES, kind, path), options, path),
+            }
+            identifier = fingerprint(identity)
         folder = self.run / f"{name}-{identifier}"
         step = Step(
             name=name,

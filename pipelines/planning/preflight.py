@@ -6,7 +6,17 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from trimtab.pipelines.planning import adapters, commands, field_types, hub, kinds, provenance, schema, tracebacks
+from trimtab.pipelines.planning import (
+    adapters,
+    commands,
+    consent,
+    field_types,
+    hub,
+    kinds,
+    provenance,
+    schema,
+    tracebacks,
+)
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
@@ -37,7 +47,7 @@ def look(steps: Iterable[Step], mistakes: Mistakes) -> None:
 
     So a misspelt key costs little, and is told of together with the rest.
     """
-    steps = list(steps)
+    steps = [step for step in steps if not kinds.is_withheld(kinds.STAGES, step.kind)]
     with field_types.by_outline():
         for step in steps:
             cls = kinds.find(kinds.STAGES, step.kind, step.path)
@@ -46,7 +56,7 @@ def look(steps: Iterable[Step], mistakes: Mistakes) -> None:
             with mistakes.collected():
                 if step.accelerate != "auto":
                     commands.accelerate_config(step)
-        for step in steps if mistakes.kept else ():
+        for step in filter(is_open, steps if mistakes.kept else ()):
             cls = kinds.find(kinds.STAGES, step.kind, step.path)
             with mistakes.collected():
                 schema.sketch(cls, step.options, step.path).check_columns(step)
@@ -69,7 +79,7 @@ def _unseen(
     look(steps, mistakes)
     mistakes.raise_any()
     stages = []
-    for step in steps:
+    for step in filter(is_open, steps):
         with mistakes.collected():
             stages.append((step, build(step)))
     mistakes.raise_any()
@@ -82,6 +92,11 @@ def _unseen(
     mistakes.kept = [error for error in mistakes.kept if error.message not in unseen]
     mistakes.raise_any()
     return list(unseen.values())
+
+
+def is_open(step: Step) -> bool:
+    """Whether there is consent to all of a step's code; without it only its keys are looked at."""
+    return not consent.withheld(consent.code_of(step))
 
 
 def build(step: Step) -> Any:

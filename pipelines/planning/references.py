@@ -13,6 +13,7 @@ from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.recipe import Step
 from trimtab.pipelines.planning.schema import coerce
 
+UNKNOWN = "unknown"  # the fingerprint of a step that cannot be planned, or not without code that nobody consented to
 REFERENCE = re.compile(r"^\$([A-Za-z][\w-]*)((?:/[\w.-]+)*|\.[A-Za-z][\w-]*)$")
 
 
@@ -95,8 +96,8 @@ class References:
 
 def absent(name: str) -> Step:
     """A step that cannot be planned, for those that refer to it: what is wrong with them can still be said."""
-    folder = Path(f"{name}-unknown")
-    return Step(name, name, "", {}, 0, "auto", "unknown", folder, folder / "output", ())
+    folder = Path(f"{name}-{UNKNOWN}")
+    return Step(name, name, "", {}, 0, "auto", UNKNOWN, folder, folder / "output", ())
 
 
 def _check_number(step: Step, rest: str, path: tuple[str, ...]) -> None:

@@ -16,9 +16,9 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trimtab.pipelines.planning import field_types
+from trimtab.pipelines.planning import consent, field_types, outlines
 from trimtab.pipelines.planning.errors import OWNED, RENAMED, Mistakes, RecipeError, nearest, suggest
-from trimtab.pipelines.planning.kinds import REWARDS, find, words
+from trimtab.pipelines.planning.kinds import REWARDS, find, is_withheld, look, words
 from trimtab.pipelines.planning.scalars import describe, member, scalar
 from trimtab.pipelines.planning.yaml_words import settled
 from trimtab.rewards import Reward
@@ -33,6 +33,7 @@ def load_reward(block: Mapping[str, Any], path: Place | str = ()) -> Any:
     """
     path = (path,) if isinstance(path, str) else path
     options = check_reward(block, path)
+    consent.require(consent.code_in(options, path))
     target = find(REWARDS, options.pop("kind"), path)
     if dataclasses.is_dataclass(target):
         return instance(target, options)
@@ -44,15 +45,24 @@ def load_reward(block: Mapping[str, Any], path: Place | str = ()) -> Any:
 def check_reward(block: Any, path: Place) -> dict[str, Any]:
     """A reward's block with its options checked against the class that its `kind` names.
 
-    A dataclass is also constructed, which is cheap and checks the values.
+    A dataclass is also constructed, which is cheap and checks the values. Of code that nobody has consented to, only
+    what can be seen without importing it is checked.
     """
     if not isinstance(block, Mapping) or "kind" not in block:
         raise RecipeError(f"expected a block with a `kind` (one of {', '.join(words(REWARDS))}), got {block!r}", path)
     options = {key: value for key, value in block.items() if key != "kind"}
-    target = find(REWARDS, block["kind"], (*path, "kind"))
+    word, place = block["kind"], (*path, "kind")
+    if is_withheld(REWARDS, word):
+        look(REWARDS, word, place)
+        return {"kind": word, **options}
+    target = find(REWARDS, word, place)
+    if "." in word:
+        outlines.check_reward(target, word, place)
     if dataclasses.is_dataclass(target):
         options = check(target, options, path)
-        build(target, options, path)
+        consent.look(target, options, path)
+        if not consent.withheld(consent.code_in(block, path)):
+            build(target, options, path)
     return {"kind": block["kind"], **options}
 
 

@@ -40,7 +40,8 @@ def table(
 
 def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:
     """(key, value, origin) of every option of a step; origin is the default's class, a line, or an override."""
-    cls = kinds.find(kinds.STAGES, step.kind, step.path)
+    is_withheld = kinds.is_withheld(kinds.STAGES, step.kind)
+    cls = None if is_withheld else kinds.find(kinds.STAGES, step.kind, step.path)
     rows: list[tuple[str, Any, str]] = []
 
     def walk(value: Any, hint: Any, path: tuple[str, ...]) -> None:
@@ -64,5 +65,5 @@ def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:
             elif field.init and field.name not in OWNED:
                 rows.append((".".join(place), field_types.default(field), f"default of {hint.__name__}"))
 
-    walk(schema.check(cls, step.options, step.path), cls, ())
+    walk(step.options if cls is None else schema.check(cls, step.options, step.path), cls, ())
     return rows

@@ -22,7 +22,7 @@ from trimtab.pipelines.planning import commands, preflight, provenance
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
-from trimtab.pipelines.running import environment, exits, locking, slurm
+from trimtab.pipelines.running import consents, environment, exits, locking, slurm
 
 QUIET = ROOT / "scripts" / "_accelerate.py"  # accelerate's command, with the exit code of the rank that failed
 GRACE = 300.0  # seconds between asking the ranks to stop and killing them: a large model's checkpoint takes minutes
@@ -39,6 +39,7 @@ def run(
     extra: Sequence[str] = (),
     sbatch: Sequence[str] | None = None,
     rebuild: bool = False,
+    trusting: bool = False,
 ) -> int:
     """Launches the pending steps; with `sbatch`, options of that command, as one Slurm job.
 
@@ -48,7 +49,7 @@ def run(
     """
     environment.prepare()
     try:
-        recipe = Recipe.load(path, overrides)
+        recipe = consents.load(path, overrides, trusting=trusting)
         steps = recipe.select(only, start)
         provenance.require_whole(recipe, steps, rebuild=rebuild)
         provenance.require_content(recipe, (step for step in steps if not step.done))
@@ -77,6 +78,7 @@ def plan(
     sbatch: Sequence[str] | None = None,
     verbose: bool = False,
     budget: str | None = None,
+    trusting: bool = False,
 ) -> int:
     """Checks the recipe, prints what would run, and forecasts what it takes. Returns 2 for a mistake in it.
 
@@ -84,7 +86,7 @@ def plan(
     """
     environment.prepare()
     try:
-        recipe = Recipe.load(path, overrides)
+        recipe = consents.load(path, overrides, trusting=trusting, refusing=False)
         steps = recipe.select(only, start)
         planned_for = machines.budget(budget) if budget else None
         launched_on: Callable[[Step], Launch | None] = functools.partial(_launched_on, extra, sbatch)
@@ -93,9 +95,12 @@ def plan(
         unseen = preflight.check(recipe, steps, without_hub=True, launch=launched_on)
         auto = None if sbatch is None else slurm.CONFIG
         print(table(recipe, steps, extra, auto, verbose=verbose))
+        if code := consents.section(recipe):
+            print(code)
         if sbatch is not None:
             print("\n" + slurm.script(recipe, _launches(recipe, steps, extra, sbatch), sbatch, Path.cwd()))
-        print("\n" + outlook.text(recipe, steps, launched_on, planned_for))
+        if seen := list(filter(preflight.is_open, steps)):
+            print("\n" + outlook.text(recipe, seen, launched_on, planned_for))
         environment.note([*map(str, unseen), *provenance.notes(recipe.steps)])
     except RecipeError as error:
         return environment.fail(str(error))
@@ -104,12 +109,17 @@ def plan(
 
 @exits.command
 def check_rewards(
-    path: str, overrides: Sequence[str] = (), *, only: str | None = None, start: str | None = None
+    path: str,
+    overrides: Sequence[str] = (),
+    *,
+    only: str | None = None,
+    start: str | None = None,
+    trusting: bool = False,
 ) -> int:
     """Loads and tries every reward, and prints what it finds. Returns 1 when one of them cannot be used."""
     environment.prepare()
     try:
-        recipe = Recipe.load(path, overrides)
+        recipe = consents.load(path, overrides, trusting=trusting)
         steps = recipe.select(only, start)
         preflight.check(recipe, steps)
     except RecipeError as error:
@@ -182,7 +192,12 @@ def launch(command: list[str], recipe: Recipe) -> int:
     """
     grace = float(os.environ.get("TRIMTAB_GRACE", GRACE))
     waits = str(math.ceil(grace) + 1)  # by whole seconds; ours end first, and say so
-    variables = os.environ | {"TRIMTAB_LOCK": str(recipe.run.resolve()), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": waits}
+    variables = {
+        **os.environ,
+        "TRIMTAB_LOCK": str(recipe.run.resolve()),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": waits,
+        **consents.handed_down(recipe),
+    }
     words = shlex.join(command)
     if "/cpu.yaml" in words and "--num_processes" not in words:
         # accelerate would choose so too, with a warning at each launch

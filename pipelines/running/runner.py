@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking, usage
-from trimtab.pipelines.running import environment, exits, failures, locking, verification
+from trimtab.pipelines.running import consents, environment, exits, failures, locking, verification
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
@@ -29,7 +29,14 @@ DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from"
 
 
 @exits.command
-def train(path: str, overrides: Sequence[str] = (), only: str | None = None, *, rebuild: bool = False) -> int:
+def train(
+    path: str,
+    overrides: Sequence[str] = (),
+    only: str | None = None,
+    *,
+    rebuild: bool = False,
+    trusting: bool = False,
+) -> int:
     """Runs the pending steps of a recipe (of stage `only`) in this process group; every rank calls it.
 
     With `rebuild`, also those whose artifacts are damaged, which are refused otherwise.
@@ -42,7 +49,7 @@ def train(path: str, overrides: Sequence[str] = (), only: str | None = None, *, 
     if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
         environment.die_with_parent()
     try:
-        recipe = Recipe.load(path, overrides)
+        recipe = consents.load(path, overrides, trusting=trusting)
         steps = recipe.select(only=only)
         pending = [step for step in steps if not step.done]
         provenance.require_whole(recipe, steps, rebuild=rebuild)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trimtab.pipelines.planning.recipe import Launch, Recipe
+from trimtab.pipelines.running import consents
 
 HEAD = """\
 #!/bin/bash
@@ -23,6 +24,7 @@ set -euo pipefail
 cd {folder}
 export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export PORT=$((20000 + SLURM_JOB_ID % 20000))
+export {consent}
 """
 # of every node, where the ranks are started
 NODE = (
@@ -43,6 +45,7 @@ def script(recipe: Recipe, commands: Mapping[str, Sequence[str]], options: Seque
         log=shlex.quote(str(recipe.run.resolve() / "slurm-%j.log")),
         options="\n".join(f"#SBATCH {option}" for option in options),
         folder=shlex.quote(str(folder)),
+        consent=" ".join(f"{name}={shlex.quote(value)}" for name, value in consents.handed_down(recipe).items()),
     )
     lines = [head]
     for step, command in commands.items():

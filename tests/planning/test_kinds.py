@@ -16,6 +16,9 @@ def test_every_file_is_a_word_and_every_word_a_class():
             assert kinds.word_of(kinds.find(package, word)) == word
 
 
+REWARD = "def reward(prompts, completions, **columns):\n    return [2.0] * len(completions)\n"
+
+
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
     """A user's folder, which is the current one."""
@@ -53,7 +56,7 @@ def test_where_our_own_folder_would_hide_it_the_error_says_so(tmp_path):
 
 
 def test_a_module_that_misses_a_package_of_its_own_says_which(beside):
-    (beside / "needy.py").write_text("import no_such_package\n")
+    (beside / "needy.py").write_text(f"import no_such_package\n{REWARD}")
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         kinds.find(kinds.REWARDS, "needy.reward")
 

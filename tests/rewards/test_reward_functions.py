@@ -457,9 +457,12 @@ def test_a_path_that_leads_nowhere(kind, write, tmp_path, monkeypatch):
         f"{file}:Score": "expected a function, but 'Score' in .* is a class",
         "accuracy": r"expected file\.py:name or my\.module\.name, got 'accuracy'",
         "no_such_folder.mine.accuracy": "there is no module 'no_such_folder' in the current folder",
-        "math.sqroot": "math has no 'sqroot', did you mean 'sqrt'",
+        "statistics.meen": r"statistics\.py has no 'meen', did you mean 'mean'\?",
     }.items():
-        with pytest.raises(RecipeError, match=f"{kind}: .*{message}" if "file" not in message else message):
+        with pytest.raises(
+            RecipeError,
+            match=f"{kind}: .*{message}" if "file" not in message and "statistics" not in path else message,
+        ):
             load({"kind": kind, "path": path})
     monkeypatch.chdir(tmp_path)
     default = KINDS[kind]

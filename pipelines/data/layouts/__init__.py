@@ -75,6 +75,9 @@ def block(value: Any, path: Sequence[str]) -> dict[str, Any] | None:
         known = ", ".join(kinds.words(kinds.LAYOUTS))
         raise RecipeError(f"expected a word or a block with a `kind` (one of {known}), got {value!r}", path)
     word = options.pop("kind")
+    if kinds.is_withheld(kinds.LAYOUTS, word):
+        kinds.look(kinds.LAYOUTS, word, path)
+        return {"kind": word, **options}
     cls = kinds.find(kinds.LAYOUTS, word, path)
     options = schema.check(cls, options, path)
     schema.build(cls, options, path)
