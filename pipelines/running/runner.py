@@ -53,6 +53,8 @@ def train(
         steps = recipe.select(only=only)
         pending = [step for step in steps if not step.done]
         provenance.require_whole(recipe, steps, rebuild=rebuild)
+        if not LAUNCHED and "LOCAL_RANK" not in os.environ:  # of several ranks one compares, before each step
+            provenance.require_content(recipe, pending)
         preflight.require_inputs(pending)
         preflight.check(recipe, pending, launch=_launched_on)
     except RecipeError as error:

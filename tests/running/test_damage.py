@@ -90,7 +90,9 @@ def test_content_is_compared_before_it_is_used(chain, stage, capsys):
     for main in (train.main, run.main):
         assert main([path]) == 2
         line = "its input first is damaged: output/train.parquet has other content than was written. --rebuild makes"
-        assert f"stages.{stage}: {line}" in capsys.readouterr().err
+        told = capsys.readouterr()
+        assert f"stages.{stage}: {line}" in told.err
+        assert "[" not in told.out  # before the heading of any step
     assert not steps[stage].done
 
 
