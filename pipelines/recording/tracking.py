@@ -61,6 +61,15 @@ def resume(logged: int | None) -> None:
         _current.resume(logged)
 
 
+def settle() -> None:
+    """Leaves the record as it stays, before its hash is taken: without what launches before this one have logged.
+
+    A training has said already what it goes on from; all other steps are made anew.
+    """
+    if _current is not None:
+        _current.settle()
+
+
 def finish(record: Mapping[str, Any] | None = None) -> None:
     """Closes the record: with the step's done.json, or without where it failed or another process goes on with it."""
     global _current
@@ -141,6 +150,10 @@ class _Tracker:
             write_atomically(self.path, kept.decode())
             self.file = self.path.open("a")
 
+    def settle(self) -> None:
+        if self.start is not None:
+            self.resume(None)
+
     def finish(self, record: Mapping[str, Any] | None) -> None:
         def close() -> None:
             if record is not None:
@@ -148,8 +161,6 @@ class _Tracker:
                 self.run.log_artifact(self._artifact(record), aliases=["latest", self.step.fingerprint])
             self.run.finish(exit_code=0 if record is not None else 1)
 
-        if record is not None and self.start is not None:  # the step was made anew, as all but trainings are
-            self.resume(None)
         self.file.close()
         self._mirror(close)
 

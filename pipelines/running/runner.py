@@ -133,6 +133,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
             seconds = round(time.time() - started, 3)
             record = _record(recipe, step, metrics, distributed)
             record |= {"seconds": seconds, **measured, "forecast": ahead}
+            tracking.settle()
             record = artifacts.publish(step.dir, record)
     finally:
         tracking.finish(record)

@@ -201,3 +201,15 @@ def test_several_mistakes_reach_the_other_ranks():
     """By pickle, as accelerate's broadcast does it."""
     errors = RecipeErrors([RecipeError("one", ("stages", "a")), RecipeError("two", ("stages", "b"))])
     assert str(pickle.loads(pickle.dumps(errors))) == str(errors) == "stages.a: one\nstages.b: two"
+
+
+def test_a_step_that_was_killed_before_its_record_is_whole_when_it_was_made_again(model, prompts, tmp_path):
+    sample = {"model": {"model_name_or_path": model}, "prompts": prompts, "generate": {"max_new_tokens": 2}}
+    stages = {"sample": sample}
+    step = run_recipe(tmp_path, stages)["sample"]
+    logged = (step.dir / "metrics.jsonl").read_text().count("\n")
+    assert logged
+    (step.dir / "done.json").unlink()
+    score = {"completions": "$sample", "rewards": {"brief": {"kind": "length", "target": 1}}}
+    assert run_recipe(tmp_path, {**stages, "score": score})["score"].done
+    assert (step.dir / "metrics.jsonl").read_text().count("\n") == logged
