@@ -39,9 +39,13 @@ def mixture(value: Any, path: Sequence[str] = ()) -> Any:
 
 @dataclass
 class DataEntry(DatasetConfig):
-    """One dataset: trl's keys, and the layout that its rows have where that is none of a stage's own."""
+    """One dataset: trl's keys, and the layout that its rows have where that is none of a stage's own.
+
+    `unpacked_gb` is what a compressed file may become, in GB; by default 200 times its size, and 0.27 at least.
+    """
 
     layout: Annotated[dict[str, Any] | None, layouts.block] = None
+    unpacked_gb: float | None = None
 
 
 @dataclass

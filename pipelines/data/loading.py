@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import trl
 
+from trimtab.pipelines.data import expansion
 from trimtab.pipelines.data.converting import convert
 from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError, suggest
@@ -36,6 +37,9 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
         if _looks_local(name) and not _exists(name):
             near = suggest(Path(name).name, [p.name for p in Path(name).expanduser().parent.glob("*")])
             raise RecipeError(f"no such file: {name}{near}", path)
+    for entry in data.datasets:
+        for name in files(entry):
+            expansion.check(name, getattr(entry, "unpacked_gb", None), path)
     try:
         with without_progress_bars():
             return _with_settings(_joined(data, path))

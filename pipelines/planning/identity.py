@@ -26,6 +26,7 @@ TRAINING = (
     "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor ddp_timeout push_to_hub "
     "hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision skip_memory_metrics project"
 ).split()
+LIMIT = "unpacked_gb"  # of a dataset: it refuses rows, and changes none
 TRAINING_UNLESS_BEST = "save_strategy save_steps save_total_limit save_on_each_node eval_strategy eval_steps".split()
 
 
@@ -54,7 +55,8 @@ class Identities:
         if isinstance(value, dict) and isinstance(value.get("kind"), str):
             return self._of_reward(value, path)
         if isinstance(value, dict):
-            entries = {key: self._of(item, (*path, str(key))) for key, item in value.items() if key != "layout"}
+            kept = {key: item for key, item in value.items() if key not in ("layout", LIMIT)}
+            entries = {key: self._of(item, (*path, str(key))) for key, item in kept.items()}
             return entries | self._of_layout(value.get("layout"), (*path, "layout"))
         if isinstance(value, list):
             return [self._of(item, (*path, str(index))) for index, item in enumerate(value)]

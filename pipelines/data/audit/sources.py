@@ -37,7 +37,9 @@ def identity(block: DatasetMixtureConfig, place: Sequence[str]) -> Any:
     """What the rows of a block depend on: the content of local files, and of the Hub's what was loaded of them."""
     of_entries = []
     for entry in block.datasets:
-        options = {key: value for key, value in vars(entry).items() if key not in ("path", "data_files")}
+        options = {
+            key: value for key, value in vars(entry).items() if key not in ("path", "data_files", "unpacked_gb")
+        }
         names = loading.files(entry)
         if all(map(is_local, names)):
             hashes = [content_hash(name) for name in names]
