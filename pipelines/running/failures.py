@@ -7,6 +7,7 @@ import sys
 from trimtab.pipelines.planning import tracebacks
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.running import disk
 
 FILE = "traceback.txt"  # in the step's folder
 MISTAKE, FAULT = 2, 1  # exit codes: of the recipe, and of anything else
@@ -17,7 +18,8 @@ def report(error: BaseException, recipe: Recipe, step: Step) -> int:
 
     Ranks fail together: the first one that comes here speaks for all. TRIMTAB_TRACEBACK=1 prints the traceback too.
     """
-    code = MISTAKE if tracebacks.refuses_settings(error) else FAULT
+    refused = disk.refusal(error, recipe.run)
+    code = MISTAKE if refused is None and tracebacks.refuses_settings(error) else FAULT
     try:
         step.dir.mkdir(parents=True, exist_ok=True)
         with (step.dir / FILE).open("x") as file:
@@ -28,7 +30,7 @@ def report(error: BaseException, recipe: Recipe, step: Step) -> int:
         pass
     if tracebacks.is_asked_for():
         print(tracebacks.whole(error), file=sys.stderr, flush=True)
-    line = recipe.document.locate(RecipeError(_told(error, step), step.path))
+    line = recipe.document.locate(RecipeError(refused or _told(error, step), step.path))
     print(f"\nerror: {line}", file=sys.stderr, flush=True)  # below a progress bar that nobody has ended
     return code
 

@@ -22,7 +22,7 @@ from trimtab.pipelines.planning import commands, preflight, provenance
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
-from trimtab.pipelines.running import consents, environment, exits, locking, slurm
+from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, slurm
 
 QUIET = ROOT / "scripts" / "_accelerate.py"  # accelerate's command, with the exit code of the rank that failed
 GRACE = 300.0  # seconds between asking the ranks to stop and killing them: a large model's checkpoint takes minutes
@@ -65,6 +65,9 @@ def run(
             return _launch_all(recipe, steps, launches)
     except locking.Locked as error:
         return environment.fail(str(error))
+    except disk.Refused as error:
+        environment.fail(str(error))
+        return failures.FAULT
 
 
 @exits.command

@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking, usage
-from trimtab.pipelines.running import consents, environment, exits, failures, locking, verification
+from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, verification
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
@@ -65,6 +65,9 @@ def train(
                 stack.enter_context(locking.lock(recipe.run, shlex.join(sys.argv)))
             except locking.Locked as error:
                 return fail(str(error))
+            except disk.Refused as error:
+                fail(str(error))
+                return failures.FAULT
         try:
             return _run_all(recipe, steps, pending)
         except RecipeError as error:
