@@ -16,6 +16,7 @@ from trimtab.pipelines.algorithms import thresholds
 
 GRID = 60  # points along each of one or two rewards
 DRAWS = 200  # of the surface, for standard errors
+LEAST = 3  # points for each reward
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def fit(
     """
     points, values = np.asarray(points, float), np.asarray(values, float)
     count, size = points.shape
-    if count < 3 * size:
+    if count < LEAST * size:
         raise ValueError(f"{count} points are too few for a surface over {size} rewards")
     low, high = points.min(0), points.max(0)
     if (high - low <= 0).any():

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from trimtab.pipelines.algorithms import surface
 from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
@@ -72,8 +73,25 @@ class ProxyPoints(Stage):
                 runs.append(f"{name}-{pushed}-{repeat + 1}")
                 passed = {key: options[key] for key in PASSED if key in options}
                 yield runs[-1], "constrained", {**passed, **macro._run(rewards), "seed_offset": repeat}
+        macro._require_points(len(runs), ("stages", name))
         fitting = {key: options[key] for key in FITTING if key in options}
         yield name, "surface", {"runs": [f"${run}" for run in runs], "rewards": list(macro.rewards), **fitting}
+
+    def _require_points(self, runs: int, path: tuple[str, ...]) -> None:
+        """Raises RecipeError where the runs cannot give the points that a surface needs: at most one a step."""
+        steps = self.train.get("max_steps", -1)
+        if steps < 1 or self.window < 1:
+            return  # by epochs, which only the data knows; `surface` refuses such a window
+        if steps < self.window:
+            message = f"a run of {steps} steps has fewer than {self.window} logged rollouts: raise train.max_steps"
+            raise RecipeError(message, (*path, "window"))
+        points, least = runs * (steps // self.window), surface.LEAST * len(self.rewards)
+        if points < least:
+            raise RecipeError(
+                f"{runs} runs of {steps} steps give {points} points, each of {self.window} steps, and a surface over "
+                f"{len(self.rewards)} rewards needs {least}: raise repeats or train.max_steps, or lower window",
+                (*path, "repeats"),
+            )
 
     def _run(self, trained: list[str]) -> dict[str, Any]:
         """An unconstrained run for some of the rewards, which logs all of them and the metric."""

@@ -7,6 +7,7 @@ from constrained_runs import TRAIN
 from run_steps import run_recipe, write_recipe
 from short_trainings import write_rows
 
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.scripts import train
 
@@ -86,10 +87,20 @@ def test_another_fit_makes_only_the_surface_and_what_follows_pending(recipe, tmp
     [
         ("stages.constrained.rewards.as.threshold=$proxy_points.brif", "has no reward 'brif', did you mean 'brief'"),
         ("stages.proxy_points.repeats=0", "stages.proxy_points.repeats: must be at least 1, got 0"),
-        ("stages.proxy_points.window=9", "has fewer than 9 logged rollouts"),
+        ("stages.proxy_points.window=9", "stages.proxy_points.window: a run of 6 steps has fewer than 9 logged"),
     ],
 )
 def test_mistakes(word, message, recipe, folder, ran, capsys):
     """In the folder of the finished run, so that none of its trainings is made again."""
     assert train.main([str(write_recipe(folder, recipe, wandb=False)), word]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_too_few_points_for_a_surface_are_found_in_the_plan(recipe, tmp_path):
+    block = {**recipe["proxy_points"], "repeats": 1, "together": False, "window": 4}
+    path = str(write_recipe(tmp_path, {"proxy_points": block}))
+    with pytest.raises(
+        RecipeError, match=r"stages\.proxy_points\.repeats: 2 runs of 6 steps give 2 points, .* needs 6"
+    ):
+        Recipe.load(path)
+    assert Recipe.load(path, ["stages.proxy_points.window=2"])
