@@ -26,7 +26,7 @@ Words = ParamSpec("Words")
 def command(function: Callable[Words, int]) -> Callable[Words, int]:
     """Makes sure that a command's exit code is 0 only where the command itself has returned it.
 
-    It is 1 where code inside has called sys.exit or os._exit(0), with the file and line; 130 after Ctrl-C.
+    It is 1 where code inside has called sys.exit or os._exit(0), with its file and line; after a signal, 130 or 143.
     """
 
     @functools.wraps(function)

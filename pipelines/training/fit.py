@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from trimtab.pipelines.training.inputs import policy, splits
 from trimtab.pipelines.training.save import save
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback, TrainerState, TrainingArguments
-
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
@@ -70,13 +67,16 @@ def _train(
     from trimtab.pipelines.training.checkpoints import MarkComplete
     from trimtab.pipelines.training.learning import AlreadyTrained
     from trimtab.pipelines.training.optimizer_state import Warm
+    from trimtab.pipelines.training.recorder import Recorder
     from trimtab.pipelines.training.watchdog import Watchdog
 
-    watchdog = Watchdog(trainer.accelerator.process_index)
+    recorder, watchdog = Recorder(), Watchdog(trainer.accelerator.process_index)
     limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None  # pruned when the new one is marked
     trainer.add_callback(counting.Counting(trainer, checkpoint))  # before the mark, which is of all files
     trainer.add_callback(MarkComplete(trainer, limit))
-    trainer.add_callback(_report())
+    trainer.add_callback(recorder)
+    if checkpoint:
+        trainer.args.eval_on_start = False  # it was evaluated when it started
     if optimizer:
         trainer.add_callback(Warm(trainer, optimizer))
     trainer.add_callback(watchdog)
@@ -95,6 +95,7 @@ def _train(
         raise Interrupted(f"{step.name} was interrupted and {kept}", watchdog.stopped)
     interrupts.leave_if_asked()
     learning.require_steps(step)
+    recorder.close(trainer.state)
     return trained
 
 
@@ -127,32 +128,3 @@ def _rows_lost(trainer: Any, rows: dict[str, Any], step: Step) -> dict[str, int]
                 key = "data" if name == "train_dataset" else "eval_data"
                 raise RecipeError(f"none of {len(given)} rows fits in max_length {limit}", (*step.path, key))
     return lost
-
-
-def _report() -> TrainerCallback:
-    from transformers import TrainerCallback
-
-    from trimtab.pipelines.trainers.seams.trl import rewrite_logs
-
-    class Report(TrainerCallback):
-        """Records every metric; a loss or a gradient that is not a number stops the run."""
-
-        def on_log(
-            self,
-            args: TrainingArguments,
-            state: TrainerState,
-            control: Any,
-            logs: dict[str, Any] | None = None,
-            **kwargs: Any,
-        ) -> None:
-            for name in ("loss", "grad_norm"):
-                value = (logs or {}).get(name)
-                if value is not None and math.isnan(float(value)):
-                    raise FloatingPointError(
-                        f"{name} is not a number at step {state.global_step}: the weights are lost. Lower "
-                        f"train.learning_rate ({args.learning_rate}); checkpoints in {args.output_dir} are from before"
-                    )
-            if state.is_world_process_zero:
-                tracking.log(rewrite_logs(logs), state.global_step)
-
-    return Report()

@@ -2,15 +2,14 @@
 
 import itertools
 import os
-import pkgutil
 import signal
 import time
 
 import pytest
 from conftest import SFT_ROWS
+from interruptions import again_in, in_folder, interrupted
 from launches import weights
 from outputs import metrics_of, rows_of
-from run_steps import run_recipe
 from short_trainings import TRAIN
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -63,38 +62,12 @@ def test_a_worker_that_is_forked_leaves_ctrl_c_to_its_parent():
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
-def interrupted(recipe, number, place, call, capsys):
-    """What a launch says that gets the signal in the n-th call of a function; it must end with the signal's code."""
-    function, calls = pkgutil.resolve_name(f"trimtab.pipelines.{place}"), itertools.count(1)
-
-    def signals(*args, **kwargs):
-        if next(calls) == call:
-            os.kill(os.getpid(), number)
-        return function(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"trimtab.pipelines.{place}", signals)
-        assert runner.train(str(recipe)) == 128 + number
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    line = out.splitlines()[-1]
-    assert line.endswith("The same command continues here")
-    return line
-
-
-def in_folder(tmp_path, name, stages):
-    """The finished steps of a recipe in a folder of its own, by name."""
-    (tmp_path / name).mkdir()
-    return run_recipe(tmp_path / name, stages)
-
-
 def test_a_training_is_left_and_gone_on_with_everywhere(model, write, tmp_path, capsys):
     data = write("sft.jsonl", SFT_ROWS)
     train = {**TRAIN, "max_steps": 6, "save_steps": 4, "eval_strategy": "steps", "eval_steps": 3}
     stages = {"sft": {"model": {"model_name_or_path": model}, "data": data, "eval_data": data, "train": train}}
     whole = in_folder(tmp_path, "undisturbed", stages)["sft"]
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text((tmp_path / "undisturbed" / "recipe.yaml").read_text().replace("/undisturbed/", "/"))
+    recipe = again_in(tmp_path)
     numbers = itertools.cycle(NUMBERS)
     for place, call, words in (
         ("training.fit.policy", 1, "sft was interrupted, and keeps what it has finished"),
@@ -120,8 +93,7 @@ def test_sampling_and_scoring_keep_what_they_have_finished(model, prompts, tmp_p
                   "rewards": {"as": {"kind": "pattern", "regex": "a", "count": True}}},
     }  # fmt: skip
     whole = in_folder(tmp_path, "undisturbed", stages)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text((tmp_path / "undisturbed" / "recipe.yaml").read_text().replace("/undisturbed/", "/"))
+    recipe = again_in(tmp_path)
     steps = {step.name: step for step in Recipe.load(str(recipe)).steps}
     assert "sample was" in interrupted(recipe, signal.SIGTERM, "sampling.transformers_engine.generate", 2, capsys)
     assert len(list((steps["sample"].dir / "parts").glob("*.parquet"))) == 1

@@ -48,6 +48,7 @@ ENGINES = "pipelines/trainers/seams/engines.py"
 FORMS = "pipelines/data/forms.py"
 DRY = "pipelines/training/dry.py"
 FIT = "pipelines/training/fit.py"
+RECORDER = "pipelines/training/recorder.py"
 SAVE = "pipelines/training/save.py"
 CHECKPOINTS = "pipelines/training/checkpoints.py"
 COUNTING = "pipelines/training/counting.py"
@@ -190,7 +191,7 @@ CONTRACT = (
     Entry("transformers.PreTrainedModel", "base_model", "attribute", "reads", (TRL, PPO), note="which the head runs"),
     Entry("transformers.PreTrainedConfig", "_name_or_path", "attribute", "reads", (PPO,)),
     Entry("transformers.training_args", "is_torch_bf16_gpu_available", "global", "patches", (ENGINES,)),
-    Entry(TRACKERS, "rewrite_logs", "function", "calls", (TRL, FIT), ("d",)),
+    Entry(TRACKERS, "rewrite_logs", "function", "calls", (TRL, RECORDER), ("d",)),
     Entry(TRACKERS, "get_available_reporting_integrations", "function", "calls", (TRL, DRY)),
     Entry(TRACKERS, "get_reporting_integration_callbacks", "function", "calls", (TRL, DRY), ("report_to",)),
     Entry("peft.tuners.tuners_utils", "BaseTunerLayer", "class", "reads", (DRY,), note="of a module with an adapter"),
