@@ -13,21 +13,10 @@ from trimtab.pipelines.forecasting.forecast import Forecast, Forecaster
 from trimtab.pipelines.planning.commands import accelerate_config
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import artifacts
-from trimtab.pipelines.reporting.numerals import DASH, duration
+from trimtab.pipelines.reporting.numerals import DASH, duration, size
 
 HEADINGS = ("step", "peak of a rank", "time", "on disk", "tokens")
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 ASSUMED = 8  # assumptions that are written out
-
-
-def size(count: Any) -> str:
-    """A number of bytes, as "1.5 GiB"."""
-    if count is None:
-        return DASH
-    power = 0
-    while power < len(UNITS) - 1 and count >= 1000 * 1024**power:
-        power += 1
-    return f"{count / 1024**power:.3g} {UNITS[power]}"
 
 
 def amount(count: float) -> str:

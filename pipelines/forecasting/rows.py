@@ -28,7 +28,7 @@ def unknown(source: str) -> Rows:
 
 def typical(count: float, tokens: float, assumed: str, *, texts: int = 1, prompts: float | None = None) -> Rows:
     """So many rows of texts of one length, as `assumed` says."""
-    return Rows(count, np.full((1, texts), tokens), count if prompts is None else prompts, (assumed,))
+    return Rows(count, np.full((1, texts), tokens), count if prompts is None else prompts, assumed=(assumed,))
 
 
 def of(block: Any, form: Form, tokenizer: Any, place: Sequence[str]) -> Rows:
@@ -48,7 +48,8 @@ def joined(parts: Sequence[Rows]) -> Rows:
         places = np.linspace(0, len(part.tokens) - 1, max(1, round(LOOKED_AT * part.count / max(1, total))))
         shares.append(np.pad(part.tokens[places.astype(int)], ((0, 0), (0, texts - part.tokens.shape[1])), "edge"))
     assumed = tuple(dict.fromkeys(chain.from_iterable(part.assumed for part in parts)))
-    return Rows(total, np.concatenate(shares), sum(part.prompts for part in parts), assumed)
+    longest = max(part.answer for part in parts)
+    return Rows(total, np.concatenate(shares), sum(part.prompts for part in parts), longest, assumed)
 
 
 def _of_part(part: Any, form: Form, tokenizer: Any, place: Sequence[str]) -> Rows:
@@ -59,11 +60,11 @@ def _of_part(part: Any, form: Form, tokenizer: Any, place: Sequence[str]) -> Row
     if "prompt_index" in rows.column_names:
         prompts = len(set(rows["prompt_index"][:]))
     if "completion_ids" in rows.column_names and "prompt_ids" in rows.column_names:
-        return Rows(len(rows), _square([_ids(row) for row in some]), prompts)
+        return Rows(len(rows), _square([_ids(row) for row in some]), prompts, max(map(_longest_answer, some)))
     columns = sources.columns_of(rows, form, sources.source(part), place)
     if tokenizer is None or "completions" in columns:
         assumed = (f"{sources.source(part)}: {CHARACTERS:g} characters a token",)
-        return Rows(len(rows), _square([_characters(row, columns) for row in some]), prompts, assumed)
+        return Rows(len(rows), _square([_characters(row, columns) for row in some]), prompts, 0, assumed)
     is_prompts = set(columns) == {"prompt"}
     facts = TokenAudit(tokenizer, columns, learned=not is_prompts).read(some)
     if is_prompts:
@@ -75,9 +76,17 @@ def _of_part(part: Any, form: Form, tokenizer: Any, place: Sequence[str]) -> Row
 
 
 def _ids(row: dict[str, Any]) -> list[float]:
+    return [len(row["prompt_ids"]) + length for length in _answers(row)]
+
+
+def _longest_answer(row: dict[str, Any]) -> int:
+    return max(_answers(row))
+
+
+def _answers(row: dict[str, Any]) -> list[int]:
+    """The tokens of a row's one answer, or of each in its list."""
     answers = row["completion_ids"]
-    answers = answers if answers and isinstance(answers[0], list) else [answers]
-    return [len(row["prompt_ids"]) + len(answer) for answer in answers]
+    return list(map(len, answers if answers and isinstance(answers[0], list) else [answers]))
 
 
 def _characters(row: dict[str, Any], columns: Sequence[str]) -> list[float]:

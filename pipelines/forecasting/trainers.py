@@ -58,9 +58,11 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
     prepared = rows.count + (held.count if held else 0)
     if getattr(train, "packing", False) and limit:
         rows = rows.packed(limit)
-    learned = Pass(model, rows, 0, setting.batch, backward=True)
     steps = updates(train, rows.count, setting.rows_of_update)
-    learned = replace(learned, rows=steps * setting.rows_of_update)
+    learned = Pass(model, rows, steps * setting.rows_of_update, setting.batch, backward=True)
+    if _is_flat(train):  # the rows of a batch are one long row
+        whole = replace(rows, tokens=rows.tokens * setting.batch)
+        learned = replace(learned, texts=whole, rows=learned.rows / setting.batch, batch=1)
     passes = [learned, *_evaluations(train, held.cut(limit) if held else None, model, steps, setting)]
     models = [Held(model, is_trained=True)]
     if shape.reference:
@@ -111,6 +113,12 @@ def work(stage: Any, known: Known) -> Work:
     arguments = field_types.bare(field_types.hints(type(stage))["train"])
     names = [cls.__name__ for cls in getattr(arguments, "__mro__", ())]
     return offline(stage, known, next((SHAPES[name] for name in names if name in SHAPES), Shape()))
+
+
+def _is_flat(train: Any) -> bool:
+    """Whether trl makes one row of a batch: where it is asked to, or packs whole texts."""
+    packs_whole = getattr(train, "packing", False) and getattr(train, "packing_strategy", "bfd").startswith("bfd")
+    return bool(getattr(train, "padding_free", False) or packs_whole)
 
 
 def _evaluations(train: Any, held: Rows | None, model: Any, steps: float, setting: Any) -> list[Pass]:

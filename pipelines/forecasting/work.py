@@ -21,12 +21,14 @@ DRAWS = 256  # batches that are drawn to see how long the longest text of one is
 class Rows:
     """Rows of a dataset: how many, and the tokens of every text in some of them, as (rows looked at, texts of a row).
 
-    `prompts` is how many prompts they are on. `assumed` says what of it is no more than a guess.
+    `prompts` is how many prompts they are on, and `answer` the tokens of the longest answer, where that is known.
+    `assumed` says what of it is no more than a guess.
     """
 
     count: float
     tokens: NDArray[float64]
     prompts: float = 0
+    answer: float = 0
     assumed: tuple[str, ...] = ()
 
     def cut(self, limit: int | None) -> Rows:
@@ -74,7 +76,8 @@ class Pass:
     """So many `rows` of texts that go through a model, `batch` of them in a call of a rank.
 
     With `backward` they are learned from; `drawn` tokens are then put behind each, one after another. Texts that are
-    `sorted` by length are padded to nothing but their own. `logits` says that those of the whole batch are in memory.
+    `sorted` by length are padded to nothing but their own. Of `logits` positions of each text the logits
+    are in memory.
     """
 
     model: Architecture
@@ -84,7 +87,7 @@ class Pass:
     backward: bool = False
     drawn: float = 0
     sorted: bool = False
-    logits: bool = False
+    logits: float = 0
 
     def tokens_of_call(self) -> tuple[float, float]:
         """The tokens of a call with their padding: in the mean, and at most."""
@@ -105,14 +108,11 @@ def judged(model: Architecture, rows: Rows, count: float, tokens_per_batch: int 
     return Pass(model, rows, count, batch, sorted=True)
 
 
-def told(model: Architecture, rows: Rows, count: float, answer: float | None = None) -> Pass:
-    """The pass of completions whose log-probabilities a model tells, by blocks of so many logits.
-
-    `answer` is the tokens of the longest one; without it, of its whole text.
-    """
-    longest = answer or float(rows.tokens.max())
-    batch = max(1.0, min(256.0, rows.count, LOGITS // (longest * model.vocabulary)))
-    return Pass(model, rows, count, batch, sorted=True, logits=True)
+def told(model: Architecture, rows: Rows, count: float, most: float = 256) -> Pass:
+    """The pass of completions whose log-probabilities a model tells, `most` of them at a time, or fewer long ones."""
+    longest = (rows.answer or float(rows.tokens.max())) + 1
+    batch = max(1.0, min(most, rows.count, LOGITS // (longest * model.vocabulary)))
+    return Pass(model, rows, count, batch, sorted=True, logits=longest)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 DASH = "–"
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def finite(value: Any) -> TypeGuard[float]:
@@ -60,6 +61,23 @@ def duration(seconds: Any) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def off(forecast: Any, measured: Any) -> str:
+    """How far a forecast is from what was measured, in hundredths of it."""
+    if not (finite(forecast) and finite(measured) and measured):
+        return DASH
+    return _with_minus(f"{100 * (forecast / measured - 1):+.0f}%")
+
+
+def size(count: Any) -> str:
+    """A number of bytes, as "1.5 GiB"."""
+    if not finite(count):
+        return DASH
+    power = 0
+    while power < len(UNITS) - 1 and count >= 1000 * 1024**power:
+        power += 1
+    return f"{count / 1024**power:.3g} {UNITS[power]}"
 
 
 def _mean_and_stderr(estimate: Any) -> tuple[Any, Any]:

@@ -35,6 +35,8 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
         "error": numerals.with_error,
         "errors": numerals.in_errors,
         "duration": numerals.duration,
+        "size": numerals.size,
+        "off": numerals.off,
         "percent": numerals.percent,
         "fold": sections.fold,
         "yaml": _yaml,

@@ -37,6 +37,8 @@ class Record(TypedDict):
     distributed: Any
     device: Any
     finished: Any
+    peak_bytes: Any
+    forecast: dict[str, Any]  # what was expected of the step before it ran
 
 
 def read(output: Path) -> Record:
@@ -72,6 +74,8 @@ def read(output: Path) -> Record:
         distributed=done.get("distributed"),
         device=done.get("device"),
         finished=done.get("finished"),
+        peak_bytes=done.get("peak_bytes"),
+        forecast=mapping(done.get("forecast")),
     )
 
 

@@ -121,7 +121,7 @@ class Sample(Sampling, Stage):
     def work(self, known: Known) -> Work:
         model, prompts, answers = known.model(self.model), known.rows("prompts"), self.leaves(known, "", "train")
         drawn = Pass(model, prompts, answers.count, self.batch_size, drawn=self._longest, sorted=True)
-        scored = told(model, answers, answers.count, self._longest)
+        scored = told(model, answers, answers.count, self.batch_size)
         size = answers.count * BYTES_OF_TOKEN * float(answers.tokens.mean())
         return Work("models", (Held(model),), (drawn, scored), handled=answers.count, leaves=size)
 
@@ -129,7 +129,8 @@ class Sample(Sampling, Stage):
         prompts = known.rows("prompts")
         asked = prompts.count / (self.fold[1] if self.fold else 1)
         assumed = f"{known.step.name}: answers of max_new_tokens ({self._longest})"
-        return Rows(asked * self.num_generations, prompts.tokens + self._longest, asked, (*prompts.assumed, assumed))
+        count, tokens = asked * self.num_generations, prompts.tokens + self._longest
+        return Rows(count, tokens, asked, self._longest, (*prompts.assumed, assumed))
 
     @property
     def _longest(self) -> int:

@@ -11,7 +11,7 @@ tokens for padding, for the roles of a chat and for the end of a turn.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -63,7 +63,7 @@ class Scratch(Stage):
         super().check(step)
 
     def work(self, known: Known) -> Work:
-        return replace(super().work(known), leaves=known.model(self.makes()))
+        return Work(prepared=super().work(known).handled, leaves=known.model(self.makes()))
 
     def makes(self) -> dict[str, Any]:
         return {**self.config, "vocab_size": self.vocab_size}

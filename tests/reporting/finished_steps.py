@@ -25,6 +25,8 @@ def leave(run: Path, name: str, kind: str, inputs=(), rows=(), metrics=None, **r
         "inputs": {Path(path).parent.name.rpartition("-")[0]: Path(path).parent.name[-8:] for path in inputs},
         "metrics": metrics or {},
         "seconds": 61.25,
+        "peak_bytes": 900 << 20,
+        "forecast": {"peak_bytes": 990 << 20, "seconds": 49.0},
         "world_size": 1,
         "distributed": "NO",
         "device": "cpu",

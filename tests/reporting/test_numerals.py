@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trimtab.pipelines.reporting.numerals import duration, in_errors, number, percent, with_error
+from trimtab.pipelines.reporting.numerals import duration, in_errors, number, off, percent, size, with_error
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,8 @@ def test_shares_and_differences_in_errors():
     assert percent(None) == "–"
     assert in_errors({"mean": -0.2, "stderr": 0.1}) == "−2.0 s.e."
     assert in_errors({"mean": 0.2, "stderr": 0}) == in_errors("none") == "–"
+
+
+def test_bytes_and_how_far_a_forecast_was_off():
+    assert [size(count) for count in (0, 1 << 20, 1.5 * 2**30, None)] == ["0 B", "1 MiB", "1.5 GiB", "–"]
+    assert [off(11, 10), off(5, 10), off(None, 10), off(5, 0)] == ["+10%", "−50%", "–", "–"]

@@ -66,6 +66,12 @@ def test_every_section_is_filled(tmp_path):
     assert "learning_rate: 5.0e-07" in html
 
 
+def test_what_was_forecast_stands_beside_what_was_measured(tmp_path):
+    html = page(whole(tmp_path / "tiny"))
+    for cell in ("990 MiB", "900 MiB", "+10%", "49.0 s", "−20%"):
+        assert f'<td class="n">{cell}</td>' in html
+
+
 def test_hostile_text_stays_text(tmp_path):
     html = page(whole(tmp_path / "tiny"))
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;{{7*7}}{% raw %}&lt;/div&gt;") == 2
