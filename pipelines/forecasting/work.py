@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Libraries = Literal["rows", "models", "trainer"]
 BYTES_OF_TOKEN = 16  # of a row of completions on disk
 LOGITS = 1 << 27  # in one block, of sampling.transformers_engine
+FEWEST_DRAWS = 8
 DRAWS = 256  # batches that are drawn to see how long the longest text of one is
 
 
@@ -53,14 +54,23 @@ class Rows:
         count = max(1.0, self.count * float(self.tokens.sum(-1).mean()) / length)
         return replace(self, count=count, tokens=0 * self.tokens[:1, :1] + length)
 
-    def padded(self, batch: float) -> tuple[float, float]:
+    def padded(self, batch: float, batches: float = DRAWS) -> tuple[float, float]:
         """The tokens of a batch of so many rows, all padded to its longest text: in the mean, and at most."""
         import numpy as np
 
-        drawn = np.random.default_rng(0).integers(0, len(self.tokens), (DRAWS, max(1, round(batch))))
+        draws = round(min(max(batches, FEWEST_DRAWS), DRAWS))
+        drawn = np.random.default_rng(0).integers(0, len(self.tokens), (draws, max(1, round(batch))))
         longest = self.tokens[drawn].max((1, 2))
         texts = batch * self.tokens.shape[1]
         return texts * float(longest.mean()), texts * float(longest.max())
+
+    def padded_by_length(self, batch: float, rows: float) -> tuple[float, float]:
+        """The same where `rows` of them are sorted by length before they are cut into batches."""
+        longest = self.tokens.max(1)
+        longest.sort()
+        size = max(1, round(batch / max(batch, rows) * len(longest)))
+        texts = batch * self.tokens.shape[1]
+        return texts * float(longest[::-1][::size].mean()), texts * float(longest[-1])
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Pass:
     """So many `rows` of texts that go through a model, `batch` of them in a call of a rank.
 
     With `backward` they are learned from; `drawn` tokens are then put behind each, one after another. Texts that are
-    `sorted` by length are padded to nothing but their own. Of `logits` positions of each text the logits
+    `sorted` by length are in a batch with those that are as long. Of `logits` positions of each text the logits
     are in memory.
     """
 
@@ -91,10 +101,9 @@ class Pass:
 
     def tokens_of_call(self) -> tuple[float, float]:
         """The tokens of a call with their padding: in the mean, and at most."""
-        mean, most = self.texts.padded(self.batch)
         if self.sorted:
-            mean = self.batch * float(self.texts.tokens.sum(-1).mean())
-        return mean, most
+            return self.texts.padded_by_length(self.batch, self.rows)
+        return self.texts.padded(self.batch, self.rows / self.batch)
 
     @property
     def width(self) -> float:

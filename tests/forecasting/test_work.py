@@ -27,3 +27,10 @@ def test_a_mixture_has_the_lengths_of_both_in_their_shares():
     both = rows.joined([Rows(300, np.array([[10.0]]), 300), Rows(100, np.array([[30.0]]), 100)])
     assert both.count == 400
     assert both.tokens.mean() == pytest.approx(15)
+
+
+def test_texts_that_are_sorted_by_length_need_less_padding():
+    mixed = Rows(100, np.arange(1.0, 101.0).reshape(-1, 1))
+    mean, most = mixed.padded_by_length(10, 100)
+    assert (mean, most) == (10 * 55, 10 * 100)
+    assert mean < mixed.padded(10)[0]
