@@ -11,8 +11,10 @@ from pathlib import Path
 
 from conftest import ROOT
 
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.running import launch as launching
 
 MARK = {"TRIMTAB_LAUNCHED_BY": str(os.getpid())}  # in the environment of all forks, which is their parent's
 
@@ -76,7 +78,7 @@ def trained(recipe, *, config="cpu", ranks=2, real=False):
     else:
         code, out = two_ranks(recipe, config=config, ranks=ranks)
     assert code == 0, out[-6000:]
-    return {step.name: step for step in Recipe.load(str(recipe)).steps}
+    return {step.name: step for step in Recipe.load(str(recipe), ranks=Ranks(every=ranks)).steps}
 
 
 class Fork:
@@ -135,7 +137,7 @@ class Warm:
     def launch(self, command, recipe):
         """Stands for running.launch.launch, with the words that it is given."""
         words = command[command.index("launch") + 1 :]
-        code, out = finished(self.start("launch", words, TRIMTAB_LOCK=str(recipe.run.resolve())))
+        code, out = finished(self.start("launch", words, **launching.handed_down(recipe)))
         print(out)
         return code
 

@@ -6,18 +6,16 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from trimtab.pipelines import ROOT
+from trimtab.pipelines.planning import ranks
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.yaml_limits import Limited, read
 
-CONFIGS = ROOT / "accelerate_configs"
 SCRIPT = ROOT / "scripts" / "train.py"
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.accelerate_cli")
 
@@ -29,11 +27,10 @@ def accelerate_config(step: Step, auto: str | None = None) -> Path:
     """
     name = step.accelerate
     if name == "auto":
-        name = auto or _devices()
-    for path in (CONFIGS / f"{name}.yaml", Path(name).expanduser()):
-        if path.is_file():
-            return path
-    known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+        name = auto or ranks.Ranks().auto
+    if path := ranks.config(name):
+        return path
+    known = sorted(path.stem for path in ranks.CONFIGS.glob("*.yaml"))
     raise RecipeError(
         f"no accelerate config {name!r}{suggest(name, known)} (known: {', '.join(known)}, or a path)",
         (*step.path, "accelerate"),
@@ -42,18 +39,13 @@ def accelerate_config(step: Step, auto: str | None = None) -> Path:
 
 def launch(step: Step, extra: Sequence[str] = ()) -> Launch:
     """What a step is launched on from here; `extra` are further words for accelerate."""
-    import torch
-
-    config = _read_config(step)
-    words = " ".join(extra).replace("=", " ").split()
-    said = next((int(count) for word, count in pairwise(words) if word == "--num_processes" and count.isdigit()), None)
-    on_cpu = bool(config.get("use_cpu")) or not torch.accelerator.is_available()
-    devices = 1 if on_cpu else torch.accelerator.device_count()
-    return Launch(said or config.get("num_processes") or devices, on_cpu)
+    _check_config(step)
+    local = ranks.Ranks(words=tuple(extra))
+    return Launch(local.of(step.accelerate), local.on_cpu(step.accelerate))
 
 
-def _read_config(step: Step) -> dict[str, Any]:
-    """What the step's accelerate config says. Raises RecipeError for one that is not YAML, or for another machine."""
+def _check_config(step: Step) -> None:
+    """Raises RecipeError where the step's accelerate config is not YAML, or is for another machine."""
     file, place = accelerate_config(step), (*step.path, "accelerate")
     try:
         config = yaml.load(read(file), Limited)
@@ -64,7 +56,6 @@ def _read_config(step: Step) -> dict[str, Any]:
     machine = config.get("compute_environment", "LOCAL_MACHINE")
     if machine != "LOCAL_MACHINE":
         raise RecipeError(f"{file}: compute_environment {machine!r}: steps are launched where they are planned", place)
-    return config
 
 
 def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | None = None) -> list[str]:
@@ -90,10 +81,3 @@ def typed(words: Sequence[str]) -> str:
 
 def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _devices() -> str:
-    import torch
-
-    count = torch.cuda.device_count()
-    return "cpu" if count == 0 else "single" if count == 1 else "ddp"

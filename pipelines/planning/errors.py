@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 # Keys that public recipes still carry and the installed trl/transformers no longer know, with their successors.
 RENAMED = {
+    "batch_size": "the batch of a training stands beside its `train`; a stage that samples has 'sample_batch_size'",
     "torch_dtype": "use 'dtype'",
     "warmup_ratio": "use 'warmup_steps' (a value below 1 is a share of all steps)",
     "max_seq_length": "use 'max_length'",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -30,6 +31,12 @@ class KeysOf:
         import trl
 
         return [getattr(trl, name.removeprefix("trl.")) for name in self.names if name.startswith("trl.")]
+
+    @property
+    def has_training(self) -> bool:
+        """Whether a class of trl among them is one of training arguments."""
+        of_trl = [name.removeprefix("trl.") for name in self.names if name.startswith("trl.")]
+        return any(is_training_arguments(upstream.outline(name)) for name in of_trl)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +111,30 @@ def notes(hint: Any) -> tuple[Any, ...]:
 def is_training_arguments(hint: Any) -> bool:
     """Whether a type is one of the Trainer's configurations: trl.SFTConfig and its like."""
     return dataclasses.is_dataclass(hint) and "resume_from_checkpoint" in hint.__dataclass_fields__
+
+
+@functools.cache
+def training(cls: Any) -> str | None:
+    """The name of a stage's field of training arguments; None where a stage has none."""
+    with by_outline():
+        types_of = hints(cls)
+    return next((key for key, hint in types_of.items() if is_training_arguments(bare(hint))), None)
+
+
+@functools.cache
+def training_defaults(cls: Any) -> dict[str, Any]:
+    """The defaults of the training arguments of a stage that has some, as upstream's source gives them."""
+    with by_outline():
+        arguments = bare(hints(cls)[training(cls) or ""])
+    return {field.name: default(field) for field in dataclasses.fields(arguments)}
+
+
+@functools.cache
+def trains(cls: Any) -> bool:
+    """Whether a stage trains: it takes training arguments, or is a macro that hands them on."""
+    with by_outline():
+        handed_on = [note for hint in hints(cls).values() for note in notes(hint) if isinstance(note, KeysOf)]
+    return training(cls) is not None or any(note.has_training for note in handed_on)
 
 
 def is_required(field: dataclasses.Field) -> bool:

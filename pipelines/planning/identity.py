@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.pipelines.planning import adapters, field_types, kinds
+from trimtab.pipelines.planning import adapters, batch, field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import content_hash, is_local
 from trimtab.pipelines.planning.references import References, is_reference
@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.yaml_words import settled
 from trimtab.rewards import _source
 
 # Keys of transformers' and trl's training arguments that cannot change a result, so that changing them retrains
-# nothing. Saving and evaluating are not neutral when `load_best_model_at_end` chooses among checkpoints.
+# nothing. Saving and evaluating, in which batches too, are not neutral when `load_best_model_at_end` chooses among checkpoints.
 TRAINING = (
     "report_to logging_dir logging_strategy logging_steps logging_first_step log_level log_level_replica "
     "log_on_each_node logging_nan_inf_filter disable_tqdm dataset_num_proc dataloader_num_workers "
@@ -27,7 +27,9 @@ TRAINING = (
     "hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision skip_memory_metrics project"
 ).split()
 LIMIT = "unpacked_gb"  # of a dataset: it refuses rows, and changes none
-TRAINING_UNLESS_BEST = "save_strategy save_steps save_total_limit save_on_each_node eval_strategy eval_steps".split()
+TRAINING_UNLESS_BEST = (
+    "save_strategy save_steps save_total_limit save_on_each_node eval_strategy eval_steps per_device_eval_batch_size"
+).split()
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,13 @@ class Identities:
 
     references: References
 
-    def of_options(self, cls: Any, options: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-        """The options of a step of class `cls`, its defaults included: a new default is a new step."""
+    def of_options(
+        self, cls: Any, options: dict[str, Any], path: tuple[str, ...], of_step: batch.Batch | None = None
+    ) -> dict[str, Any]:
+        """The options of a step of class `cls`, its defaults included: a new default is a new step.
+
+        `of_step` is the batch of one that trains, which stands in the place of the keys that make it up.
+        """
         defaults = {field.name: field_types.default(field) for field in dataclasses.fields(cls)}
         identity = {}
         for key, value in {**defaults, **options}.items():
@@ -49,6 +56,9 @@ class Identities:
                 if not value and key in cls.neutral_when_empty:
                     continue
             identity[key] = self._of(value, (*path, key))
+        trained = field_types.training(cls)
+        if of_step is not None and trained is not None:
+            identity[trained] = batch.identity(cls, options, of_step, identity.get(trained) or {})
         return identity
 
     def _of(self, value: Any, path: tuple[str, ...]) -> Any:

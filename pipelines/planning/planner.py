@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.planning import consent, kinds, preflight, schema
+from trimtab.pipelines.planning import batch, consent, field_types, kinds, preflight, schema
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RENAMED, RecipeError, nearest, suggest
 from trimtab.pipelines.planning.files import fingerprint
 from trimtab.pipelines.planning.identity import Identities, source
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.references import UNKNOWN, References, absent
 
@@ -23,8 +24,9 @@ NAME = re.compile(r"^[A-Za-z][\w-]*$")
 class Planner:
     """Walks the stages from top to bottom, keeping the steps made so far."""
 
-    def __init__(self, document: Document, overrides: tuple[str, ...]):
+    def __init__(self, document: Document, overrides: tuple[str, ...], ranks: Ranks):
         self.document, self.overrides, self.values = document, overrides, document.values
+        self.ranks = ranks
         self.mistakes = document.mistakes
         for key in self.values:
             if key not in KEYS:
@@ -68,6 +70,7 @@ class Planner:
             wandb=wandb,
             steps=tuple(self.steps.values()),
             document=self.document,
+            ranks=self.ranks,
         )
 
     def _top(self, key: str, kind: Any, default: Any) -> Any:
@@ -100,9 +103,11 @@ class Planner:
             return
         cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
         keys = {field.name for field in dataclasses.fields(cls)}
-        known = {"kind", "accelerate", "seed", *keys}
-        self.known |= keys
-        self._merge_defaults(block, path, {"accelerate", "seed", *keys})
+        of_any = {"accelerate", "seed", *(("batch_size",) if field_types.trains(cls) else ())}
+        known = {"kind", *of_any, *keys}
+        self.known |= known
+        # the batch of trainings, whatever a stage that does not train calls so
+        self._merge_defaults(block, path, (keys - {"batch_size"}) | of_any)
         for key in block:  # before a macro meets them
             if key not in known:
                 hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, known)
@@ -111,12 +116,13 @@ class Planner:
         options = {key: value for key, value in {**options, **block}.items() if key in keys}
         accelerate = self._value(block, "accelerate", str, "auto", (*path, "accelerate"))
         seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
+        rows = self._value(block, "batch_size", int, None, (*path, "batch_size")) if "batch_size" in of_any else None
         last = None
         for step_name, step_kind, step_options in self._expanded(cls, name, kind, options):
             if step_name in self.references.steps:
                 raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
             offset = step_options.pop("seed_offset", 0)
-            last = self._step(step_name, name, step_kind, step_options, seed + offset, accelerate)
+            last = self._step(step_name, name, step_kind, step_options, seed + offset, accelerate, rows)
         if last is not None:
             self.references.steps[name] = last  # what `$name` means: the last step of a macro
         elif not self.mistakes.kept:
@@ -129,7 +135,7 @@ class Planner:
         accelerate = self._value(block, "accelerate", str, "auto", (*path, "accelerate"))
         seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
         options = {key: value for key, value in block.items() if key not in ("kind", "accelerate", "seed")}
-        self._step(name, name, kind, options, seed, accelerate)
+        self._step(name, name, kind, options, seed, accelerate, None)
 
     def _expanded(self, cls: Any, name: str, kind: str, options: dict[str, Any]) -> list[Any]:
         """The steps of a stage; where some of its keys are wrong, those that it has without them, if any."""
@@ -163,10 +169,14 @@ class Planner:
             if isinstance(value, dict) and isinstance(block.setdefault(key, {}), dict):
                 self.document.merge((*path, key), ("defaults", key))
             elif key not in block:
-                self.document.set((*path, key), value, "defaults", self.document.lines["defaults", key])
+                self.document.set((*path, key), value, "defaults", self.document.lines.get(("defaults", key)))
 
-    def _step(self, name: str, stage: str, kind: str, options: dict[str, Any], seed: int, accelerate: str) -> Step:
+    def _step(
+        self, name: str, stage: str, kind: str, options: dict[str, Any], seed: int, accelerate: str, rows: int | None
+    ) -> Step:
         path = ("stages", stage)
+        cls = None if kinds.is_withheld(kinds.STAGES, kind) else kinds.find(kinds.STAGES, kind, path)
+        options, of_step = self._batch(cls, options, rows, accelerate, path)
         inputs: dict[str, Step] = {}
         resolved = self.references.resolve(options, path, inputs)
         identity: dict[str, Any] = {}
@@ -176,7 +186,7 @@ class Planner:
             identity = {
                 "kind": source(kinds.STAGES, kind),
                 "seed": seed,
-                "options": self.identities.of_options(kinds.find(kinds.STAGES, kind, path), options, path),
+                "options": self.identities.of_options(cls, options, path, of_step),
             }
             identifier = fingerprint(identity)
         folder = self.run / f"{name}-{identifier}"
@@ -192,6 +202,18 @@ class Planner:
             output=folder / "output",
             inputs=tuple(inputs.values()),
             identity=identity,
+            batch=of_step,
         )
         self.steps[name] = self.references.steps[name] = step
         return step
+
+    def _batch(
+        self, cls: Any, options: dict[str, Any], rows: int | None, accelerate: str, path: tuple[str, ...]
+    ) -> tuple[dict[str, Any], batch.Batch | None]:
+        """The batch of a step that trains, and its options with what makes that up on the ranks that it will have."""
+        if cls is None or field_types.training(cls) is None:
+            return options, None
+        ranks = self.ranks.of(accelerate)
+        if rows is None:
+            return options, batch.of_keys(cls, options, ranks)
+        return batch.derived(cls, options, rows, ranks, path)

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.pipelines.planning import finished
+from trimtab.pipelines.planning.batch import Batch
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.stops import stopped
 
 
@@ -51,6 +53,7 @@ class Step:
     output: Path  # the artifact; while the step runs, the folder to write it in
     inputs: tuple[Step, ...] = field(repr=False)  # the steps it refers to
     identity: dict[str, Any] = field(default_factory=dict, repr=False)  # what the fingerprint is of
+    batch: Batch | None = field(default=None, compare=False)  # of one that trains, and how this launch makes it up
     launch: Launch | None = field(default=None, compare=False)  # where it is looked at before a launch, and known
 
     @property
@@ -103,15 +106,19 @@ class Recipe:
     wandb: dict[str, Any] | None
     steps: tuple[Step, ...]
     document: Document = field(repr=False)
+    ranks: Ranks = Ranks(every=1)  # on which it was planned
 
     @classmethod
-    def load(cls, path: str, overrides: Sequence[str] = ()) -> Recipe:
-        """Reads, overrides, expands macros and resolves references. Raises RecipeError; writes nothing."""
+    def load(cls, path: str, overrides: Sequence[str] = (), ranks: Ranks | None = None) -> Recipe:
+        """Reads, overrides, expands macros and resolves references. Raises RecipeError; writes nothing.
+
+        `ranks` says how many each step runs on, by default as many as there are in the process group of this process.
+        """
         from trimtab.pipelines.planning.planner import Planner
 
         document = Document.sketched(path, overrides)
         try:
-            return Planner(document, tuple(overrides)).plan()
+            return Planner(document, tuple(overrides), ranks or Ranks.here()).plan()
         except RecipeError as error:
             raise document.locate(error) from None
 

@@ -12,26 +12,29 @@ from trimtab.pipelines.planning.commands import command, typed
 from trimtab.pipelines.planning.errors import OWNED
 from trimtab.pipelines.planning.recipe import Recipe, Step
 
-HEADINGS = ("step", "kind", "fingerprint", "state")
+HEADINGS = ("step", "kind", "fingerprint", "state", "batch")
 
 
 def table(
     recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), auto: str | None = None, *, verbose: bool = False
 ) -> str:
-    """Step, kind, fingerprint, state, and the command; with `verbose` every key and its origin."""
-    rows = [(step.name, step.kind, step.fingerprint, step.state) for step in steps]
+    """Step, kind, fingerprint, state, batch, and the command; with `verbose` every key and its origin.
+
+    The batch is that of an optimizer step, as rows of a micro-batch x accumulation x ranks.
+    """
+    rows = [(step.name, step.kind, step.fingerprint, step.state, str(step.batch or "")) for step in steps]
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
     line = "  ".join(f"{{:{width}}}" for width in widths)
     lines = [line.format(*HEADINGS) + "  command"]
     for step, row in zip(steps, rows, strict=True):
-        state = row[-1]
+        state = row[HEADINGS.index("state")]
         launch = "" if state == "done" else typed(command(recipe, step, extra, auto))
         lines.append(f"{line.format(*row)}  {launch}")
         if state == "damaged":
             lines += [f"    {sentence}" for sentence in step.damage]
         if verbose:
             lines += [f"    {key} = {value!r}  ({origin})" for key, value, origin in resolved(recipe, step)]
-    counts = Counter(row[-1] for row in rows)
+    counts = Counter(row[HEADINGS.index("state")] for row in rows)
     if counts["damaged"]:
         lines.append("--rebuild, or the commands above, make what is damaged again")
     told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]

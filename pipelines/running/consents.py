@@ -10,20 +10,28 @@ from trimtab.pipelines.planning import consent, trust
 from trimtab.pipelines.planning.consent import Code
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
 
 HEAD = "code of others that this recipe runs"
 
 
-def load(path: str, overrides: Sequence[str] = (), *, trusting: bool = False, refusing: bool = True) -> Recipe:
-    """The plan of a recipe, with consent to its code.
+def load(
+    path: str,
+    overrides: Sequence[str] = (),
+    ranks: Ranks | None = None,
+    *,
+    trusting: bool = False,
+    refusing: bool = True,
+) -> Recipe:
+    """The plan of a recipe, with consent to its code; `ranks` are as in Recipe.load.
 
     With `trusting` all of the code is consented to; else people are asked, where there are any. Raises RecipeError,
     with `refusing` also for code that is left without consent.
     """
-    recipe = Recipe.load(path, overrides)
+    recipe = Recipe.load(path, overrides, ranks)
     while _consented(_listed(recipe), recipe.document, trusting):
-        recipe = Recipe.load(path, overrides)  # code that may be imported now may name more code
+        recipe = Recipe.load(path, overrides, ranks)  # code that may be imported now may name more code
     if refusing:
         _require(_listed(recipe), recipe.document)
     return recipe

@@ -20,6 +20,7 @@ from trimtab.pipelines import ROOT
 from trimtab.pipelines.forecasting import machines, outlook
 from trimtab.pipelines.planning import commands, preflight, provenance
 from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, slurm
@@ -49,7 +50,7 @@ def run(
     """
     environment.prepare()
     try:
-        recipe = consents.load(path, overrides, trusting=trusting)
+        recipe = consents.load(path, overrides, _ranks(extra, sbatch), trusting=trusting)
         steps = recipe.select(only, start)
         provenance.require_whole(recipe, steps, rebuild=rebuild)
         provenance.require_content(recipe, (step for step in steps if not step.done))
@@ -89,7 +90,7 @@ def plan(
     """
     environment.prepare()
     try:
-        recipe = consents.load(path, overrides, trusting=trusting, refusing=False)
+        recipe = consents.load(path, overrides, _ranks(extra, sbatch), trusting=trusting, refusing=False)
         steps = recipe.select(only, start)
         planned_for = machines.budget(budget) if budget else None
         launched_on: Callable[[Step], Launch | None] = functools.partial(_launched_on, extra, sbatch)
@@ -122,7 +123,7 @@ def check_rewards(
     """Loads and tries every reward, and prints what it finds. Returns 1 when one of them cannot be used."""
     environment.prepare()
     try:
-        recipe = consents.load(path, overrides, trusting=trusting)
+        recipe = consents.load(path, overrides, Ranks(), trusting=trusting)
         steps = recipe.select(only, start)
         preflight.check(recipe, steps)
     except RecipeError as error:
@@ -134,6 +135,11 @@ def check_rewards(
         print(lines, flush=True)
         passed = passed and ok
     return 0 if passed else 1
+
+
+def _ranks(extra: Sequence[str], sbatch: Sequence[str] | None) -> Ranks:
+    words = Ranks(words=tuple(extra))
+    return words if sbatch is None else Ranks(every=words.said or slurm.ranks(sbatch))
 
 
 def _launched_on(extra: Sequence[str], sbatch: Sequence[str] | None, step: Step) -> Launch | None:
@@ -187,6 +193,11 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
     return 0
 
 
+def handed_down(recipe: Recipe) -> dict[str, str]:
+    """The environment variables by which the ranks of a launch know of their launcher, and come to its plan."""
+    return {"TRIMTAB_LOCK": str(recipe.run.resolve()), **consents.handed_down(recipe), **recipe.ranks.handed_down()}
+
+
 def launch(command: list[str], recipe: Recipe) -> int:
     """Runs one launch in a process group of its own, and leaves nothing running.
 
@@ -195,12 +206,7 @@ def launch(command: list[str], recipe: Recipe) -> int:
     """
     grace = float(os.environ.get("TRIMTAB_GRACE", GRACE))
     waits = str(math.ceil(grace) + 1)  # by whole seconds; ours end first, and say so
-    variables = {
-        **os.environ,
-        "TRIMTAB_LOCK": str(recipe.run.resolve()),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": waits,
-        **consents.handed_down(recipe),
-    }
+    variables = os.environ | handed_down(recipe) | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": waits}
     words = shlex.join(command)
     if "/cpu.yaml" in words and "--num_processes" not in words:
         # accelerate would choose so too, with a warning at each launch

@@ -116,6 +116,9 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
     from accelerate.utils import gather_object, release_memory
 
     distributed = _join_process_group(timeout)
+    if step.batch is not None and step.batch.ranks != distributed.num_processes:
+        planned, started = step.batch.ranks, distributed.num_processes
+        raise RecipeError(f"planned for {planned} ranks and started on {started}: say `-- --num_processes`", step.path)
     main = distributed.is_main_process
     verification.require_content(recipe, step, main=main)
     started = time.time()

@@ -59,10 +59,31 @@ def script(recipe: Recipe, commands: Mapping[str, Sequence[str]], options: Seque
 
 def launched_on(options: Sequence[str]) -> Launch | None:
     """What a job with these options of sbatch starts its steps on; None where they do not say how many GPUs."""
-    words = dict(option.lstrip("-").split("=", 1) for option in options if "=" in option)
-    gpus = words.get("gpus-per-node", "").rpartition(":")[2]
-    nodes = words.get("nodes", words.get("N", "1"))
-    return Launch(int(nodes) * int(gpus), on_cpu=False) if gpus.isdigit() and nodes.isdigit() else None
+    gpus = _gpus(options)
+    return Launch(ranks(options), on_cpu=False) if gpus is not None and _nodes(options) is not None else None
+
+
+def ranks(options: Sequence[str]) -> int:
+    """On how many ranks a job with these options of sbatch runs each of its steps: one for each GPU, or node."""
+    return (_nodes(options) or 1) * (_gpus(options) or 1)
+
+
+def _gpus(options: Sequence[str]) -> int | None:
+    """The GPUs of a node, where the options say so."""
+    words = _words(options)
+    given = [words[word] for word in ("gpus-per-node", "gres", "gpus-per-task") if word in words]
+    count = given[0].rpartition(":")[2] if given else ""
+    return int(count) if count.isdigit() else None
+
+
+def _nodes(options: Sequence[str]) -> int | None:
+    words = _words(options)
+    count = words.get("nodes", words.get("N", "1"))
+    return int(count) if count.isdigit() else None
+
+
+def _words(options: Sequence[str]) -> dict[str, str]:
+    return dict(option.lstrip("-").split("=", 1) for option in options if "=" in option)
 
 
 def submit(text: str, path: Path) -> str:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class Sampling:
     """`generate` takes transformers' GenerationConfig keys, `vllm` vLLM's EngineArgs keys.
 
-    `batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed. `audit` says
+    `sample_batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed. `audit` says
     what follows from prompts that are not right, such as `{beyond_context: drop}`: see docs/data.md.
     """
 
     num_generations: int = 4
     generate: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
+    sample_batch_size: int = 64
     engine: Literal["transformers", "vllm", "auto"] = "transformers"
     vllm: dict[str, Any] = field(default_factory=dict)
     audit: classes.Actions = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Sampling:
 
     def check_sampling(self, step: Step) -> None:
         """Raises RecipeError for what the engine does not know, or would not do as it is written."""
-        for key in ("num_generations", "batch_size"):
+        for key in ("num_generations", "sample_batch_size"):
             if getattr(self, key) < 1:
                 raise RecipeError(f"must be at least 1, got {getattr(self, key)}", (*step.path, key))
         generation.check(self.generate, (*step.path, "generate"))

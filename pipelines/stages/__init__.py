@@ -71,6 +71,11 @@ class Stage:
         return ()
 
     @classmethod
+    def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
+        """Whether what a row loses depends on which rows share its micro-batch: then its size is in the fingerprint."""
+        return False
+
+    @classmethod
     def as_written(cls, name: str, options: dict[str, Any]) -> Self:
         """A macro's own fields: required keys, types and defaults are those of the annotations."""
         return schema.as_written(cls, options, ("stages", name))

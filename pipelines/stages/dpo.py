@@ -7,8 +7,9 @@ The reference is the step's input model. trl's `apo_zero` and `apo_down` are *an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
@@ -20,6 +21,8 @@ from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
+
+OVER_MICRO_BATCHES = frozenset({"aot", "aot_unpaired", "sft"})  # losses of trl's that sort or average its answers
 
 
 @dataclass(kw_only=True)
@@ -37,6 +40,12 @@ class Dpo(TrainerStage):
     train: trl.DPOConfig
 
     shows: ClassVar[reporting.Shows] = reporting.PREFERENCE
+
+    @classmethod
+    def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
+        losses = train.get("loss_type")
+        losses = losses if isinstance(losses, list) else [losses]
+        return not OVER_MICRO_BATCHES.isdisjoint(losses)
 
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training import optimizer_state

@@ -9,8 +9,9 @@ of a batch, so a device needs at least two of them; `loss_type: apo_zero_unpaire
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
@@ -42,6 +43,10 @@ class Kto(TrainerStage):
         },
         ("eval/rewards/margins", "eval/loss", "train/loss"),
     )
+
+    @classmethod
+    def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
+        return train.get("loss_type", "kto") == "kto"  # whose KL is estimated from the other answers
 
     def check(self, step: Step) -> None:
         if self.train.loss_type == "kto" and self.train.per_device_train_batch_size < 2:

@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Sample(Sampling, Stage):
-    """`generate` takes transformers' GenerationConfig keys; `batch_size` is completions per forward pass and rank.
+    """`generate` takes transformers' GenerationConfig keys; `sample_batch_size` is completions per forward pass and rank.
 
     `vllm` takes vLLM's EngineArgs keys.
     """
@@ -151,7 +151,8 @@ class Sample(Sampling, Stage):
         if reshaped := generation.reshaped(self.generate):
             message = "%s: completions are not drawn from the policy itself (%s); `logprobs` are the policy's"
             logger.warning(message, step.name, ", ".join(reshaped))
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        size = self.sample_batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
         drawn = self._drawn_by_vllm(step, [ids[i] for i in by_length], config)
         policy = transformers_engine.load(self.model)
 
@@ -162,7 +163,7 @@ class Sample(Sampling, Stage):
             if drawn is None:
                 completions = transformers_engine.generate(policy, asked, config, tokenizer)
             else:
-                completions = drawn[number * self.batch_size :][: len(batch)]
+                completions = drawn[number * size :][: len(batch)]
             logprobs = transformers_engine.logprobs(policy, asked, completions)
             texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
             sampled = []

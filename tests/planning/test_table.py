@@ -22,9 +22,10 @@ def test_verbose_plan_tells_where_each_value_came_from(tmp_path):
 def test_a_plan_has_a_line_for_each_step_with_the_command_that_runs_it(tmp_path):
     recipe = Recipe.load(str(write_recipe(tmp_path, STAGES)), ["seed=7"])
     headings, *lines, summary = table.table(recipe, recipe.steps, auto="cpu").splitlines()
-    assert headings.split() == ["step", "kind", "fingerprint", "state", "command"]
+    assert headings.split() == ["step", "kind", "fingerprint", "state", "batch", "command"]
     for step, line in zip(recipe.steps, lines, strict=True):
-        assert line.split()[:4] == [step.name, step.kind, step.fingerprint, "pending"]
+        batch = ["8", "=", "8", "x", "1", "x", "1"]
+        assert line.split()[:11] == [step.name, step.kind, step.fingerprint, "pending", *batch]
         assert line.endswith(commands.typed(commands.command(recipe, step, auto="cpu")))
         assert line.endswith(f"{recipe.path} seed=7 --stage {step.name}")
     assert summary == f"3 steps, 0 done, 3 pending, in {recipe.run}"

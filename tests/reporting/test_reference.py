@@ -112,7 +112,7 @@ def test_keys_that_stages_share_are_explained_once():
     page = reference.page("stages.md")
     assert page.count("| `vllm` |") == page.count("\n## Sampling\n") == 1
     assert page.count("| `lam` |") == page.count("\n## Critic settings\n") == 1
-    assert "**Further keys**: `generate`, `batch_size`, `engine`, `vllm` and `audit`" in part(page, "apo")
+    assert "**Further keys**: `generate`, `sample_batch_size`, `engine`, `vllm` and `audit`" in part(page, "apo")
     assert "| `num_generations` | int | `5` |" in part(page, "apo")
 
 

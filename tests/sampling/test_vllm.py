@@ -61,8 +61,8 @@ def test_the_columns_are_those_of_transformers_and_so_are_the_log_probabilities(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     steps = run_recipe(tmp_path, {
-        "ours": block(policy, prompts, batch_size=7), "theirs": block(policy, prompts, engine="transformers"),
-        "auto": block(policy, prompts, engine="auto", batch_size=5),
+        "ours": block(policy, prompts, sample_batch_size=7), "theirs": block(policy, prompts, engine="transformers"),
+        "auto": block(policy, prompts, engine="auto", sample_batch_size=5),
     })  # fmt: skip
     ours, theirs, auto = map(rows_of, steps.values())
     assert [row["completion_ids"] for row in ours] == [row["completion_ids"] for row in auto]

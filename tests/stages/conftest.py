@@ -32,7 +32,7 @@ def chain(model, prompts):
             "prompts": prompts,
             "num_generations": 3,
             "generate": generate,
-            "batch_size": 8,
+            "sample_batch_size": 8,
         },
         "score": {"completions": "$sample", "rewards": rewards, "batch_size": 10},
         "pair": {"completions": "$score", "reward": "as"},

@@ -63,7 +63,7 @@ def told(with_tools, tmp_path_factory):
     pair = {"kind": "pair", "completions": "$score", "reward": "as"}
     return run_recipe(folder, {
         "sample": {"model": {"model_name_or_path": with_tools}, "prompts": prompts, "num_generations": 4,
-                   "generate": {"max_new_tokens": 6}, "batch_size": 5},
+                   "generate": {"max_new_tokens": 6}, "sample_batch_size": 5},
         "score": {"completions": "$sample", "rewards": {"as": {"kind": "length", "target": 3, "unit": "characters"}}},
         "pair": pair,
         "ends": {**pair, "select": "ends"},
