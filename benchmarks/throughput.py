@@ -51,6 +51,7 @@ import transformers
 import trl
 import yaml
 
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, tracking
 from trimtab.scripts import train
@@ -200,7 +201,7 @@ class Bench:
         if done.returncode:
             errors = [line for line in done.stdout.splitlines() if ERROR.match(line) and "ChildFailed" not in line]
             raise RuntimeError("\n".join(errors[-3:]) or done.stdout[-500:])
-        return folder if side == "trl" else Recipe.load(str(recipe)).steps[0].dir
+        return folder if side == "trl" else Recipe.load(str(recipe), ranks=Ranks(every=ranks)).steps[0].dir
 
 
 def show(row: dict) -> None:

@@ -46,9 +46,9 @@ def logged(step):
     return [row for row in tracking.read(step.dir / "metrics.jsonl") if "train/loss" in row]
 
 
-def resumed(folder, source, number):
+def resumed(folder, source, number, ranks=None):
     """A run in `folder` that has only the checkpoint `number` of the step `source`, before it is started."""
-    steps = {step.name: step for step in Recipe.load(str(folder / "recipe.yaml")).steps}
+    steps = {step.name: step for step in Recipe.load(str(folder / "recipe.yaml"), ranks=ranks).steps}
     target = steps[source.name].dir / "checkpoints"
     target.mkdir(parents=True)
     shutil.copytree(source.dir / "checkpoints" / f"checkpoint-{number}", target / f"checkpoint-{number}")

@@ -17,6 +17,7 @@ from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.running import launch as launching
 
 MARK = {"TRIMTAB_LAUNCHED_BY": str(os.getpid())}  # in the environment of all forks, which is their parent's
+TWO = Ranks(every=2)
 
 
 def launch(script, *words, **kwargs):

@@ -74,6 +74,8 @@ class Miniature:
                 changes |= self._field(key, hint, block[key])
         if issubclass(cls, Sampling):
             changes |= self._sampling(block)
+        if block.get("batch_size") is not None and field_types.trains(cls):
+            changes["batch_size"] = None  # the small sizes come to one
         return changes
 
     def rows(self, form: Form) -> str:

@@ -36,6 +36,7 @@ def shrunk(path: str, overrides: Sequence[str] = ()) -> str:
     miniature = Miniature(FOLDER, frozenset(stages))
     words = [f"output_dir={FOLDER}", "wandb=false"]
     words += [f"defaults.train.{key}={json.dumps(value)}" for key, value in TRAIN.items()]
+    words += ["defaults.batch_size=null"] if "batch_size" in (document.values.get("defaults") or {}) else []
     for name, block in stages.items():
         block = block or {}
         stage = kinds.find(kinds.STAGES, block.get("kind", name), ("stages", name))

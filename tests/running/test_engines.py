@@ -11,7 +11,7 @@ import shutil
 import pytest
 import torch
 from conftest import PAIR_ROWS, SFT_ROWS
-from launches import trained, warm
+from launches import TWO, trained, warm
 from run_steps import write_recipe
 from safetensors.torch import load_file
 
@@ -67,7 +67,7 @@ def launch_each(folder, stages, monkeypatch):
     recipe = write_recipe(folder, stages, wandb=False)
     monkeypatch.setattr(launching, "launch", warm.launch)
     assert run.main([str(recipe), "--", "--num_processes", "2"]) == 0
-    return Recipe.load(str(recipe)).steps
+    return Recipe.load(str(recipe), ranks=TWO).steps
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_sharded_run_goes_on_from_its_checkpoint(stage, engine, inputs, tmp_pa
     stages = {stage: block(stage, inputs, 2, max_steps=4)}
     whole = launch(folders[0], stages, engine)[stage]
     write_recipe(folders[1], stages, wandb=False)
-    again = {step.name: step for step in Recipe.load(str(folders[1] / "recipe.yaml")).steps}[stage]
+    again = {step.name: step for step in Recipe.load(str(folders[1] / "recipe.yaml"), ranks=TWO).steps}[stage]
     shutil.copytree(whole.dir / "checkpoints" / "checkpoint-2", again.dir / "checkpoints" / "checkpoint-2")
     launch(folders[1], stages, engine)
     assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == 2

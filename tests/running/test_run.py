@@ -7,7 +7,7 @@ import signal
 import psutil
 import pytest
 from conftest import ROOT, SFT_ROWS, SHRUNK
-from launches import finished, launch, two_ranks, until
+from launches import TWO, finished, launch, two_ranks, until
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -120,13 +120,13 @@ def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path
 @pytest.mark.slow
 def test_two_ranks_run_the_whole_chain_and_sample_what_one_rank_samples(tmp_path):
     """One rank up to the samples, which two ranks then make again; and a whole chain of two ranks."""
-    pair = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/two"])
+    pair = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/two"], TWO)
     code, out = two_ranks(TINY, *pair.overrides, timeout=600)
     assert code == 0, out
     records = [artifacts.read_done(step.dir) for step in pair.steps]
     assert {record["world_size"] for record in records} == {2}
     assert {record["distributed"] for record in records} == {"MULTI_CPU"}
-    alone = Recipe.load(TINY, [*SHRUNK, f"output_dir={tmp_path}/one"])
+    alone = Recipe.load(TINY, [*SHRUNK, "defaults.batch_size=4", f"output_dir={tmp_path}/one"])
     for stage in ("world", "scratch", "sft", "dpo", "sample"):
         assert train.main([TINY, *alone.overrides, "--stage", stage]) == 0
     step = next(step for step in alone.steps if step.name == "sample")

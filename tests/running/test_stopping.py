@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from launches import finished, launch, ranks_command, two_ranks, until
+from launches import TWO, finished, launch, ranks_command, two_ranks, until
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -24,7 +24,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step_and_a_rerun_goes_on(model,
              "train": {"max_steps": 100, "per_device_train_batch_size": 2, "save_steps": 100_000, "logging_steps": 1,
                        "gradient_checkpointing": False}}  # fmt: skip
     recipe = str(write_recipe(tmp_path, {"sft": stage}, wandb=False))
-    (step,) = Recipe.load(recipe).steps
+    (step,) = Recipe.load(recipe, ranks=TWO).steps
     metrics = step.dir / "metrics.jsonl"
     process = launch("run.py", recipe, "--", "--num_processes", "2")  # of one rank: test_run.py
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 5)
@@ -64,6 +64,6 @@ def test_a_rank_that_stands_still_ends_both_with_its_name(model, prompts, tmp_pa
     assert (
         "most recent call first" in done.stderr
     )  # the stacks, of the rank that hangs or of the one that waits for it
-    (step,) = Recipe.load(str(recipe)).steps
+    (step,) = Recipe.load(str(recipe), ranks=TWO).steps
     assert (step.dir / "metrics.jsonl").exists()  # it had begun
     assert time.monotonic() - started < 120

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 from conftest import ROOT, SFT_ROWS
-from launches import trained, until
+from launches import TWO, trained, until
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -81,7 +81,7 @@ def test_a_recipe_runs_on_two_hosts_and_gives_one_hosts_weights(engine, hosts, m
     recipe = write_recipe(tmp_path, stage(model, tmp_path), wandb=False)
     for code, out in ended([launch(recipe, rank, f"multi_node_{engine}") for rank in HOSTS], 240):
         assert code == 0, out[-4000:]
-    (step,) = Recipe.load(str(recipe)).steps
+    (step,) = Recipe.load(str(recipe), ranks=TWO).steps
     record = artifacts.read_done(step.dir)
     assert (record["distributed"], record["world_size"]) == (ENGINES[engine], 2)
     other = tmp_path / "one"
@@ -94,7 +94,7 @@ def test_a_recipe_runs_on_two_hosts_and_gives_one_hosts_weights(engine, hosts, m
 @pytest.mark.slow
 def test_a_worker_killed_on_one_host_ends_both_and_the_rerun_resumes(hosts, model, tmp_path):
     recipe = write_recipe(tmp_path, stage(model, tmp_path, max_steps=160, save_steps=20), wandb=False)
-    (step,) = Recipe.load(str(recipe)).steps
+    (step,) = Recipe.load(str(recipe), ranks=TWO).steps
     processes = [launch(recipe, rank) for rank in HOSTS]
     until(lambda: list(step.dir.glob("checkpoints/checkpoint-*/complete.json")), 200)
     children = psutil.Process(processes[1].pid).children(recursive=True)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from constrained_runs import constrained, run_again
-from launches import two_ranks, two_ranks_started, until, weights
+from launches import TWO, two_ranks, two_ranks_started, until, weights
 from outputs import metrics_of
 from run_steps import run_recipe, write_recipe
 
@@ -58,7 +58,7 @@ def test_killed_on_two_ranks_in_the_middle_of_a_point_it_ends_as_undisturbed(mod
     for folder in folders:
         folder.mkdir()
         write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
-        steps += Recipe.load(str(folder / "recipe.yaml")).steps
+        steps += Recipe.load(str(folder / "recipe.yaml"), ranks=TWO).steps
     code, out = two_ranks(folders[0] / "recipe.yaml")
     assert code == 0, out
     mark = steps[1].dir / "checkpoints" / "checkpoint-6" / "complete.json"

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from constrained_runs import REWARDS, constrained, logged
-from launches import two_ranks, weights
+from launches import TWO, two_ranks, weights
 from outputs import metrics_of
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
@@ -24,7 +24,7 @@ def test_a_reward_that_fails_on_one_rank_stops_both_with_its_name(model, prompts
     code, out = two_ranks(recipe)
     assert code != 0
     assert "reward 'words' failed on completion 5 " in out
-    (step,) = Recipe.load(str(recipe)).steps
+    (step,) = Recipe.load(str(recipe), ranks=TWO).steps
     (tmp_path / "mended").touch()
     code, out = two_ranks(recipe)
     assert code == 0, out

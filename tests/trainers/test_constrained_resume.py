@@ -3,7 +3,7 @@
 import pytest
 import torch
 from constrained_runs import SETTINGS, constrained, logged, resumed, run_again
-from launches import trained, weights
+from launches import TWO, trained, weights
 from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.recording import artifacts
@@ -44,7 +44,7 @@ def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, t
         folder = tmp_path / str(at)
         folder.mkdir()
         path = write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
-        again = resumed(folder, whole, at)
+        again = resumed(folder, whole, at, TWO)
         trained(path)
         assert weights(again) == weights(whole)
         last = [step.dir / "checkpoints" / "checkpoint-9" / "objective.json" for step in (whole, again)]

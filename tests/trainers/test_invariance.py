@@ -7,7 +7,7 @@ import torch
 import trl
 from constrained_runs import resumed
 from datasets import Dataset
-from launches import trained
+from launches import TWO, trained
 from outputs import metrics_of
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
@@ -203,7 +203,7 @@ def test_two_ranks_are_one(model, lists, write, tmp_path):
     two = trained(write_recipe(both, stages(model, lists, write, 2), wandb=False))
     recipe = write_recipe(again, stages(model, lists, write, 2), wandb=False)
     for step in two.values():
-        resumed(again, step, 1)
+        resumed(again, step, 1, TWO)
     for name, gone_on in trained(recipe).items():
         assert metrics_of(two[name])["train/steps"] == 4
         assert metrics_of(gone_on)["train/resumed_from"] == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from constrained_runs import REWARDS, SETTINGS, TRAIN, constrained, logged, resumed, run_again
-from launches import trained, weights
+from launches import TWO, trained, weights
 from run_steps import refused, run_recipe, write_recipe
 from safetensors.torch import load_file
 from tiny_trainers import first_batch, grpo_trainer
@@ -132,7 +132,7 @@ def test_two_ranks_resume_exactly_and_agree_on_the_multipliers(model, prompts, t
     folder = tmp_path / "again"
     folder.mkdir()
     path = write_recipe(folder, block, wandb=False, output_dir=str(folder / "runs"))
-    again = resumed(folder, whole, 4)
+    again = resumed(folder, whole, 4, TWO)
     trained(path)
     for file in ("model.safetensors", "critic/model.safetensors"):
         assert len({artifacts.read_done(step.dir)["files"][file]["sha256"] for step in (whole, again)}) == 1
