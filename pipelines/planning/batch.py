@@ -1,4 +1,4 @@
-"""The batch of an optimizer step: how many rows, which is part of what a step is, and what makes them up, which is not.
+"""The batch of an optimizer step: its rows, which are part of what a step is, and what makes them up, which is not.
 
     sft: {batch_size: 128, train: {per_device_train_batch_size: 16, ...}, ...}
 
@@ -49,7 +49,7 @@ def of_keys(cls: Any, options: Mapping[str, Any], ranks: int) -> Batch | None:
     field, numbers = field_types.training(cls), _Numbers.of(cls, options)
     if field is None or numbers is None:
         return None
-    size = numbers.size // ranks if _is_split((options.get(field) or {})) else numbers.size
+    size = numbers.size // ranks if _is_split(options.get(field) or {}) else numbers.size
     return Batch(size, numbers.accumulation, ranks, numbers.rollout(ranks))
 
 
@@ -71,7 +71,9 @@ def derived(
     place = (*path, "batch_size")
     if rows < 1:
         raise RecipeError(f"must be at least 1, got {rows}", place)
-    _require_divisor(rows, ranks, f"rows cannot be shared out evenly on {ranks} ranks", place, _ranks_near(rows, ranks))
+    _require_divisor(
+        rows, ranks, f"rows cannot be shared out evenly on {ranks} ranks", place, _ranks_near(rows, ranks)
+    )
     share, rollout = rows // ranks, None
     if numbers.generations is not None:
         rollout = numbers.rollout_given or rows

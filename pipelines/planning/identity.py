@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.yaml_words import settled
 from trimtab.rewards import _source
 
 # Keys of transformers' and trl's training arguments that cannot change a result, so that changing them retrains
-# nothing. Saving and evaluating, in which batches too, are not neutral when `load_best_model_at_end` chooses among checkpoints.
+# nothing. Saving and evaluating are not neutral when `load_best_model_at_end` chooses among checkpoints.
 TRAINING = (
     "report_to logging_dir logging_strategy logging_steps logging_first_step log_level log_level_replica "
     "log_on_each_node logging_nan_inf_filter disable_tqdm dataset_num_proc dataloader_num_workers "

@@ -106,7 +106,7 @@ class Recipe:
     wandb: dict[str, Any] | None
     steps: tuple[Step, ...]
     document: Document = field(repr=False)
-    ranks: Ranks = Ranks(every=1)  # on which it was planned
+    ranks: Ranks = field(default_factory=Ranks)  # on which it was planned
 
     @classmethod
     def load(cls, path: str, overrides: Sequence[str] = (), ranks: Ranks | None = None) -> Recipe:

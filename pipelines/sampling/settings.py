@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Sampling:
     """`generate` takes transformers' GenerationConfig keys, `vllm` vLLM's EngineArgs keys.
 
-    `sample_batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed. `audit` says
-    what follows from prompts that are not right, such as `{beyond_context: drop}`: see docs/data.md.
+    `sample_batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed.
+    `audit` says what follows from prompts that are not right, such as `{beyond_context: drop}`: see docs/data.md.
     """
 
     num_generations: int = 4

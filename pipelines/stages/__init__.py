@@ -72,7 +72,7 @@ class Stage:
 
     @classmethod
     def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
-        """Whether what a row loses depends on which rows share its micro-batch: then its size is in the fingerprint."""
+        """Whether a row's loss depends on the others of its micro-batch, whose size then is in the fingerprint."""
         return False
 
     @classmethod

@@ -120,7 +120,9 @@ class Constrained(TrainerStage):
     @classmethod
     def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
         quantile = train.get("top_entropy_quantile", 1.0)
-        return train.get("loss_type") == "bnpo" or quantile != 1.0  # a mean, and a threshold, of a micro-batch's tokens
+        return (
+            train.get("loss_type") == "bnpo" or quantile != 1.0
+        )  # a mean, and a threshold, of a micro-batch's tokens
 
     def audit_of(self, step: Step) -> Audit:
         from trimtab.pipelines.scoring import readers

@@ -59,9 +59,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Sample(Sampling, Stage):
-    """`generate` takes transformers' GenerationConfig keys; `sample_batch_size` is completions per forward pass and rank.
+    """`generate` takes transformers' GenerationConfig keys, `vllm` vLLM's EngineArgs keys.
 
-    `vllm` takes vLLM's EngineArgs keys.
+    `sample_batch_size` is completions per forward pass and rank.
     """
 
     model: trl.ModelConfig

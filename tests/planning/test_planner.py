@@ -44,9 +44,7 @@ def test_the_recipes_own_keys_are_checked(top, message, tmp_path):
 
 
 def test_defaults_go_under_blocks_that_exist_and_lose_to_the_stage(tmp_path):
-    recipe = write_recipe(
-        tmp_path, STAGES, defaults={"train": {"learning_rate": 3.0, "max_steps": 2}, "rounds": 8}
-    )
+    recipe = write_recipe(tmp_path, STAGES, defaults={"train": {"learning_rate": 3.0, "max_steps": 2}, "rounds": 8})
     sft, dpo, _ = Recipe.load(str(recipe)).steps
     assert sft.options["train"] == {"learning_rate": 1e-5, "max_steps": 2}
     assert dpo.options["train"] == {"beta": 0.1, "learning_rate": 3.0, "max_steps": 2}
