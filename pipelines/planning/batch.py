@@ -164,7 +164,7 @@ class _Numbers:
         defaults = field_types.training_defaults(stage)
         given = {key: train.get(key, defaults.get(key)) for key in (SIZE, ACCUMULATION, ROLLOUT, STEPS)}
         generations = train.get("num_generations", defaults.get("num_generations"))
-        numbers = []
+        numbers: list[Any] = []
         for value in (*given.values(), generations if ROLLOUT in defaults else None):
             try:
                 numbers.append(None if value is None else schema.coerce(value, int, ()))
