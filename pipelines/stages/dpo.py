@@ -61,4 +61,6 @@ class Dpo(TrainerStage):
         super().check(step)
 
     def run(self, step: Step) -> Metrics:
-        return fit(trl.DPOTrainer, self, step, optimizer=self.optimizer, keep_optimizer=self.keep_optimizer)
+        from trimtab.pipelines.trainers.whole_steps import DPOTrainer
+
+        return fit(DPOTrainer, self, step, optimizer=self.optimizer, keep_optimizer=self.keep_optimizer)

@@ -74,7 +74,7 @@ class Reward(TrainerStage):
         from accelerate.utils import release_memory
 
         if self.loss == "pairwise":
-            trainer = trl.RewardTrainer
+            from trimtab.pipelines.trainers.whole_steps import RewardTrainer as trainer
         else:
             from trimtab.pipelines.trainers.listwise_reward import ListwiseRewardTrainer as trainer
 

@@ -35,4 +35,6 @@ class Sft(TrainerStage):
     )
 
     def run(self, step: Step) -> Metrics:
-        return fit(trl.SFTTrainer, self, step)
+        from trimtab.pipelines.trainers.whole_steps import SFTTrainer
+
+        return fit(SFTTrainer, self, step)

@@ -44,6 +44,7 @@ def watch_of(owner: str, get) -> Watch | None:
         "trl.GRPOTrainer": "grpo",
         "trl.SFTTrainer": "sft",
         "trl.RewardTrainer": "reward",
+        "trl.DPOTrainer": "dpo",
         "transformers.Trainer": "grpo",
     }
     return get(fixtures[owner]).watch if owner in fixtures else None

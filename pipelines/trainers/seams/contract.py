@@ -40,6 +40,7 @@ ROLLOUTS = "pipelines/trainers/rollouts.py"
 MEASURED = "pipelines/trainers/measured_grpo.py"
 RESUMABLE = "pipelines/trainers/resumable_grpo.py"
 ROWS = "pipelines/trainers/row_means.py"
+STEPS = "pipelines/trainers/whole_steps.py"
 LISTS = "pipelines/trainers/lists.py"
 RANKINGS = "pipelines/trainers/listwise_reward.py"
 CLASSIFIER = "pipelines/trainers/classifier.py"
@@ -141,7 +142,8 @@ CONTRACT = (
         ("dataset", "processing_class", "args", "dataset_name"),
     ),
     Entry("trl.RewardTrainer", "_set_signature_columns_if_needed", "method", "overrides", (RANKINGS,)),
-    Entry("trl.RewardTrainer", "compute_loss", "method", "overrides", (ROWS,), LOSS),
+    Entry("trl.RewardTrainer", "compute_loss", "method", "overrides", (ROWS, STEPS), LOSS),
+    Entry("trl.DPOTrainer", "compute_loss", "method", "overrides", (STEPS,), LOSS),
     Entry(
         "trl.RewardTrainer", "prediction_step", "method", "overrides", (ROWS,),
         ("model", "inputs", "prediction_loss_only", "ignore_keys"),
@@ -164,8 +166,12 @@ CONTRACT = (
     # transformers
     Entry("transformers.Trainer", "loss_is_scaled_for_ga", "attribute", "writes", (ROWS,)),
     Entry(
-        "transformers.Trainer", "get_batch_samples", "method", "overrides", (ROWS,),
+        "transformers.Trainer", "get_batch_samples", "method", "overrides", (ROWS, STEPS),
         ("epoch_iterator", "num_batches", "device"),
+    ),
+    Entry(
+        "transformers.Trainer", "_get_num_items_in_batch", "method", "calls", (STEPS,), ("batch_samples", "device"),
+        "the tokens of an optimizer step, on all ranks",
     ),
     Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (GRPO, RESUMABLE), ("trial",)),
     Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
