@@ -25,6 +25,7 @@ from kills import (
 )
 from launches import Warm
 
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
 
 TIMES = re.compile(r"^time$|seconds|runtime|per_second|_time|time/|memory|resumed_from")
@@ -48,7 +49,7 @@ class Chain:
     def __init__(self, warm: Warm, mode: str, recipe: Path, first: str, folder: Path, logs: Path):
         self.warm, self.mode, self.recipe, self.logs = warm, mode, recipe, logs
         self.overrides = [f"output_dir={folder}"]
-        plan = Recipe.load(str(recipe), self.overrides)
+        plan = Recipe.load(str(recipe), self.overrides, Ranks(every=2 if mode == "ranks" else 1))
         self.run = plan.run
         stages = list(dict.fromkeys(step.stage for step in plan.steps))
         kept = stages[stages.index(first) :]

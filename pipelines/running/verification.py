@@ -12,6 +12,7 @@ from pathlib import Path
 from trimtab.pipelines.planning import finished, manifests, provenance
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import read_hash
+from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.running import environment, exits
 
@@ -79,7 +80,7 @@ def _steps_of(target: str, overrides: Sequence[str]) -> list[Path]:
         folder = folder.with_name(os.readlink(folder))
     if folder.is_dir():
         return list(_steps_in(folder, DEPTH))
-    recipe = Recipe.load(target, overrides)
+    recipe = Recipe.load(target, overrides, Ranks())
     return [step.dir for step in recipe.steps if _is_step(step.dir)]
 
 

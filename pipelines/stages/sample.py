@@ -120,8 +120,8 @@ class Sample(Sampling, Stage):
 
     def work(self, known: Known) -> Work:
         model, prompts, answers = known.model(self.model), known.rows("prompts"), self.leaves(known, "", "train")
-        drawn = Pass(model, prompts, answers.count, self.batch_size, drawn=self._longest, sorted=True)
-        scored = told(model, answers, answers.count, self.batch_size)
+        drawn = Pass(model, prompts, answers.count, self.sample_batch_size, drawn=self._longest, sorted=True)
+        scored = told(model, answers, answers.count, self.sample_batch_size)
         size = answers.count * BYTES_OF_TOKEN * float(answers.tokens.mean())
         return Work("models", (Held(model),), (drawn, scored), handled=answers.count, leaves=size)
 

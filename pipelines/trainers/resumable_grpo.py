@@ -13,6 +13,8 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
+from trimtab.pipelines.planning.errors import RecipeError
+
 
 class ResumableGRPOTrainer(GRPOTrainer):
     """trl.GRPOTrainer, whose run ends with the weights of an undisturbed one when it is resumed from any checkpoint.
@@ -43,23 +45,37 @@ class ResumableGRPOTrainer(GRPOTrainer):
                 tensors |= {f"{part}/{key}": value.contiguous().clone() for key, value in batch.items()}
             save_file(tensors, self._rollouts(folder))
         if self.args.should_save:
-            (folder / "rollouts.json").write_text(json.dumps({"step": self._step}))
+            (folder / "rollouts.json").write_text(json.dumps({"step": self._step, "parts": self._parts()}))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         folder = Path(checkpoint)
-        self._step = json.loads((folder / "rollouts.json").read_text())["step"]
+        kept = json.loads((folder / "rollouts.json").read_text())
+        self._step, saved, today = kept["step"], kept["parts"], self._parts()
+        if saved != today:  # the same batch, made up otherwise
+            self._step = self._step // saved["accumulation"] * today["accumulation"]
         if self._is_in_rollout():
+            if saved != today:
+                raise RecipeError(
+                    f"{folder} is in the midst of a rollout, whose completions lie as {saved}, and this launch has "
+                    f"{today}: launch it as before, or remove the folder to go on from the one before"
+                )
             path = self._rollouts(folder)
-            if not path.exists():
-                raise FileNotFoundError(f"{path} is missing: this checkpoint was written by fewer processes")
             batches: list[dict[str, Tensor]] = [{} for _ in range(self.args.steps_per_generation)]
             for name, value in load_file(path).items():
                 part, key = name.split("/")
                 batches[int(part)][key] = value.to(self.accelerator.device)
             self._buffered_inputs = batches
+
+    def _parts(self) -> dict[str, int]:
+        """What makes up the batch of an optimizer step here."""
+        return {
+            "size": self.args.per_device_train_batch_size,
+            "accumulation": self.args.gradient_accumulation_steps,
+            "ranks": self.accelerator.num_processes,
+        }
 
     def _is_in_rollout(self) -> bool:
         return self._step % (self.args.steps_per_generation * self.num_iterations) != 0

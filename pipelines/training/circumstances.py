@@ -1,8 +1,8 @@
 """What a checkpoint was made under, and whether a training under others goes on from it.
 
-The batch of a step is that of all processes together, and engines lay a model's and an optimizer's state out in their
-own ways: a training under others would end with weights that are neither's, so it is refused. Other versions and
-another device round differently, which is allowed, and told.
+Engines lay a model's and an optimizer's state out in their own ways, and where they split it, for so many ranks: a
+training under others is refused. Under DDP the state is whole on every rank and the batch of a step the same on any
+number of them: it goes on. That, other versions and another device round differently, which is allowed, and told.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def require_same(saved: dict[str, Any], checkpoint: Path, step: Step) -> None:
     """Raises RecipeError where a training here would not be that of the checkpoint; warns of what rounds otherwise."""
     today = here()
     cure = f"Launch it as before, or move {checkpoint.parent} away to train anew"
-    if saved["processes"] != today["processes"]:
+    if saved["processes"] != today["processes"] and saved["engine"] == today["engine"] != "DDP":
         raise RecipeError(
-            f"{checkpoint} was saved by {saved['processes']} processes and this launch has {today['processes']}: its "
-            f"steps would have other batches, and the result would be neither launch's. {cure}",
+            f"{checkpoint} was saved by {saved['processes']} processes and this launch has {today['processes']}, "
+            f"under {saved['engine']}, which splits the state for so many. {cure}",
             step.path,
         )
     if saved["engine"] != today["engine"]:
@@ -50,7 +50,7 @@ def require_same(saved: dict[str, Any], checkpoint: Path, step: Step) -> None:
             f"not read the other's state of the optimizer. {cure}",
             step.path,
         )
-    before, now = ({"device": facts["device"], **facts["versions"]} for facts in (saved, today))
+    before, now = ({**facts, **facts["versions"], "versions": None} for facts in (saved, today))
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed and PartialState().is_main_process:
         told = ", ".join(f"{name} {before.get(name, 'none')} -> {now.get(name, 'none')}" for name in changed)

@@ -29,7 +29,10 @@ class Counting(TrainerCallback):
         self._file(checkpoint).write_text(json.dumps(counts(self.trainer), default=float))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        if self.checkpoint is not None and self._file(self.checkpoint).exists():
+        if self.checkpoint is None:
+            return
+        kept = len(list(self.checkpoint.glob("counts-*.json")))
+        if kept == self.trainer.accelerator.num_processes:  # those of other ranks are not theirs
             self.trainer.model.train()  # by which trl tells the counts of training, also where no step is left
             take_up(self.trainer, json.loads(self._file(self.checkpoint).read_text()))
 

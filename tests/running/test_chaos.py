@@ -33,7 +33,7 @@ BLOWS = {
 def folder(model, prompts, tmp_path_factory):
     """A recipe of samples, their scores, and a training with multipliers that saves at each step."""
     folder = tmp_path_factory.mktemp("chaos")
-    sample = {"model": {"model_name_or_path": model}, "prompts": prompts, "num_generations": 4, "batch_size": 2,
+    sample = {"model": {"model_name_or_path": model}, "prompts": prompts, "num_generations": 4, "sample_batch_size": 2,
               "generate": {"max_new_tokens": 8}}  # fmt: skip
     score = {"completions": "$sample", "rewards": {"brief": BRIEF}}
     pairs = {"kind": "pair", "completions": "$score", "reward": "brief"}

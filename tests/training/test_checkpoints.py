@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from conftest import PAIR_ROWS
@@ -11,9 +12,10 @@ from outputs import metrics_of
 from run_steps import refused, run_recipe
 from short_trainings import TRAIN
 
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.running import runner
-from trimtab.pipelines.training import checkpoints
+from trimtab.pipelines.training import checkpoints, circumstances
 from trimtab.pipelines.training.checkpoints import MARK, damage, newest, prune, write_mark
 
 FILES = {"model.safetensors": b"w" * 900, "optimizer.pt": b"o" * 900, "trainer_state.json": b"{}", "sub/x": b"x"}
@@ -226,19 +228,25 @@ def test_other_circumstances_are_refused_or_told(dpo, tmp_path, capsys, caplog):
     step = interrupted(dpo, tmp_path)
     mark = step.dir / "checkpoints" / "checkpoint-4" / MARK
     facts = json.loads(mark.read_text())
-    for change, words in (
-        ({"processes": 2}, "was saved by 2 processes and this launch has 1: its steps would have other batches"),
-        ({"engine": "FSDP"}, "was saved under FSDP and this launch is under DDP, which does not read"),
-    ):
-        mark.write_text(json.dumps({**facts, "circumstances": {**facts["circumstances"], **change}}))
-        assert runner.train(str(tmp_path / "recipe.yaml")) == 2
-        error = capsys.readouterr().err
-        assert f"stages.dpo: {mark.parent} {words}" in error
+    mark.write_text(json.dumps({**facts, "circumstances": {**facts["circumstances"], "engine": "FSDP"}}))
+    assert runner.train(str(tmp_path / "recipe.yaml")) == 2
+    error = capsys.readouterr().err
+    assert f"stages.dpo: {mark.parent} was saved under FSDP and this launch is under DDP, which does not read" in error
     versions = {**facts["circumstances"]["versions"], "torch": "1.0"}
     mark.write_text(json.dumps({**facts, "circumstances": {**facts["circumstances"], "versions": versions}}))
     assert resumed_from(step, tmp_path) == 4
     assert weights(step) == weights(dpo)
     assert "was saved under other circumstances (torch 1.0 -> " in caplog.text
+
+
+def test_only_under_ddp_other_ranks_go_on(tmp_path, monkeypatch, caplog):
+    today = circumstances.here()
+    step = SimpleNamespace(path=("stages", "dpo"))
+    circumstances.require_same({**today, "processes": 2}, tmp_path, step)
+    assert "other circumstances (processes 2 -> 1)" in caplog.text
+    monkeypatch.setattr(circumstances, "sharding", lambda: "DEEPSPEED")
+    with pytest.raises(RecipeError, match="saved by 2 processes and this launch has 1, under DEEPSPEED, which splits"):
+        circumstances.require_same({**today, "processes": 2, "engine": "DEEPSPEED"}, tmp_path, step)
 
 
 def test_weights_that_are_no_numbers_are_never_marked(dpo, tmp_path, capsys):

@@ -87,7 +87,7 @@ def test_a_training_is_left_and_gone_on_with_everywhere(model, write, tmp_path, 
 
 def test_sampling_and_scoring_keep_what_they_have_finished(model, prompts, tmp_path, capsys):
     stages = {
-        "sample": {"model": {"model_name_or_path": model}, "prompts": prompts, "batch_size": 4,
+        "sample": {"model": {"model_name_or_path": model}, "prompts": prompts, "sample_batch_size": 4,
                    "generate": {"max_new_tokens": 3}},
         "score": {"completions": "$sample", "batch_size": 4,
                   "rewards": {"as": {"kind": "pattern", "regex": "a", "count": True}}},
