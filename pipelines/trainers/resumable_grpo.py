@@ -13,8 +13,6 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from trimtab.pipelines.planning.errors import RecipeError
-
 
 class ResumableGRPOTrainer(GRPOTrainer):
     """trl.GRPOTrainer, whose run ends with the weights of an undisturbed one when it is resumed from any checkpoint.
@@ -58,7 +56,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
             self._step = self._step // saved["accumulation"] * today["accumulation"]
         if self._is_in_rollout():
             if saved != today:
-                raise RecipeError(
+                raise RuntimeError(
                     f"{folder} is in the midst of a rollout, whose completions lie as {saved}, and this launch has "
                     f"{today}: launch it as before, or remove the folder to go on from the one before"
                 )
