@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list
 
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.training import checkpoints, circumstances
@@ -28,7 +28,5 @@ def find(folder: Path, step: Step) -> Path | None:
         return None
     mark = checkpoints.read_mark(checkpoint)
     circumstances.require_same(mark["circumstances"], checkpoint, step)
-    if mark["circumstances"]["processes"] != PartialState().num_processes:  # whose random states are not there
-        set_seed(step.seed + int(checkpoint.name.rpartition("-")[2]), device_specific=True)
     tracking.resume(mark["logged"])
     return checkpoint
