@@ -3,57 +3,17 @@
     data: Annotated[Data, PREFERENCE]
 
 A field's form is what its rows are checked by before anything runs, what the documentation says of the key, and
-what a shrunk run makes rows of. `data:` in a recipe is `trl.DatasetMixtureConfig`, whose entries also take a `layout`;
-three short forms are read as one: a path or hub name, one entry, or a list.
-
-    data: trl-lib/ultrafeedback_binarized
-    data: pairs.jsonl.gz                                    # json, jsonl, csv, parquet or txt, also compressed
-    data: {path: $world/gold, split: test}
-    data: {path: conversations.jsonl, layout: sharegpt}     # a word of pipelines/data/layouts
+what a shrunk run makes rows of. What `data:` in a recipe may be stands in `pipelines/data/blocks.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import trl
-from trl.scripts.utils import DatasetConfig
-
-from trimtab.pipelines.data import layouts
+from trimtab.pipelines.data.blocks import DataMixture, mixture
 from trimtab.pipelines.planning import kinds
-
-BUILDERS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet", "txt": "text"}
-
-
-def mixture(value: Any, path: Sequence[str] = ()) -> Any:
-    """The short forms of `data:` as the mapping that `trl.DatasetMixtureConfig` takes."""
-    if isinstance(value, Mapping) and "datasets" in value:
-        return {**value, "datasets": [_entry(entry) for entry in value["datasets"]]}
-    if isinstance(value, Mapping) and not {"path", "data_files"} & set(value):
-        return value  # unknown keys: the check names them
-    return {"datasets": [_entry(entry) for entry in (value if isinstance(value, list) else [value])]}
-
-
-@dataclass
-class DataEntry(DatasetConfig):
-    """One dataset: trl's keys, and the layout that its rows have where that is none of a stage's own.
-
-    `unpacked_gb` is what a compressed file may become, in GB; by default 200 times its size, and 0.27 at least.
-    """
-
-    layout: Annotated[dict[str, Any] | None, layouts.block] = None
-    unpacked_gb: float | None = None
-
-
-@dataclass
-class DataMixture(trl.DatasetMixtureConfig):
-    """Datasets whose rows are read one after the other."""
-
-    datasets: list[DataEntry] = field(default_factory=list)
-
 
 Data = Annotated[DataMixture, mixture]
 
@@ -159,16 +119,3 @@ def makers(form: Form) -> list[str]:
         return []
     written = {word: set(kinds.find(kinds.STAGES, word).writes) for word in kinds.words(kinds.STAGES)}
     return [word for word, columns in written.items() if any(columns.issuperset(needed) for needed in form.columns)]
-
-
-def _entry(entry: Any) -> Any:
-    entry = {"path": entry} if isinstance(entry, str) else entry
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
-        return entry
-    suffixes = [suffix.lstrip(".") for suffix in Path(entry["path"]).suffixes[-2:]]
-    builder = next((BUILDERS[suffix] for suffix in suffixes if suffix in BUILDERS), None)
-    path = Path(entry["path"]).expanduser()
-    if builder and "data_files" not in entry:
-        split = entry.get("split", "train").partition("[")[0]  # a single file is whatever split is asked for
-        return {**entry, "path": builder, "data_files": {split: str(path)}}
-    return {**entry, "path": str(path)} if path.is_dir() else entry

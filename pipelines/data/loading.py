@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import trl
 
-from trimtab.pipelines.data import expansion
+from trimtab.pipelines.data import expansion, filtering, holding_out, mixing
+from trimtab.pipelines.data.blocks import DataEntry
 from trimtab.pipelines.data.converting import convert
 from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError, suggest
@@ -21,6 +22,11 @@ from trimtab.pipelines.recording import tracking
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+NOT_STREAMED = (
+    "rows are not streamed: they are looked at before a run, and read from Arrow files on disk, so that none has to "
+    "fit in memory. Take the key away; of a dataset that is larger than the disk, download the files that are needed"
+)
 
 
 def files(entry: Any) -> list[str]:
@@ -32,6 +38,14 @@ def files(entry: Any) -> list[str]:
 
 def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     """The rows of a mixture. Raises RecipeError when they cannot be had."""
+    import datasets
+
+    with without_progress_bars():
+        return _with_settings(datasets.concatenate_datasets(parts(data, path)))
+
+
+def parts(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> list[Dataset]:
+    """The rows of a mixture, dataset by dataset. Raises RecipeError when they cannot be had."""
     names = list(chain.from_iterable(map(files, data.datasets)))
     for name in names:
         if _looks_local(name) and not _exists(name):
@@ -40,14 +54,21 @@ def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     for entry in data.datasets:
         for name in files(entry):
             expansion.check(name, getattr(entry, "unpacked_gb", None), path)
+    if data.streaming:
+        raise RecipeError(NOT_STREAMED, (*path, "streaming"))
     try:
         with without_progress_bars():
-            return _with_settings(_joined(data, path))
+            return _without_other_side(_shares(_converted(data, path), data), data, path)
     except RecipeError:
         raise
     except StopIteration as error:  # of files without a row, from which datasets learns no columns
         raise RecipeError(f"{', '.join(names)} has no rows", path) from error
     except Exception as error:  # datasets raises a dozen kinds; the user needs the place and the reason
+        if unknown := re.search(r"Unknown split ['\"](.+?)['\"]\. Should be one of (.+)", str(error)):
+            there = ", ".join(re.findall(r"\w+", unknown[2]))
+            raise RecipeError(
+                f"{', '.join(names)} has no split {unknown[1]!r} (it has: {there})", (*path, "split")
+            ) from error
         splits = ", ".join(entry.split for entry in data.datasets)
         missing = (hub.unreachable(name, path) for name in names)
         message = f"cannot load {', '.join(names)} (split {splits}): {type(error).__name__}: {error}"
@@ -68,38 +89,79 @@ def without_progress_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _joined(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> Dataset:
-    """The rows of all entries, each converted, in the shares that the mixture gives them, as in `trl.get_dataset`."""
-    import datasets
-
-    if data.streaming:
-        raise RecipeError("rows are not streamed: they are looked at before a run, and lie on disk", path)
-    parts, dropped = [], Counter[str]()
-    for entry in data.datasets:
-        loaded = trl.get_dataset(trl.DatasetMixtureConfig(datasets=[replace(entry, columns=None)]))["train"]
-        layout = getattr(entry, "layout", None)  # an entry that Python code has made may be trl's own
-        rows, left_out = convert(loaded, layout, ", ".join(files(entry)), path)
-        parts.append(rows if entry.columns is None else rows.select_columns(entry.columns))
+def _converted(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> list[Dataset]:
+    """The rows of each entry: filtered, with the names and in the form that are needed, as many as are wanted."""
+    loaded, dropped = [], Counter[str]()
+    for given in data.datasets:
+        entry = given if isinstance(given, DataEntry) else DataEntry(**vars(given))  # Python code may give trl's own
+        source = ", ".join(files(entry))
+        rows = trl.get_dataset(trl.DatasetMixtureConfig(datasets=[replace(entry, columns=None)]))["train"]
+        if entry.filter:
+            rows = filtering.filtered(rows, entry.filter, source, path)
+        if isinstance(entry.columns, Mapping):
+            rows = _renamed(rows, entry.columns, source, (*path, "columns"))
+        rows, left_out = convert(rows, entry.layout, source, path)
+        if isinstance(entry.columns, list):
+            rows = rows.select_columns(entry.columns)
+        loaded.append(mixing.drawn(rows, entry.max_rows, str(getattr(data, "seed", 0))))
         dropped += left_out
     if dropped:
         key = path[-1] if path else "data"
         tracking.log({f"{key}/left_out/{reason}": count for reason, count in dropped.items()})
-    rows = datasets.concatenate_datasets(_shares(parts, [entry.fraction for entry in data.datasets]))
-    if data.test_split_size is None:
-        return rows
-    return rows.train_test_split(test_size=data.test_split_size, seed=0)["train"]  # the same on every rank
+    return loaded
 
 
-def _shares(parts: list[Dataset], fractions: list[float | None]) -> list[Dataset]:
-    """The first rows of each dataset, as many as its fraction of the largest mixture that repeats none."""
+def _renamed(rows: Dataset, columns: Mapping[str, str], source: str, place: Sequence[str]) -> Dataset:
+    """The rows with the names that `columns` gives to columns. Raises RecipeError for a column that is not there."""
+    there = rows.column_names
+    for name, old in columns.items():
+        if old not in there:
+            near = suggest(old, there)
+            raise RecipeError(f"{source} has no column {old!r}{near} (it has: {', '.join(there)})", (*place, name))
+        if name in there and name not in columns.values():
+            cure = f"give that another name too, as in `{{{name}: {old}, other_{name}: {name}}}`"
+            raise RecipeError(f"{source} has a column {name!r} already: {cure}", (*place, name))
+    if len(set(columns.values())) < len(columns):
+        raise RecipeError("one column cannot have two names", place)
+    return rows.rename_columns({old: name for name, old in columns.items() if old != name})
+
+
+def _shares(rows: list[Dataset], data: trl.DatasetMixtureConfig) -> list[Dataset]:
+    """What the mixture takes of each dataset."""
+    fractions = [entry.fraction for entry in data.datasets]
+    if any(fraction is not None for fraction in fractions):
+        rows = _first_rows(rows, fractions)
+    weights = [entry.weight for entry in data.datasets if getattr(entry, "weight", None) is not None]
+    total = getattr(data, "max_rows", None)
+    return mixing.mixed(rows, weights or None, total, data.seed) if weights or total else rows
+
+
+def _first_rows(rows: list[Dataset], fractions: list[float | None]) -> list[Dataset]:
+    """The first rows of each dataset, as many as its fraction of the largest mixture without repeats."""
     given = [fraction for fraction in fractions if fraction is not None]
-    if not given:
-        return parts
-    if len(given) < len(parts):
+    if len(given) < len(rows):
         raise ValueError("`fraction` must be set for all datasets of a mixture or for none")
     weights = [fraction / sum(given) for fraction in given]
-    total = min(len(rows) / weight for rows, weight in zip(parts, weights, strict=True) if weight > 0)
-    return [rows.select(range(round(weight * total))) for rows, weight in zip(parts, weights, strict=True)]
+    total = min(len(part) / weight for part, weight in zip(rows, weights, strict=True) if weight > 0)
+    return [part.select(range(round(weight * total))) for part, weight in zip(rows, weights, strict=True)]
+
+
+def _without_other_side(rows: list[Dataset], data: trl.DatasetMixtureConfig, path: Sequence[str]) -> list[Dataset]:
+    """The rows of one side, where a mixture keeps some of its prompts apart. Raises RecipeError for an empty one."""
+    fraction = getattr(data, "eval_fraction", None)
+    if fraction is None:
+        return rows
+    is_held_out = data.side == "eval"
+    sides = [part.select(holding_out.numbers(part, fraction, held_out=is_held_out)) for part in rows]
+    if not any(map(len, sides)):
+        side = "held out" if is_held_out else "left to train on"
+        count = sum(map(len, rows))
+        raise RecipeError(
+            f"{fraction:g} of the prompts are held out by a hash of each, and of {count} rows none is {side}: take "
+            "another fraction, or name a file of its own in `eval_data`",
+            (*path, "eval_fraction"),
+        )
+    return sides
 
 
 def _with_settings(rows: Dataset) -> Dataset:

@@ -70,6 +70,9 @@ class Identities:
             return entries | self._of_layout(value.get("layout"), (*path, "layout"))
         if isinstance(value, list):
             return [self._of(item, (*path, str(index))) for index, item in enumerate(value)]
+        block = self.references.block(value)
+        if block is not None:
+            return self._of(block, path)
         if is_reference(value):
             target, rest = self.references.target(value, path)
             if not isinstance(target, str):

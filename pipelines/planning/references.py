@@ -69,6 +69,11 @@ class References:
             return coerce(self.inputs[name], str, ("inputs", name)), rest
         raise self._unknown(text, name, path)
 
+    def block(self, text: Any) -> Any:
+        """The block that stands under the name of an input, such as a dataset with its keys; None for all else."""
+        given = self.inputs.get(text[1:]) if is_reference(text) and text[1:] not in self.steps else None
+        return given if isinstance(given, dict | list) else None
+
     def resolve(self, value: Any, path: tuple[str, ...], met: dict[str, Step]) -> Any:
         """The value with a place for every reference; the steps that it refers to are added to `met`."""
         if isinstance(value, dict):
@@ -77,6 +82,9 @@ class References:
             return [self.resolve(item, (*path, str(index)), met) for index, item in enumerate(value)]
         if not is_reference(value):
             return value[1:] if isinstance(value, str) and value.startswith("$$") else value
+        block = self.block(value)
+        if block is not None:
+            return self.resolve(block, path, met)
         target, rest = self.target(value, path)
         if isinstance(target, str):
             return target + rest

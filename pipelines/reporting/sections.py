@@ -84,15 +84,16 @@ def reward_model(record: Record) -> dict[str, Any]:
 
 
 def audited(record: Record) -> list[dict[str, Any]]:
-    """What the audit has counted in each data block of a step: its rows, and those left out and warned about."""
+    """What the audit has counted in each data block of a step: its rows by source, and those left out and warned about."""
     logged = {key: value for row in record["rows"] for key, value in row.items() if finite(value)}
     blocks = [key.removesuffix("/rows") for key in logged if key.endswith("/rows") and key.count("/") == 1]
     counts = []
     for block in blocks:
         outcomes = {}
-        for outcome in ("dropped", "warned"):
+        for outcome in ("from", "dropped", "warned"):
             start = f"{block}/{outcome}/"
             outcomes[outcome] = {key.removeprefix(start): logged[key] for key in logged if key.startswith(start)}
+        outcomes["sources"] = outcomes.pop("from")
         counts.append({"record": record, "block": block, "rows": logged[f"{block}/rows"], **outcomes})
     return counts
 

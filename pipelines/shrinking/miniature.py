@@ -89,6 +89,12 @@ class Miniature:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return str(path)
 
+    def _data(self, form: Form, value: Any) -> Any:
+        """A data block with a few rows of a form, half of them held out where some of the block's own are."""
+        is_split = isinstance(value, Mapping) and "eval_fraction" in value
+        sides = {key: value[key] for key in ("side",) if key in value} if is_split else {}
+        return {"path": self.rows(form), "eval_fraction": 0.5, **sides} if is_split else self.rows(form)
+
     def model(self, name: str, *, scores: bool = False) -> str:
         """The folder of a tiny random model of the family that `name` belongs to; with `scores` a reward model."""
         return models.tiny(name, self.folder / "models", scores=scores)
@@ -107,7 +113,7 @@ class Miniature:
     def _field(self, key: str, hint: Any, value: Any) -> dict[str, Any]:
         types, forms = _types(hint), [note for note in field_types.notes(hint) if isinstance(note, Form)]
         if forms:
-            return {} if self.is_inside(value) else {key: self.rows(forms[0])}
+            return {} if self.is_inside(value) else {key: self._data(forms[0], value)}
         if trl.ModelConfig in types:
             return self._model(key, value)
         if RewardBlock in types or ConstrainedReward in types:

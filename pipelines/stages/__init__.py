@@ -19,7 +19,7 @@ changes in `small`. Modules here import trl's names through `trl.`, which loads 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import trl
@@ -165,6 +165,17 @@ class TrainerStage(Stage):
     audit: classes.Actions = field(default_factory=dict)
     train: Any
     must_learn: bool = True
+
+    def __post_init__(self) -> None:
+        """Makes the rows that `eval_fraction` keeps apart those to evaluate on. Raises ValueError for others."""
+        if getattr(self.data, "eval_fraction", None) is None:
+            return
+        if self.eval_data is None:
+            self.eval_data = replace(self.data, side="eval")
+        elif getattr(self.eval_data, "side", "train") == "train":
+            raise ValueError(
+                "`eval_fraction` in `data` and `eval_data` both name rows to evaluate on: give one of the two"
+            )
 
     @classmethod
     def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:

@@ -63,6 +63,9 @@ class Audit:
         if block.test_split_size is not None:
             message = "every process would draw rows of its own: name the rows of both, as in `split: train[:95%]`"
             raise RecipeError(message, (*self._place(key), "test_split_size"))
+        sources.check_splits(block, self.step, self._place(key))
+        if held_out is not None:
+            sources.check_apart(block, held_out, self._place("eval_data"))
         for part in sources.parts(block):
             if not self._is_pending(part):
                 facts = self._facts(part, key, form, held_out)
@@ -76,6 +79,7 @@ class Audit:
         dropped: list[Any] = []
         counts: dict[str, int] = {}
         start = 0
+        taken = np.arange(len(rows))
         for part in sources.parts(block):
             facts = self._facts(part, key, form, held_out)
             for word, of_class in facts.rows.items():
@@ -85,8 +89,9 @@ class Audit:
                 dropped += [of_class + start] if action == "drop" else []
             start += facts.count
         if dropped:
-            rows = rows.select(np.setdiff1d(np.arange(len(rows)), np.concatenate(dropped)))
-        return rows, {f"{key}/rows": len(rows), **counts}
+            taken = np.setdiff1d(taken, np.concatenate(dropped))
+            rows = rows.select(taken)
+        return rows, {f"{key}/rows": len(rows), **sources.counts(block, self._place(key), taken), **counts}
 
     def _facts(self, part: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None) -> Facts:
         """What is wrong with the rows of a part. Raises RecipeError for what is refused, cheap things first."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl import DatasetMixtureConfig
+from trl.scripts.utils import DatasetConfig
 
-from trimtab.pipelines.data import converting, loading
+from trimtab.pipelines.data import blocks, converting, loading
 from trimtab.pipelines.data.forms import Form, makers
-from trimtab.pipelines.planning import hub
+from trimtab.pipelines.planning import hub, kinds
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.files import content_hash, is_local
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 def parts(block: DatasetMixtureConfig) -> list[DatasetMixtureConfig]:
     """The datasets of a mixture, each as a mixture of its own; one where the mixture takes a share of each."""
-    if any(entry.fraction is not None for entry in block.datasets):
+    if blocks.is_mixed(block):
         return [block]
     return [dataclasses.replace(block, datasets=[entry]) for entry in block.datasets]
 
@@ -47,7 +50,66 @@ def identity(block: DatasetMixtureConfig, place: Sequence[str]) -> Any:
             rows = loading.load(DatasetMixtureConfig(datasets=[entry]), place)
             hashes = [content_hash(file["filename"]) for file in rows.cache_files]
         of_entries.append([options, hashes, converting.version(options.get("layout"))])
-    return of_entries
+    of_block = {key: value for key, value in vars(block).items() if key != "datasets"}
+    return [of_block, of_entries]
+
+
+def check_splits(block: DatasetMixtureConfig, step: Step, place: Sequence[str]) -> None:
+    """Raises RecipeError for a split of what a step above has still to leave, and will not."""
+    for entry in block.datasets:
+        above = next((source for source in step.inputs if str(source.output) == entry.path), None)
+        if above is None or not kinds.find(kinds.STAGES, above.kind).writes:
+            continue
+        names = re.findall(r"(\w+)(?:\[[^]]*\])?", entry.split)
+        other = next((name for name in names if name != "train"), None)
+        if other is not None:
+            cure = "take slices, `split: train[:90%]` and `train[90%:]`, or `eval_fraction: 0.1` in `data`"
+            raise RecipeError(
+                f"{above.name} leaves the split train alone, and no {other!r}: {cure}", (*place, "split")
+            )
+
+
+def check_apart(block: DatasetMixtureConfig, held_out: DatasetMixtureConfig, place: Sequence[str]) -> None:
+    """Raises RecipeError where a dataset is trained on and evaluated on."""
+    sides = {(getattr(one, "eval_fraction", None), getattr(one, "side", "train")) for one in (block, held_out)}
+    if len(sides) == 2 and len({fraction for fraction, _ in sides}) == 1:
+        return
+    for entry in held_out.datasets:
+        if any(_is_same(entry, other) for other in block.datasets):
+            name = ", ".join(loading.files(entry))
+            raise RecipeError(
+                f"{name} (split {entry.split}) is also trained on: the evaluation would measure memory. Name other "
+                "rows, or leave `eval_data` out and write `eval_fraction: 0.1` in `data`",
+                place,
+            )
+
+
+def _is_same(one: DatasetConfig, other: DatasetConfig) -> bool:
+    """Whether two datasets are the same rows, or those of one are some of the other's."""
+    keys = ("path", "name", "data_dir", "filter", "max_rows")
+    if loading.files(one) != loading.files(other) or any(
+        getattr(one, key, 0) != getattr(other, key, 0) for key in keys
+    ):
+        return False
+    splits = {one.split, other.split}
+    return len(splits) == 1 or any(f"{split.partition('[')[0]}" in splits for split in splits if "[" in split)
+
+
+def counts(block: DatasetMixtureConfig, place: Sequence[str], taken: Any) -> dict[str, int]:
+    """How many of the rows with the numbers `taken` are of which dataset, as metrics; of one dataset, none."""
+    if len(block.datasets) < 2:
+        return {}
+    import numpy as np
+
+    sizes = [len(rows) for rows in loading.parts(block, place)]
+    of_dataset = np.histogram(taken, bins=np.concatenate([[0], np.cumsum(sizes)]))[0]
+    named: dict[str, int] = {}
+    for entry, count in zip(block.datasets, of_dataset.tolist(), strict=True):
+        name = Path(loading.files(entry)[0]).name.partition(".")[0]
+        key = f"{place[-1]}/from/{name}"
+        key = f"{key}-{1 + sum(other.startswith(key) for other in named)}" if key in named else key
+        named[key] = count
+    return named
 
 
 def check_columns(block: DatasetMixtureConfig, step: Step, key: str, form: Form) -> None:
