@@ -21,12 +21,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-WORDS = [
-    f"{first}{last}" for first in "ba do ki lu me no pi ra su te".split() for last in "ban den fin gol mur".split()
-]
+SYLLABLES = "ba do ki lu me no pi ra su te".split()
+WORDS = ["".join(syllables) for syllables in product(SYLLABLES, repeat=4)]
 LENGTH = 200  # words of a completion, which are its tokens
 
 

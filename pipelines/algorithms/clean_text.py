@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -17,42 +18,61 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def duplicates(examples: Sequence[tuple[str, str]], threshold: float | None = None) -> list[Duplicate | None]:
-    """For each (prompt, completion) whether an earlier one, itself not a duplicate, is equal or nearly so.
+def duplicates(examples: Iterable[tuple[str, str]], threshold: float | None = None) -> list[Duplicate | None]:
+    """For each (prompt, completion) whether an earlier one, itself not a duplicate, is equal or nearly so."""
+    seen = Seen(threshold)
+    return [seen.duplicate(example) for example in examples]
+
+
+class Seen:
+    """The examples so far, of which the next one may be a duplicate. Of exact ones a digest is kept, not the text.
 
     Near: the sets of 5-character shingles of the prompts and those of the completions, folded, both have a Jaccard
     similarity of at least `threshold` in (0, 1). A short answer to different questions is thus none. Candidates come
     from MinHash LSH (Broder 1997) over both sets together, whose similarity is at least the smaller of the two.
     """
-    kinds: list[Duplicate | None] = []
-    seen: set[tuple[str, str]] = set()
-    for example in examples:
-        kinds.append("exact" if example in seen else None)
-        seen.add(example)
-    if threshold is None or threshold >= 1:
-        return kinds
-    from datasketch import MinHash, MinHashLSH
 
-    # below the threshold, so that the sketch's error leaves none out: every candidate is looked at
-    index = MinHashLSH(threshold=0.8 * threshold, num_perm=128)
-    for number, (prompt, completion) in enumerate(examples):
-        if kinds[number]:
-            continue
-        prompt_shingles, completion_shingles = _shingles(prompt), _shingles(completion)
+    def __init__(self, threshold: float | None = None):
+        self.digests: set[bytes] = set()
+        self.near = _Near(threshold) if threshold is not None and threshold < 1 else None
+
+    def duplicate(self, example: tuple[str, str]) -> Duplicate | None:
+        """Whether an example is a duplicate; one that is none is kept in mind."""
+        digest = hashlib.blake2b("\x1c".join(example).encode(errors="surrogatepass"), digest_size=16).digest()
+        if digest in self.digests:
+            return "exact"
+        self.digests.add(digest)
+        return "near" if self.near and self.near.duplicates(example) else None
+
+
+class _Near:
+    """Examples by their sketches; those that may be near are compared as they are."""
+
+    def __init__(self, threshold: float):
+        from datasketch import MinHashLSH
+
+        self.threshold = threshold
+        self.examples: list[tuple[str, str]] = []
+        # below the threshold, so that the sketch's error leaves none out: every candidate is looked at
+        self.index = MinHashLSH(threshold=0.8 * threshold, num_perm=128)
+
+    def duplicates(self, example: tuple[str, str]) -> bool:
+        """Whether one of the examples so far is near; if not, this one is kept too."""
+        from datasketch import MinHash
+
+        shingles = [_shingles(text) for text in example]
         sketch = MinHash(num_perm=128, seed=1)
-        sketch.update_batch([b"p" + shingle.encode() for shingle in prompt_shingles])
-        sketch.update_batch([b"c" + shingle.encode() for shingle in completion_shingles])
-        for candidate in index.query(sketch):
-            other_prompt, other_completion = examples[candidate]
-            if (
-                _jaccard(prompt_shingles, _shingles(other_prompt)) >= threshold
-                and _jaccard(completion_shingles, _shingles(other_completion)) >= threshold
-            ):
-                kinds[number] = "near"
-                break
-        else:
-            index.insert(number, sketch)
-    return kinds
+        for prefix, of_text in zip((b"p", b"c"), shingles, strict=True):
+            sketch.update_batch([prefix + shingle.encode() for shingle in of_text])
+        if any(self._is_near(shingles, self.examples[candidate]) for candidate in self.index.query(sketch)):
+            return True
+        self.index.insert(len(self.examples), sketch)
+        self.examples.append(example)
+        return False
+
+    def _is_near(self, shingles: Sequence[set[str]], other: tuple[str, str]) -> bool:
+        pairs = zip(shingles, other, strict=True)
+        return all(_jaccard(of_text, _shingles(text)) >= self.threshold for of_text, text in pairs)
 
 
 class HeldOut:

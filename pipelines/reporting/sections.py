@@ -84,7 +84,7 @@ def reward_model(record: Record) -> dict[str, Any]:
 
 
 def audited(record: Record) -> list[dict[str, Any]]:
-    """What the audit has counted in each data block of a step: its rows by source, and those left out and warned about."""
+    """What the audit has counted in each data block of a step: rows by source, those left out and warned about."""
     logged = {key: value for row in record["rows"] for key, value in row.items() if finite(value)}
     blocks = [key.removesuffix("/rows") for key in logged if key.endswith("/rows") and key.count("/") == 1]
     counts = []

@@ -164,9 +164,10 @@ class Journal:
     def lines(self) -> Iterable[dict[str, Any]]:
         """Every whole line of all ranks."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_text().splitlines():
-                with contextlib.suppress(json.JSONDecodeError):  # torn by a killed process
-                    yield json.loads(line)
+            with path.open() as file:
+                for line in file:
+                    with contextlib.suppress(json.JSONDecodeError):  # torn by a killed process
+                        yield json.loads(line)
 
     def read(self, count: int, *, failures: bool = True) -> dict[int, Outcome]:
         """The outcome of every row below `count` that has one; a score stands above any failure."""

@@ -179,7 +179,8 @@ class TrainerStage(Stage):
 
     @classmethod
     def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
-        return {**super().small(block, miniature), "must_learn": False}  # a shrunk run shows that it runs
+        same_rows = {"audit.overlap": "warn"} if block.get("eval_data") else {}
+        return {**super().small(block, miniature), **same_rows, "must_learn": False}  # a shrunk run shows that it runs
 
     @classmethod
     def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:

@@ -26,32 +26,35 @@ the paper's `guaranteed`. The last is never above the second; the first differs 
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from trimtab.pipelines.algorithms import clean_text, curation, statistics
-from trimtab.pipelines.data import choices, loading
+from trimtab.pipelines.algorithms import clean_text
+from trimtab.pipelines.data import choices, grouping, loading
 from trimtab.pipelines.data.forms import CHOICES, PROMPTS, SAMPLED, Data, Form
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.scoring.choosing import Chosen, Group
 from trimtab.pipelines.scoring.combining import Combination, Missing
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
 CHOOSABLE = SAMPLED.columns[0]
 COUNTED = ("exact_duplicates", "near_duplicates", "contaminated_dropped", "unscored_dropped", "missing_choices")
-Group = list[dict[str, Any]]
+SHOWN = 20  # rows of the table that is logged
 
 
 @dataclass(kw_only=True)
@@ -126,29 +129,55 @@ class Curate(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        groups = self._groups(step)
-        rankings = self._choices(groups, step)
+        rows = loading.load(self.completions, (*step.path, "completions"))
+        samples = self._samples(rows, step)
+        rankings = self._choices(samples, step)
         held_out = self._held_out(step)
         counts = Counter(dict.fromkeys(COUNTED, 0))
-        chosen = _Chosen(self.round, self.policy)
-        for index, group in groups.items():
-            counts["unscored_dropped"] += sum(row["score"] is None for row in group) if self.reward else 0
-            if held_out is not None and _asked(group[0]["prompt"]) in held_out:
-                counts["contaminated_dropped"] += 1
-            elif index in rankings:
-                by_index = {row["sample_index"]: row for row in group}
-                chosen.by_choice(group, [by_index[i] for i in rankings[index][: self.keep]])
-            else:
-                counts["missing_choices"] += self.choices is not None
-                if self.choices is None or self.missing_choices == "reward":
-                    chosen.by_reward(group, self.keep, self.temperature, f"{step.seed}-{self.round}-{index}")
-        kept = self._without_duplicates(chosen.rows, counts)
-        if not kept:
-            raise RecipeError(f"nothing is left of {len(groups)} prompts: {self._reasons(step, counts)}", step.path)
-        write_rows(step, kept)
-        tracking.table("curated", [_shown(row) for row in kept[:20]])
-        completions = sum(map(len, groups.values()))
-        return {"prompts": len(groups), "completions": completions, "kept": len(kept), **counts, **chosen.means()}
+        chosen = Chosen(self.round, self.policy)
+        shown: Group = []
+
+        def kept() -> Iterator[dict[str, Any]]:
+            seen = clean_text.Seen(self.deduplicate)
+            for group in self._groups(rows, samples):
+                for row in self._chosen(group, rankings, held_out, chosen, counts, step.seed):
+                    kind = seen.duplicate((text(row["prompt"]), text(row["completion"])))
+                    if kind is not None:
+                        counts[f"{kind}_duplicates"] += 1
+                    if kind is None or self.deduplicate is None:
+                        shown.extend([row] if len(shown) < SHOWN else [])
+                        yield row
+
+        remaining = kept()
+        first = next(remaining, None)
+        if first is None:
+            raise RecipeError(f"nothing is left of {len(samples)} prompts: {self._reasons(step, counts)}", step.path)
+        written = write_rows(step, chain([first], remaining))
+        tracking.table("curated", [_shown(row) for row in shown])
+        return {"prompts": len(samples), "completions": len(rows), "kept": written, **counts, **chosen.means()}
+
+    def _chosen(
+        self,
+        group: Group,
+        rankings: Mapping[int, list[int]],
+        held_out: clean_text.HeldOut | None,
+        chosen: Chosen,
+        counts: Counter[str],
+        seed: int,
+    ) -> Group:
+        """The rows that are chosen of a prompt's completions; `counts` is told of what is left out."""
+        index = group[0]["prompt_index"]
+        counts["unscored_dropped"] += sum(row["score"] is None for row in group) if self.reward else 0
+        if held_out is not None and _asked(group[0]["prompt"]) in held_out:
+            counts["contaminated_dropped"] += 1
+            return []
+        if index in rankings:
+            by_index = {row["sample_index"]: row for row in group}
+            return chosen.by_choice(group, [by_index[i] for i in rankings[index][: self.keep]])
+        counts["missing_choices"] += self.choices is not None
+        if self.choices is None or self.missing_choices == "reward":
+            return chosen.by_reward(group, self.keep, self.temperature, f"{seed}-{self.round}-{index}")
+        return []
 
     def _reasons(self, step: Step, counts: Counter[str]) -> str:
         """Why no completion was chosen, each reason with its cure."""
@@ -164,40 +193,45 @@ class Curate(Stage):
             )
         return "; ".join(filter(None, reasons))
 
-    def _groups(self, step: Step) -> dict[int, Group]:
-        """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
-        rows = loading.load(self.completions, (*step.path, "completions"))
-        combination = Combination.of(self.reward, self.missing) if self.reward else None
-        if combination:
-            combination.check(rows.features["scores"], (*step.path, "reward"))
-        groups: dict[int, Group] = defaultdict(list)
-        templated = [column for column in TEMPLATED if column in rows.column_names]
-        for row in rows.select_columns([*CHOOSABLE, *templated, *(["scores"] if combination else [])]):
-            scores = row.pop("scores", {})
-            row["score"] = combination(scores) if combination else None
-            groups[row["prompt_index"]].append(row)
-        for index, group in groups.items():
-            group.sort(key=lambda row: row["sample_index"])  # so that a choice does not depend on the rows' order
-            for row, after in pairwise(group):
-                if row["sample_index"] == after["sample_index"]:
-                    twice = f"prompt_index {index} has sample_index {row['sample_index']} twice"
-                    place = (*step.path, "completions")
-                    raise RecipeError(f"{twice}: are these several datasets of `sample`?", place)
-        return dict(sorted(groups.items()))
+    def _samples(self, rows: Dataset, step: Step) -> dict[int, dict[int, int]]:
+        """prompt_index -> sample_index -> row, both in order, so that a choice does not depend on the rows' order."""
+        samples: dict[int, dict[int, int]] = {}
+        for number, row in enumerate(grouping.records(rows, ("prompt_index", "sample_index"))):
+            of_prompt = samples.setdefault(row["prompt_index"], {})
+            if row["sample_index"] in of_prompt:
+                twice = f"prompt_index {row['prompt_index']} has sample_index {row['sample_index']} twice"
+                place = (*step.path, "completions")
+                raise RecipeError(f"{twice}: are these several datasets of `sample`?", place)
+            of_prompt[row["sample_index"]] = number
+        if self.reward:
+            Combination.of(self.reward, self.missing).check(rows.features["scores"], (*step.path, "reward"))
+        return {index: dict(sorted(samples[index].items())) for index in sorted(samples)}
 
-    def _choices(self, groups: dict[int, Group], step: Step) -> dict[int, list[int]]:
+    def _groups(self, rows: Dataset, samples: Mapping[int, Mapping[int, int]]) -> Iterator[Group]:
+        """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
+        combination = Combination.of(self.reward, self.missing) if self.reward else None
+        numbers = [list(of_prompt.values()) for of_prompt in samples.values()]
+        columns = (*CHOOSABLE, *TEMPLATED, *(["scores"] if combination else []))
+        for group in grouping.groups(rows, numbers, columns):
+            for row in group:
+                scores = row.pop("scores", {})
+                row["score"] = combination(scores) if combination else None
+            yield group
+
+    def _choices(self, samples: Mapping[int, Mapping[int, int]], step: Step) -> dict[int, list[int]]:
         """prompt_index -> sample indices, best first. Raises RecipeError naming the wrong row, or what is missing."""
         if self.choices is None:
             return {}
         place = (*step.path, "choices")
-        samples = {index: [row["sample_index"] for row in group] for index, group in groups.items()}
-        read = choices.read(self.choices, samples, self.keep, place)
-        missing = [index for index in groups if index not in read]
+        read = choices.read(
+            self.choices, {index: list(numbers) for index, numbers in samples.items()}, self.keep, place
+        )
+        missing = [index for index in samples if index not in read]
         if missing and self.missing_choices == "stop":
             listed = f"{', '.join(map(str, missing[:5]))}{', ...' if missing[5:] else ''}"
             raise RecipeError(
-                f"{choices.source(self.choices)}: no choice for {len(missing)} of {len(groups)} prompts, prompt_index "
-                f"{listed}: add them, or set `missing_choices` to reward or drop",
+                f"{choices.source(self.choices)}: no choice for {len(missing)} of {len(samples)} prompts, "
+                f"prompt_index {listed}: add them, or set `missing_choices` to reward or drop",
                 place,
             )
         return read
@@ -207,67 +241,6 @@ class Curate(Stage):
             return None
         rows = loading.load(self.decontaminate, (*step.path, "decontaminate"))
         return clean_text.HeldOut(_asked(prompt) for prompt in rows["prompt"])
-
-    def _without_duplicates(self, rows: Group, counts: Counter[str]) -> Group:
-        """The rows, without the duplicates among them where `deduplicate` says so; counts them in either case."""
-        examples = [(text(row["prompt"]), text(row["completion"])) for row in rows]
-        kinds = clean_text.duplicates(examples, self.deduplicate)
-        counts.update(f"{kind}_duplicates" for kind in kinds if kind)
-        if self.deduplicate is None:
-            return rows
-        return [row for row, kind in zip(rows, kinds, strict=True) if kind is None]
-
-
-class _Chosen:
-    """The rows that are chosen, and what there is to say of each prompt's choice: `means` over prompts are metrics."""
-
-    def __init__(self, number: int, policy: str | None):
-        self.origin = {"round": number, "policy": policy}
-        self.rows: Group = []
-        self.series: dict[str, list[float]] = defaultdict(list)
-
-    def by_choice(self, group: Group, best: Group) -> None:
-        """Adds what was chosen elsewhere, best first."""
-        self._note_rewards(group, best)
-        for rank, row in enumerate(best, start=1):
-            self._add(row, rank=rank, probability=None, chosen_by="choice")
-
-    def by_reward(self, group: Group, keep: int, temperature: float, seed: str) -> None:
-        """Adds the completions that the reward chooses; a prompt with fewer scored ones keeps those."""
-        group = [row for row in group if row["score"] is not None]
-        if not group:
-            return
-        scores = [row["score"] for row in group]
-        drawn = curation.choose(scores, min(keep, len(group)), temperature, seed)
-        chances = curation.turns(scores, drawn, temperature)
-        self._note_rewards(group, [group[i] for i in drawn])
-        for i, chance in zip(drawn, chances, strict=True):
-            rank = 1 + sum(score > scores[i] for score in scores)
-            self._add(group[i], rank=rank, probability=chance, chosen_by="reward")
-        entropy = curation.entropy(curation.probabilities(scores, temperature))
-        self.series["entropy"].append(entropy)
-        if len(group) > 1:
-            self.series["entropy_share"].append(entropy / math.log(len(group)))
-        if keep == 1 and 0 < temperature < math.inf:  # what the theorem is about
-            weights, expected, guaranteed = curation.increments(scores, temperature)
-            self.series["increment/realised"].append(float(weights[drawn[0]] - weights.mean()))
-            self.series["increment/expected"].append(expected)
-            self.series["increment/guaranteed"].append(guaranteed)
-
-    def means(self) -> dict[str, float]:
-        """Means over prompts."""
-        means = {name: statistics.mean_stderr(values)[0] for name, values in self.series.items()}
-        realised = self.series.get("increment/realised", [])
-        return means | ({"increment/stderr": statistics.mean_stderr(realised)[1]} if len(realised) > 1 else {})
-
-    def _note_rewards(self, group: Group, best: Group) -> None:
-        scores, of_best = ([row["score"] for row in rows if row["score"] is not None] for rows in (group, best))
-        if of_best:
-            self.series["reward/kept"].append(sum(of_best) / len(of_best))
-            self.series["reward/all"].append(sum(scores) / len(scores))
-
-    def _add(self, row: dict[str, Any], **choice: Any) -> None:
-        self.rows.append({**row, **self.origin, **choice})
 
 
 def _asked(prompt: str | list[dict[str, Any]]) -> str:

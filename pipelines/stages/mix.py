@@ -12,6 +12,7 @@ control of equal size. Rows are `prompt` and `completion`, in trl's form, with a
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -25,8 +26,12 @@ from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
+
+BATCH = 1000  # rows that are in memory at a time
 
 
 @dataclass(kw_only=True)
@@ -61,41 +66,61 @@ class Mix(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        synthetic = []
-        for number, block in enumerate(self.synthetic, start=1):
-            curated = loading.load(block, (*step.path, "synthetic"))
-            synthetic += [_row(row, row["prompt"], row["completion"], f"synthetic-{number}") for row in curated]
-        real = self._drawn(step, len(synthetic))
-        rows = real if self.real_fraction == 1 else synthetic + real
-        if len({isinstance(part[0]["completion"], str) for part in (synthetic, real) if part}) > 1:
+        sources = [loading.load(block, (*step.path, "synthetic")) for block in self.synthetic]
+        synthetic = [(place, number) for place, rows in enumerate(sources) for number in range(len(rows))]
+        wanted = self._wanted(len(synthetic))
+        if wanted:
+            sources.append(loading.load(self.real, (*step.path, "real")))
+        real = [(len(self.synthetic), number) for number in _drawn(step, len(sources[-1]), wanted)]
+        order = real if self.real_fraction == 1 else synthetic + real
+        names = [*(f"synthetic-{place}" for place in range(1, 1 + len(self.synthetic))), "real"]
+        firsts = [_row(rows[0], name) for rows, name in zip(sources, names, strict=False)]
+        if len({isinstance(row["completion"], str) for row in firsts}) > 1:
             raise RecipeError("one of synthetic and real rows is chat and the other text", (*step.path, "real"))
-        random.Random(step.seed).shuffle(rows)
-        columns = dict.fromkeys(chain.from_iterable(rows))
-        write_rows(step, [{column: row.get(column) for column in columns} for row in rows])
-        return {"rows": len(rows), "real": len(real), "real_fraction": len(real) / max(1, len(rows))}
+        random.Random(step.seed).shuffle(order)
+        write_rows(step, _rows(sources, names, order))
+        return {"rows": len(order), "real": len(real), "real_fraction": len(real) / max(1, len(order))}
 
-    def _drawn(self, step: Step, synthetic: int) -> list[dict[str, Any]]:
+    def _wanted(self, synthetic: int) -> int:
+        """How many real rows there are to be beside so many synthetic ones."""
         fraction = self.real_fraction
-        wanted = synthetic if fraction == 1 else round(synthetic * fraction / (1 - fraction))
-        if not wanted:
-            return []
-        rows = [_real(row) for row in loading.load(self.real, (*step.path, "real"))]
-        drawn: list[dict[str, Any]] = []
-        generator = random.Random(f"{step.seed}-real")
-        while len(drawn) < wanted:  # where more are wanted than there are, every one comes once more
-            drawn += generator.sample(rows, min(len(rows), wanted - len(drawn)))
-        return drawn
+        return synthetic if fraction == 1 else round(synthetic * fraction / (1 - fraction))
 
 
-def _real(row: dict[str, Any]) -> dict[str, Any]:
+def _drawn(step: Step, count: int, wanted: int) -> list[int]:
+    """The numbers of so many of `count` real rows; where more are wanted than there are, each comes once more."""
+    drawn: list[int] = []
+    generator = random.Random(f"{step.seed}-real")
+    while len(drawn) < wanted:
+        drawn += generator.sample(range(count), min(count, wanted - len(drawn)))
+    return drawn
+
+
+def _rows(
+    sources: Sequence[Dataset], names: Sequence[str], order: Sequence[tuple[int, int]]
+) -> Iterator[dict[str, Any]]:
+    """The rows of `order`, (source, number) each, read a few at a time; all have the columns that any has."""
+    used = sorted({place for place, _ in order})
+    columns = dict.fromkeys(chain.from_iterable(_row(sources[place][0], names[place]) for place in used))
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        read: dict[tuple[int, int], dict[str, Any]] = {}
+        for place in used:
+            numbers = [number for source, number in batch if source == place]
+            rows = sources[place].select(numbers).to_list()
+            read |= {(place, number): row for number, row in zip(numbers, rows, strict=True)}
+        for place, number in batch:
+            row = _row(read[place, number], names[place])
+            yield {column: row.get(column) for column in columns}
+
+
+def _row(row: dict[str, Any], source: str) -> dict[str, Any]:
     """A row of any of the forms as prompt and completion."""
-    if "messages" in row:
-        return _row(row, row["messages"][:-1], row["messages"][-1:], "real")
-    if "text" in row:
-        return _row(row, "", row["text"], "real")
-    return _row(row, row["prompt"], row["completion"], "real")
-
-
-def _row(row: dict[str, Any], prompt: Any, completion: Any, source: str) -> dict[str, Any]:
+    if source == "real" and "messages" in row:
+        prompt, completion = row["messages"][:-1], row["messages"][-1:]
+    elif source == "real" and "text" in row:
+        prompt, completion = "", row["text"]
+    else:
+        prompt, completion = row["prompt"], row["completion"]
     settings = {column: row[column] for column in TEMPLATED if column in row}
     return {"prompt": prompt, "completion": completion, "source": source, **settings}

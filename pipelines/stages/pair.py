@@ -20,11 +20,12 @@ completion is unscored where one of them has abstained; `missing: ignore` sums t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import grouping, loading
 from trimtab.pipelines.data.forms import SCORED, TOKENS, Data
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
@@ -37,6 +38,8 @@ from trimtab.rewards._rendering import TEMPLATED
 if TYPE_CHECKING:
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
+
+READ = ("prompt", "completion", "prompt_index", "scores", *TEMPLATED)
 
 
 @dataclass(kw_only=True)
@@ -87,21 +90,26 @@ class Pair(Stage):
         rows = loading.load(self.completions, (*step.path, "completions"))
         combination = Combination.of(self.reward, self.missing)
         combination.check(rows.features["scores"], (*step.path, "reward"))
-        groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for row in rows:
-            groups[row["prompt_index"]].append(row)
+        groups = grouping.numbers(rows["prompt_index"])
         counts: dict[str, int] = defaultdict(int)
-        preferences: list[dict[str, Any]] = []
-        for group in groups.values():
-            preferences += self._select(group, combination, counts, step.seed)
-        if not preferences:
+        gaps: list[float] = []
+
+        def preferences() -> Iterator[dict[str, Any]]:
+            columns = READ if self.select in ("best_worst", "all") else (*READ, *TOKENS, "vocabulary")
+            for group in grouping.groups(rows, list(groups.values()), columns):
+                for row in self._select(group, combination, counts, step.seed):
+                    gaps.extend([row["chosen_score"] - row["rejected_score"]] if "chosen_score" in row else [])
+                    yield row
+
+        remaining = preferences()
+        first = next(remaining, None)
+        if first is None:
             reasons = _reasons(rows, groups, combination, counts)
             raise RecipeError(
                 f"no pair is left of {len(rows)} completions of {len(groups)} prompts: {reasons}", step.path
             )
-        write_rows(step, preferences)
-        gaps = [row["chosen_score"] - row["rejected_score"] for row in preferences if "chosen_score" in row]
-        metrics = {"prompts": len(groups), "rows": len(preferences), **counts}
+        written = write_rows(step, chain([first], remaining))
+        metrics = {"prompts": len(groups), "rows": written, **counts}
         return metrics | ({"mean_gap": sum(gaps) / len(gaps)} if gaps else {})
 
     def _select(

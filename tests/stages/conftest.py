@@ -19,7 +19,8 @@ def sft(model, write):
 @pytest.fixture
 def pairs(model, write):
     data = write("pairs.jsonl", PAIR_ROWS)
-    return {"model": {"model_name_or_path": model}, "data": data, "eval_data": data, "train": TRAIN}
+    audit = {"overlap": "warn"}
+    return {"model": {"model_name_or_path": model}, "data": data, "eval_data": data, "audit": audit, "train": TRAIN}
 
 
 def chain(model, prompts):

@@ -22,6 +22,7 @@ def test_the_model_names_its_classes_and_a_reward_reads_them(names, lora, model,
     rows = texts(names)
     data = write("rows.jsonl", rows)
     block = {"model": {"model_name_or_path": model, **lora}, "data": data, "eval_data": data, "train": TRAIN}
+    block["audit"] = {"overlap": "warn"}
     step = run_recipe(tmp_path, {"classifier": block})["classifier"]
     config = AutoConfig.from_pretrained(step.output)
     assert config.id2label == dict(enumerate(map(str, sorted(names))))

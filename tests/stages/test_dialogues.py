@@ -33,6 +33,7 @@ def steps(model, tmp_path_factory):
                 "model": {"model_name_or_path": model},
                 "data": "$dialogues/labels",
                 "eval_data": "$dialogues/labels",
+                "audit": {"overlap": "warn"},
                 "train": {"learning_rate": 1e-2, "num_train_epochs": 12, "per_device_train_batch_size": 8},
             },
         },

@@ -33,7 +33,9 @@ def stage(model, data, **train):
         "logging_steps": 1,
         "gradient_checkpointing": False,
     }
-    return {"model": {"model_name_or_path": model}, "data": data, "eval_data": data, "train": arguments | train}
+    audit = {"overlap": "warn"}
+    return {"model": {"model_name_or_path": model}, "data": data, "eval_data": data, "audit": audit,
+            "train": arguments | train}  # fmt: skip
 
 
 def test_it_tells_good_answers_from_bad_ones(model, write, tmp_path):

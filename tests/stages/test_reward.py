@@ -48,6 +48,7 @@ def test_listwise_reward_model_learns_the_ranking(model, tmp_path, write):
         "model": {"model_name_or_path": model},
         "data": data,
         "eval_data": data,
+        "audit": {"overlap": "warn"},
         "train": train,
     }
     step = run_recipe(tmp_path, {"ranked": block})["ranked"]

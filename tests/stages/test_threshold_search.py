@@ -20,6 +20,7 @@ def searching(model, prompts, search="nelder_mead", **options):
         model,
         prompts,
         eval_data=prompts,
+        audit={"overlap": "warn"},
         train={"per_device_eval_batch_size": 8, "max_steps": 12, "save_total_limit": 20},
         **options,
     )

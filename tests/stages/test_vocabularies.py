@@ -107,6 +107,7 @@ def test_a_reward_model_is_calibrated_with_the_tools_that_it_was_trained_with(to
     pairs = str(told["pair"].output)
     train = {"max_steps": 1, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "gradient_checkpointing": False}
     block = {"model": {"model_name_or_path": with_tools}, "data": pairs, "eval_data": pairs, "train": train}
+    block["audit"] = {"overlap": "warn"}
     step = run_recipe(tmp_path, {"reward": block})["reward"]
     rows = load_dataset("parquet", data_files=f"{pairs}/train.parquet", split="train")
     columns = {name: rows[name][:] for name in ("tools", "chat_template_kwargs")}

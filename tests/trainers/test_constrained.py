@@ -205,7 +205,9 @@ def test_a_reward_can_be_watched_by_every_method(method, model, prompts, tmp_pat
 
 def test_evaluation_moves_no_multiplier(model, prompts, tmp_path, ran):
     options = {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 8}
-    steps = run_recipe(tmp_path, constrained(model, prompts, eval_data=prompts, train=options))
+    steps = run_recipe(
+        tmp_path, constrained(model, prompts, eval_data=prompts, audit={"overlap": "warn"}, train=options)
+    )
     metrics = metrics_of(steps["constrained"])
     assert "eval/rewards/brief/mean" in metrics
     without, evaluated = (logged(run["constrained"])[1] for run in (ran, steps))  # before the first evaluation

@@ -181,7 +181,7 @@ def stages(model, lists, write, ranks):
     held_out = {name: write(f"{name}_test.jsonl", make(EVALUATED)) for name, make in rows.items()}
     answers = str(lists["ranked"].output)
     blocks = {
-        "prefer": {"data": answers, "eval_data": answers},
+        "prefer": {"data": answers, "eval_data": answers, "audit": {"overlap": "warn"}},
         "reward": {"data": data["reward"], "eval_data": held_out["reward"], "loss": "listwise"},
         "classifier": {"data": data["classifier"], "eval_data": held_out["classifier"]},
     }

@@ -129,7 +129,7 @@ def evaluations(step):
 
 
 def test_evaluation_does_not_depend_on_the_batch(block, lists, tmp_path):
-    block |= {"eval_data": str(lists["ranked"].output)}
+    block |= {"eval_data": str(lists["ranked"].output), "audit": {"overlap": "warn"}}
     train = {**block["train"], "eval_strategy": "steps", "eval_steps": 1}
     sizes = {"by2": 2, "by9": 9}
     stages = {name: {**block, "train": {**train, "per_device_eval_batch_size": size}} for name, size in sizes.items()}

@@ -175,7 +175,7 @@ def test_the_smallest_change_of_one_weight_is_a_change(dtype):
 
 
 def test_an_evaluation_that_fails_costs_no_training(sft, tmp_path, monkeypatch, caplog, capsys):
-    block = {**sft, "eval_data": sft["data"]}
+    block = {**sft, "eval_data": sft["data"], "audit": {"overlap": "warn"}}
     (tmp_path / "undisturbed").mkdir()
     undisturbed = run_recipe(tmp_path / "undisturbed", {"sft": block})["sft"]
 

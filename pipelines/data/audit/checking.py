@@ -64,7 +64,7 @@ class Audit:
             message = "every process would draw rows of its own: name the rows of both, as in `split: train[:95%]`"
             raise RecipeError(message, (*self._place(key), "test_split_size"))
         sources.check_splits(block, self.step, self._place(key))
-        if held_out is not None:
+        if held_out is not None and "overlap" not in self.actions:
             sources.check_apart(block, held_out, self._place("eval_data"))
         for part in sources.parts(block):
             if not self._is_pending(part):

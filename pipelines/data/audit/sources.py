@@ -79,7 +79,7 @@ def check_apart(block: DatasetMixtureConfig, held_out: DatasetMixtureConfig, pla
             name = ", ".join(loading.files(entry))
             raise RecipeError(
                 f"{name} (split {entry.split}) is also trained on: the evaluation would measure memory. Name other "
-                "rows, or leave `eval_data` out and write `eval_fraction: 0.1` in `data`",
+                "rows, or write `eval_fraction: 0.1` in `data` and no `eval_data` (or `audit: {overlap: warn}`)",
                 place,
             )
 
