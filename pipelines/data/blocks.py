@@ -27,6 +27,7 @@ from trimtab.pipelines.data.filtering import checked
 from trimtab.pipelines.planning.errors import RecipeError, nearest
 
 BUILDERS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet", "txt": "text"}
+Overlong = Literal["drop", "truncate_left", "error"]
 
 
 @dataclass
@@ -60,7 +61,8 @@ class DataMixture(trl.DatasetMixtureConfig):
 
     `eval_fraction` keeps about that share of the prompts apart: by a hash of each prompt, so that one is on the same
     side whatever other rows there are. A stage that trains evaluates on them, and `side: eval` reads them.
-    `max_rows` draws that many rows of the mixture.
+    `max_rows` draws that many rows of the mixture. Prompts of more than `max_prompt_tokens`, and those that leave no
+    room for an answer in a model's context, are what `overlong` is about.
     Draws are by `seed`, not by the recipe's: runs that differ in their seeds see the same rows.
     """
 
@@ -68,11 +70,14 @@ class DataMixture(trl.DatasetMixtureConfig):
     eval_fraction: float | None = None
     side: Literal["train", "eval"] = "train"
     max_rows: int | None = None
+    max_prompt_tokens: int | None = None
+    overlong: Overlong | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require("eval_fraction", self.eval_fraction, lambda share: 0 < share < 1, "between 0 and 1")
         _require("max_rows", self.max_rows, lambda rows: rows >= 1, "at least 1")
+        _require("max_prompt_tokens", self.max_prompt_tokens, lambda tokens: tokens >= 1, "at least 1")
         if self.side == "eval" and self.eval_fraction is None:
             raise ValueError("`side: eval` needs the `eval_fraction` of the rows that are read")
         weighted = [entry for entry in self.datasets if getattr(entry, "weight", None) is not None]

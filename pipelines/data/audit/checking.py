@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from trl import DatasetMixtureConfig
 
 from trimtab.pipelines.data import loading
-from trimtab.pipelines.data.audit import lengths, sources
+from trimtab.pipelines.data.audit import lengths, overlong, sources
 from trimtab.pipelines.data.audit import tokens as tokens_of
 from trimtab.pipelines.data.audit.classes import CLASSES, Action
 from trimtab.pipelines.data.audit.facts import Facts, kept
@@ -63,6 +63,8 @@ class Audit:
         if block.test_split_size is not None:
             message = "every process would draw rows of its own: name the rows of both, as in `split: train[:95%]`"
             raise RecipeError(message, (*self._place(key), "test_split_size"))
+        if getattr(block, "overlong", None) or getattr(block, "max_prompt_tokens", None):
+            overlong.require_prompts(form, self._place(key))
         sources.check_splits(block, self.step, self._place(key))
         if held_out is not None and "overlap" not in self.actions:
             sources.check_apart(block, held_out, self._place("eval_data"))
@@ -77,17 +79,23 @@ class Audit:
         """The rows of a block without those that are dropped, and metrics of what was found."""
         rows = loading.load(block, self._place(key))
         dropped: list[Any] = []
+        cut: list[Any] = []
         counts: dict[str, int] = {}
         start = 0
         taken = np.arange(len(rows))
         for part in sources.parts(block):
             facts = self._facts(part, key, form, held_out)
             for word, of_class in facts.rows.items():
-                action = self._action(word, facts)
-                name = f"{key}/{'dropped' if action == 'drop' else 'warned'}/{word}"
+                action = self._for(part)._action(word, facts)
+                outcome = "dropped" if action == "drop" else "warned"
+                name = f"{key}/{'truncated' if overlong.is_cut(part, word) else outcome}/{word}"
                 counts[name] = counts.get(name, 0) + len(of_class)
                 dropped += [of_class + start] if action == "drop" else []
+                cut += [of_class + start] if overlong.is_cut(part, word) else []
             start += facts.count
+        if cut:
+            limits = [(reader.tokenizer, limit) for reader, limit in self._limits(block)]
+            rows = overlong.truncated(rows, np.unique(np.concatenate(cut)), limits)
         if dropped:
             taken = np.setdiff1d(taken, np.concatenate(dropped))
             rows = rows.select(taken)
@@ -95,6 +103,26 @@ class Audit:
 
     def _facts(self, part: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None) -> Facts:
         """What is wrong with the rows of a part. Raises RecipeError for what is refused, cheap things first."""
+        return self._for(part)._looked_at(part, key, form, held_out)
+
+    def _for(self, part: DatasetMixtureConfig) -> Audit:
+        """The audit with what a block's `overlong` says over it."""
+        action = overlong.ACTIONS.get(getattr(part, "overlong", None) or "")
+        actions = dict.fromkeys(overlong.CLASSES, action) if action else {}
+        return dataclasses.replace(self, actions={**self.actions, **actions})
+
+    def _limits(self, block: DatasetMixtureConfig) -> Iterator[tuple[Reader, int]]:
+        """The tokens that a prompt may have for each that reads it."""
+        longest = getattr(block, "max_prompt_tokens", None)
+        if longest is not None:
+            yield Reader("", self.tokenizer, None), longest
+        for reader in self.readers:
+            if reader.context is not None:
+                yield reader, reader.context - reader.room
+
+    def _looked_at(
+        self, part: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None
+    ) -> Facts:
         facts = self._of_rows(part, key, form)
         if held_out is not None and not self._is_pending(held_out) and "hashes" in facts.arrays:
             self._add_overlap(facts, held_out, form)
@@ -106,6 +134,7 @@ class Audit:
                     "train.chat_template_path, or use data of plain text",
                     self._place(key),
                 )
+            overlong.require_column(part, facts.columns, self._place(key))
             self._add_tokens(facts, part, key, form)
             self._refuse(part, key, facts)
         return facts
@@ -154,6 +183,8 @@ class Audit:
                 found = lengths.beyond(tokens, reader.context, reader.room, reader.name)
             for word, of_class, value in found:
                 facts.add(word, of_class, value)
+            if reader is readers[0] and getattr(part, "max_prompt_tokens", None) is not None:
+                facts.add(*lengths.overlong(tokens, part.max_prompt_tokens))
 
     def _action(self, word: str, facts: Facts) -> Action:
         if word in self.actions:

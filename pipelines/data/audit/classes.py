@@ -66,7 +66,10 @@ CLASSES = {
         "to stop", "raise train.max_length"),
     "beyond_context": Class("drop", 0.1, "a prompt that leaves no room for the longest answer (max_new_tokens, "
         "max_completion_length) in the context of the policy, or of a reward model that reads it",
-        "shorten it or the answers, or take a model with a longer context"),
+        "shorten it or the answers, take a model with a longer context, or write `overlong: drop` or "
+        "`overlong: truncate_left` in the data block"),
+    "overlong": Class("drop", 1.0, "a prompt of more than `max_prompt_tokens`",
+        "raise max_prompt_tokens in the data block, or write `overlong: drop` or `overlong: truncate_left` there"),
     "empty_prompt": Class("refuse", 0.0, "a prompt that is empty, or white space alone",
         "write a prompt"),
     "duplicates": Class("warn", 1.0, "a row that stands in the data already",

@@ -61,6 +61,14 @@ def beyond(facts: Facts, context: int | None, room: int, whose: str) -> Iterator
         yield "beyond_context", rows[long], f"{needed}, and the context of {whose} is {context}"
 
 
+def overlong(facts: Facts, limit: int) -> Finding:
+    """The prompts that are longer than a data block's `max_prompt_tokens`."""
+    rows, lengths = facts.arrays["prompts"].T
+    long = lengths > limit
+    first = int(lengths[long][0]) if long.any() else 0
+    return "overlong", rows[long], f"the prompt has {first} tokens, and max_prompt_tokens is {limit}"
+
+
 def _why_no_end(tokenizer: Any, end: int, longest: int | None) -> str:
     eos = tokenizer.eos_token
     if end >= 0:

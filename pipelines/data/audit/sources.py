@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from trimtab.pipelines.planning.recipe import Step
 
+UNREAD = ("max_prompt_tokens", "overlong")  # keys of a block that change nothing of what is read
+
 
 def parts(block: DatasetMixtureConfig) -> list[DatasetMixtureConfig]:
     """The datasets of a mixture, each as a mixture of its own; one where the mixture takes a share of each."""
@@ -50,7 +52,7 @@ def identity(block: DatasetMixtureConfig, place: Sequence[str]) -> Any:
             rows = loading.load(DatasetMixtureConfig(datasets=[entry]), place)
             hashes = [content_hash(file["filename"]) for file in rows.cache_files]
         of_entries.append([options, hashes, converting.version(options.get("layout"))])
-    of_block = {key: value for key, value in vars(block).items() if key != "datasets"}
+    of_block = {key: value for key, value in vars(block).items() if key not in ("datasets", *UNREAD)}
     return [of_block, of_entries]
 
 

@@ -22,7 +22,7 @@ class TokenAudit:
     `answers` in the facts' arrays is (answers, 4): the row, the length in tokens, where what is learned begins, and
     the first end-of-sequence token that is learned. `pairs` is (pairs, 3): the answers' places in `answers`, and how
     many tokens they have in common at their beginning. `prompts` is (prompts, 2): the row and the length of each, 0
-    where nothing is asked.
+    where nothing is asked; of a row with several answers it stands there for each.
     The rows `broken` cannot be rendered and are left out.
     """
 
@@ -65,9 +65,9 @@ class TokenAudit:
             places += [place] * len(of_row)
         first: dict[int, tuple[int, Tokens]] = {}
         for place, tokens in zip(places, _rendering.tokenised(self.tokenizer, texts), strict=True):
+            is_blank = not self.learned and _is_blank(batch[place - number]["prompt"])
+            self.prompts.append((place, 0 if is_blank else len(tokens.prompt)))
             if not self.learned:
-                is_blank = _is_blank(batch[place - number]["prompt"])
-                self.prompts.append((place, 0 if is_blank else len(tokens.prompt)))
                 continue
             start = 0 if "messages" in self.columns else tokens.start
             self._answer(place, tokens.ids, tokens.start, None, start)

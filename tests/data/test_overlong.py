@@ -1,0 +1,111 @@
+"""Prompts that are too long: left out, cut at their left, or refused, with their row and what cures it."""
+
+import pytest
+from run_steps import write_recipe
+
+from trimtab.pipelines.data import forms
+from trimtab.pipelines.data.audit.checking import Audit, Reader
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.rewards._rendering import prompt_ids
+
+PLACE = ("stages", "sample", "prompts")
+ROOM = 8
+
+
+def said(*contents, system=None):
+    roles = ["user", "assistant"] * len(contents)
+    turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+    return [*([{"role": "system", "content": system}] if system else []), *turns]
+
+
+LONG = " ".join(f"word{n}" for n in range(40))
+PROMPTS = [said(f"say {n}") for n in range(18)] + [
+    said(LONG + " last?"),
+    said(LONG, "no", "then say b", system="Brief."),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model)
+
+
+@pytest.fixture
+def look(tokenizer, write, tmp_path):
+    """Looks at prompts under a block's keys, for a policy with a context of 64 tokens."""
+    step = Recipe.load(str(write_recipe(tmp_path, {"world": {}}))).steps[0]
+    path = write("prompts.jsonl", [{"prompt": prompt, "n": n} for n, prompt in enumerate(PROMPTS)])
+
+    def look(form=forms.PROMPTS, path=path, context=64, **keys):
+        block = schema.instance(forms.DataMixture, schema.coerce({"path": path, **keys}, forms.Data, PLACE))
+        audit = Audit(step, tokenizer=tokenizer, readers=[Reader("the policy", tokenizer, context, ROOM)])
+        audit.check(block, "prompts", form)
+        return audit.kept(block, "prompts", form)
+
+    return look
+
+
+def test_what_fits_is_left_as_it_was(look):
+    rows, counts = look(context=1000)
+    assert rows["prompt"][:] == PROMPTS
+    assert counts == {"prompts/rows": 20}
+    again, _ = look(context=1000, max_prompt_tokens=992, overlong="truncate_left")
+    assert again["prompt"][:] == PROMPTS
+
+
+def test_longer_prompts_than_are_wanted_are_left_out_and_counted(look):
+    rows, counts = look(context=1000, max_prompt_tokens=30)
+    assert rows["n"][:] == list(range(18))
+    assert counts == {"prompts/rows": 18, "prompts/dropped/overlong": 2}
+
+
+@pytest.mark.parametrize("keys", [{"max_prompt_tokens": 30}, {}])
+def test_or_refused_with_their_row_and_the_cure(keys, look):
+    with pytest.raises(RecipeError) as raised:
+        look(overlong="error", **keys)
+    assert "prompts.jsonl, row 18: the prompt has " in raised.value.message
+    assert "as in 2 of 20 rows" in raised.value.message
+    assert "`overlong: drop` or `overlong: truncate_left`" in raised.value.message
+
+
+@pytest.mark.parametrize(("keys", "limit"), [({"max_prompt_tokens": 30}, 30), ({}, 64 - ROOM)])
+def test_or_cut_at_their_left_until_every_one_fits(keys, limit, look, tokenizer):
+    rows, counts = look(overlong="truncate_left", **keys)
+    assert counts["prompts/rows"] == 20
+    assert sum(count for name, count in counts.items() if "/truncated/" in name) in (2, 4)
+    assert rows["prompt"][:18] == PROMPTS[:18]
+    assert all(len(prompt_ids(tokenizer, prompt)) <= limit for prompt in rows["prompt"])
+    (cut,) = rows[18]["prompt"]
+    assert cut["content"].endswith("last?")
+    assert cut["content"] in PROMPTS[18][0]["content"]
+    assert rows[19]["prompt"] == said("then say b", system="Brief.")
+
+
+def test_the_default_leaves_out_a_few_and_refuses_many(look, write):
+    rows, counts = look()
+    assert counts == {"prompts/rows": 18, "prompts/dropped/beyond_context": 2}
+    many = write("many.jsonl", [{"prompt": prompt, "n": n} for n, prompt in enumerate(PROMPTS[9:])])
+    with pytest.raises(RecipeError, match="row 9: the prompt has"):
+        look(path=many)
+    assert look(path=many, overlong="drop")[1]["prompts/dropped/beyond_context"] == 2
+
+
+def test_prompts_of_what_is_learned_are_counted_too(look, write):
+    answer = [{"role": "assistant", "content": "b"}]
+    path = write("sft.jsonl", [{"prompt": prompt, "completion": answer} for prompt in PROMPTS])
+    _, counts = look(forms.SFT, path, max_prompt_tokens=30)
+    assert counts["prompts/dropped/overlong"] == 2
+    rows, counts = look(forms.SFT, path, max_prompt_tokens=30, overlong="truncate_left")
+    assert (len(rows), counts["prompts/truncated/overlong"]) == (20, 2)
+    chats = write("chats.jsonl", [{"messages": prompt + answer} for prompt in PROMPTS])
+    with pytest.raises(RecipeError, match="these rows have messages: write `overlong: drop`"):
+        look(forms.SFT, chats, max_prompt_tokens=30, overlong="truncate_left")
+
+
+def test_keys_that_nobody_would_look_at_are_refused(look):
+    with pytest.raises(RecipeError, match="a stage that samples or trains"):
+        look(forms.COMPLETIONS, max_prompt_tokens=30)
