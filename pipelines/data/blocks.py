@@ -37,8 +37,8 @@ class DataEntry(DatasetConfig):
     `filter` keeps the rows that a condition holds for, `columns` as a mapping gives columns the names that are needed
     (`{chosen: good}`), `layout` converts rows of another shape, `columns` as a list keeps those alone, and `max_rows`
     draws that many rows. `weight` is the dataset's share of the mixture: drawn rows, none of them twice, or with
-    `max_rows` of the block exactly that many in all, where a dataset that is too small comes again. `unpacked_gb` is what a compressed file may become, in GB; by default 200 times its
-    size, and 0.27 at least.
+    `max_rows` of the block exactly that many in all, where a dataset that is too small comes again. `unpacked_gb` is
+    what a compressed file may become, in GB; by default 200 times its size, and 0.27 at least.
     """
 
     columns: list[str] | dict[str, str] | None = None

@@ -90,7 +90,7 @@ def audited(record: Record) -> list[dict[str, Any]]:
     counts = []
     for block in blocks:
         outcomes = {}
-        for outcome in ("from", "dropped", "warned"):
+        for outcome in ("from", "dropped", "truncated", "warned"):
             start = f"{block}/{outcome}/"
             outcomes[outcome] = {key.removeprefix(start): logged[key] for key in logged if key.startswith(start)}
         outcomes["sources"] = outcomes.pop("from")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 
-def added(audit: Audit, rewards: Mapping[str, Mapping[str, Any]]) -> Audit:
-    """The audit of a policy's prompts with the models of its rewards that are there already.
+Model = tuple[Any, int | None]  # a tokenizer, and the tokens of a context
+Ahead = Callable[["Step", str], Model | None]  # what is known of a model that a step above has still to make
+
+
+def added(audit: Audit, rewards: Mapping[str, Mapping[str, Any]], ahead: Ahead) -> Audit:
+    """The audit of a policy's prompts with the models of its rewards that are there already, or known ahead.
 
     A model with the policy's vocabulary needs the same room for an answer, one with another a token at least.
     """
@@ -25,23 +29,26 @@ def added(audit: Audit, rewards: Mapping[str, Mapping[str, Any]]) -> Audit:
         return audit
     policy, readers = audit.readers[0], list(audit.readers)
     for name, block in rewards.items():
-        for tokenizer, context in _models(block, audit.step):
+        for tokenizer, context in models(block, audit.step, ahead):
             room = policy.room if identity(tokenizer) == identity(policy.tokenizer) else 1
             readers.append(Reader(f"the reward {name}", tokenizer, context, room))
     return replace(audit, readers=readers)
 
 
-def _models(block: Mapping[str, Any], step: Step) -> Iterator[tuple[Any, int | None]]:
+def models(block: Mapping[str, Any], step: Step, ahead: Ahead) -> Iterator[Model]:
     """Tokenizer and context of every model in a reward's block, and in those inside of it."""
     nested = [value for value in block.values() if isinstance(value, Mapping)]
     for value in nested:
-        yield from _models(value, step)
+        yield from models(value, step, ahead)
     if not isinstance(block.get("kind"), str):
         return
     kind = kinds.find(kinds.REWARDS, block["kind"])
     options = {key: value for key, value in block.items() if key in getattr(kind, "__dataclass_fields__", {})}
-    is_there = not any(step.pending(value) for value in options.values() if isinstance(value, str))
-    if hasattr(kind, "reader") and is_there:
+    pending = [value for value in options.values() if isinstance(value, str) and step.pending(value)]
+    if hasattr(kind, "reader") and pending:
+        made = [ahead(step, value) for value in pending]
+        yield from (model for model in made if model is not None and model[0].chat_template)
+    elif hasattr(kind, "reader"):
         try:
             yield schema.load_reward({"kind": block["kind"], **options}).reader()
         except (OSError, ValueError):  # the reward says so itself when it is loaded

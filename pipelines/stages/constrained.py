@@ -64,6 +64,7 @@ from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, cut
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training import lineage
 from trimtab.pipelines.training.arguments import too_few_prompts
 from trimtab.pipelines.training.fit import fit
 
@@ -127,7 +128,7 @@ class Constrained(TrainerStage):
     def audit_of(self, step: Step) -> Audit:
         from trimtab.pipelines.scoring import readers
 
-        return readers.added(super().audit_of(step), self.rewards)
+        return readers.added(super().audit_of(step), self.rewards, lineage.ahead)
 
     def check(self, step: Step) -> None:
         if not self.rewards:

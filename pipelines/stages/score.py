@@ -27,7 +27,9 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.scoring import foreseen
 from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.pipelines.training import lineage
 from trimtab.rewards import text
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Score(Stage):
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
         super().check(step)
+        foreseen.check(step, self.rewards, self.completions, lineage.ahead)
 
     def work(self, known: Known) -> Work:
         rows, judges = known.rows("completions"), known.rewards(self.rewards)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,19 @@ def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
     except (OSError, ValueError) as error:
         message = f"cannot load the tokenizer of {name}: {error}"
         raise hub.unreachable(name, place) or RecipeError(message, place) from error
+    return as_trained(tokens, train, step)
+
+
+def as_trained(tokenizer: Any, train: Any, step: Step) -> Any:
+    """A copy of a tokenizer with the tokens and the chat template that training arguments give it."""
+    from transformers import AutoTokenizer
+
+    tokens = copy.deepcopy(tokenizer)
     for key in ("eos_token", "pad_token"):
         token = getattr(train, key, None)
         if token is not None:
             if token not in tokens.get_vocab():
+                name = tokens.name_or_path
                 raise RecipeError(f"{token!r} is not in the vocabulary of {name}", (*step.path, "train", key))
             setattr(tokens, key, token)
     template = getattr(train, "chat_template_path", None)
@@ -70,11 +80,18 @@ def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
 def audit(model: trl.ModelConfig, train: Any, actions: Mapping[str, Any], step: Step, *, room: int | None) -> Audit:
     """The audit of rows that `model` is trained on, or of prompts that leave `room` for an answer in its context."""
     from trimtab.pipelines.data.audit.checking import Audit, Reader
+    from trimtab.pipelines.training import lineage
 
-    tokens = tokenizer(model, train, step)
-    if room is None or tokens is None:
+    tokens, name = tokenizer(model, train, step), str(model.model_name_or_path)
+    if room is None:
         return Audit(step, actions, tokens, train)
-    return Audit(step, actions, tokens, train, [Reader(str(model.model_name_or_path), tokens, context(model), room)])
+    if tokens is not None:
+        return Audit(step, actions, tokens, train, [Reader(name, tokens, context(model), room)])
+    made = lineage.ahead(step, name)
+    if made is None:
+        return Audit(step, actions, None, train)
+    tokens = as_trained(made[0], train, step)
+    return Audit(step, actions, tokens, train, [Reader(name, tokens, made[1], room)])
 
 
 def context(model: trl.ModelConfig) -> int | None:

@@ -15,7 +15,7 @@ from planned import fingerprints
 from run_steps import write_recipe
 
 from trimtab.pipelines.data import expansion, loading
-from trimtab.pipelines.data.forms import DataEntry, DataMixture
+from trimtab.pipelines.data.blocks import DataEntry, DataMixture
 from trimtab.pipelines.planning.errors import RecipeError
 
 ROW = json.dumps({"text": "0" * 1000}).encode() + b"\n"

@@ -1,11 +1,15 @@
 """Prompts that are too long: left out, cut at their left, or refused, with their row and what cures it."""
 
+import json
+import shutil
+
 import pytest
+from conftest import PAIR_ROWS, SFT_ROWS
 from run_steps import write_recipe
 
 from trimtab.pipelines.data import forms
 from trimtab.pipelines.data.audit.checking import Audit, Reader
-from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning import preflight, schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.rewards._rendering import prompt_ids
@@ -86,7 +90,7 @@ def test_or_cut_at_their_left_until_every_one_fits(keys, limit, look, tokenizer)
 
 
 def test_the_default_leaves_out_a_few_and_refuses_many(look, write):
-    rows, counts = look()
+    _, counts = look()
     assert counts == {"prompts/rows": 18, "prompts/dropped/beyond_context": 2}
     many = write("many.jsonl", [{"prompt": prompt, "n": n} for n, prompt in enumerate(PROMPTS[9:])])
     with pytest.raises(RecipeError, match="row 9: the prompt has"):
@@ -109,3 +113,50 @@ def test_prompts_of_what_is_learned_are_counted_too(look, write):
 def test_keys_that_nobody_would_look_at_are_refused(look):
     with pytest.raises(RecipeError, match="a stage that samples or trains"):
         look(forms.COMPLETIONS, max_prompt_tokens=30)
+
+
+@pytest.fixture
+def chain(model, write, tmp_path):
+    """A plan of a chain in which nothing has run, on a model with a context of 64 tokens and one with a longer one."""
+    small = tmp_path / "small"
+    shutil.copytree(model, small)
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    prompts = write("prompts.jsonl", [{"prompt": prompt} for prompt in PROMPTS])
+    train = {"max_length": 32, "max_steps": 1}
+    short = {"model": {"model_name_or_path": str(small)}, "data": write("sft.jsonl", SFT_ROWS), "train": train}
+
+    def refusals(policy, rewarded="$helpful", reward=None, **keys):
+        stages = {
+            "sft": short,
+            "helpful": {"kind": "reward", "model": {"model_name_or_path": "$sft"}, "train": train,
+                        "data": write("pairs.jsonl", PAIR_ROWS)},
+            "sample": {"model": {"model_name_or_path": policy}, "prompts": {"path": prompts, **keys},
+                       "generate": {"max_new_tokens": ROOM}},
+            "score": {"completions": "$sample",
+                      "rewards": {"helpful": {"kind": "reward_model", "path": rewarded, **(reward or {})}}},
+        }  # fmt: skip
+        recipe = Recipe.load(str(write_recipe(tmp_path, stages, wandb=False)))
+        try:
+            preflight.check(recipe, recipe.steps)
+        except RecipeError as error:
+            return [mistake.message for mistake in error.mistakes]
+        return []
+
+    return refusals
+
+
+def test_a_reward_that_has_still_to_be_trained_cannot_read_a_prompt_and_the_plan_says_so(chain, model):
+    (message,) = chain(model)
+    assert "prompts.jsonl, row 18: the prompt fills the context of the reward helpful (64 tokens), as 2 do" in message
+    assert "score would stop at its completions. Write `max_prompt_tokens: 56`" in message
+    assert chain(model, max_prompt_tokens=56) == []
+    assert chain(model, max_prompt_tokens=56, overlong="truncate_left") == []
+    assert chain(model, reward={"on_failure": "abstain"}) == []
+
+
+def test_so_is_a_policy_that_has_still_to_be_trained(chain):
+    assert chain("$sft") == []  # two of twenty are left out
+    (message,) = chain("$sft", overlong="error")
+    assert "row 18: the prompt has" in message
+    assert "the context of" in message

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from trimtab.pipelines.planning.recipe import Step
 
+NONE = np.zeros(0, dtype=np.int64)
 logger = logging.getLogger(__name__)
 
 
@@ -69,7 +70,7 @@ class Audit:
         if held_out is not None and "overlap" not in self.actions:
             sources.check_apart(block, held_out, self._place("eval_data"))
         for part in sources.parts(block):
-            if not self._is_pending(part):
+            if not self.is_pending(part):
                 facts = self._facts(part, key, form, held_out)
                 self._say(part, key, facts)
 
@@ -78,11 +79,31 @@ class Audit:
     ) -> tuple[Dataset, dict[str, int]]:
         """The rows of a block without those that are dropped, and metrics of what was found."""
         rows = loading.load(block, self._place(key))
-        dropped: list[Any] = []
-        cut: list[Any] = []
+        taken, cut, counts = self._outcomes(block, key, form, held_out)
+        if len(cut):
+            limits = [(reader.tokenizer, limit) for reader, limit in self._limits(block)]
+            rows = overlong.truncated(rows, cut, limits)
+        if len(taken) < len(rows):
+            rows = rows.select(taken)
+        return rows, {f"{key}/rows": len(rows), **sources.counts(block, self._place(key), taken), **counts}
+
+    def beyond(self, block: DatasetMixtureConfig, key: str, form: Form, reader: Reader) -> np.ndarray:
+        """The numbers of the rows that are used as they are and leave no room in the context of another reader."""
+        other = dataclasses.replace(self, readers=[reader], actions=dict.fromkeys(CLASSES, "warn"))
+        long, start = [NONE], 0
+        for part in sources.parts(block):
+            facts = other._facts(part, key, form, None)
+            long.append(facts.rows.get("beyond_context", NONE) + start)
+            start += facts.count
+        taken, cut, _ = self._outcomes(block, key, form, None)
+        return np.setdiff1d(np.intersect1d(np.concatenate(long), taken), cut)
+
+    def _outcomes(
+        self, block: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+        """The numbers of the rows that are used, of those that are cut, and metrics of what was found."""
+        dropped, cut, start = [NONE], [NONE], 0
         counts: dict[str, int] = {}
-        start = 0
-        taken = np.arange(len(rows))
         for part in sources.parts(block):
             facts = self._facts(part, key, form, held_out)
             for word, of_class in facts.rows.items():
@@ -93,13 +114,7 @@ class Audit:
                 dropped += [of_class + start] if action == "drop" else []
                 cut += [of_class + start] if overlong.is_cut(part, word) else []
             start += facts.count
-        if cut:
-            limits = [(reader.tokenizer, limit) for reader, limit in self._limits(block)]
-            rows = overlong.truncated(rows, np.unique(np.concatenate(cut)), limits)
-        if dropped:
-            taken = np.setdiff1d(taken, np.concatenate(dropped))
-            rows = rows.select(taken)
-        return rows, {f"{key}/rows": len(rows), **sources.counts(block, self._place(key), taken), **counts}
+        return np.setdiff1d(np.arange(start), np.concatenate(dropped)), np.unique(np.concatenate(cut)), counts
 
     def _facts(self, part: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None) -> Facts:
         """What is wrong with the rows of a part. Raises RecipeError for what is refused, cheap things first."""
@@ -124,7 +139,7 @@ class Audit:
         self, part: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None
     ) -> Facts:
         facts = self._of_rows(part, key, form)
-        if held_out is not None and not self._is_pending(held_out) and "hashes" in facts.arrays:
+        if held_out is not None and not self.is_pending(held_out) and "hashes" in facts.arrays:
             self._add_overlap(facts, held_out, form)
         self._refuse(part, key, facts)
         if self.tokenizer is not None and form.audit & {"tokens", "prompts"}:
@@ -215,7 +230,8 @@ class Audit:
             place = ".".join(self._place(key))
             logger.warning("%s: %s%s (audit: %s)", place, left_out, _sentence(part, facts, word), word)
 
-    def _is_pending(self, block: DatasetMixtureConfig) -> bool:
+    def is_pending(self, block: DatasetMixtureConfig) -> bool:
+        """Whether a step above has still to make these rows."""
         names = chain.from_iterable(map(loading.files, block.datasets))
         return any(self.step.pending(name) for name in names)
 

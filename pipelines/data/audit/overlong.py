@@ -6,7 +6,7 @@ system messages stay. So the chat template always renders a conversation, and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trl import DatasetMixtureConfig
@@ -39,7 +39,7 @@ def require_column(block: DatasetMixtureConfig, columns: Sequence[str], place: S
     """Raises RecipeError where prompts are to be cut that stand in no column of their own."""
     if is_cut(block, "overlong") and "prompt" not in columns:
         raise RecipeError(
-            f"`truncate_left` cuts the column prompt, and these rows have {', '.join(columns)}: write `overlong: drop`",
+            f"`truncate_left` cuts a column prompt, and these rows have {', '.join(columns)}: write `overlong: drop`",
             (*place, "overlong"),
         )
 
@@ -49,7 +49,7 @@ def is_cut(block: DatasetMixtureConfig, word: str) -> bool:
     return word in CLASSES and getattr(block, "overlong", None) == "truncate_left"
 
 
-def truncated(rows: Dataset, numbers: Sequence[int], limits: Sequence[tuple[Any, int]]) -> Dataset:
+def truncated(rows: Dataset, numbers: Iterable[int], limits: Sequence[tuple[Any, int]]) -> Dataset:
     """The rows, with the prompts of `numbers` cut to every limit, (tokenizer, tokens) each. Raises ValueError."""
     long = set(map(int, numbers))
 

@@ -1,0 +1,47 @@
+"""What is known of a model before it is made: its tokenizer and its context are those that it begins with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trl
+
+from trimtab.pipelines.planning import preflight
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.training import inputs
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+_known: dict[str, tuple[Any, int | None] | None] = {}  # by fingerprint of the step that makes the model
+
+
+def ahead(step: Step, name: str) -> tuple[Any, int | None] | None:
+    """The tokenizer and the tokens of the context that the model `name` will have, which a step above is to make.
+
+    None where that cannot be told: of a model with a vocabulary of its own, or one that is not right.
+    """
+    maker = next((source for source in step.waiting if str(source.output) == name), None)
+    if maker is None:
+        return None
+    if maker.fingerprint not in _known:
+        try:
+            _known[maker.fingerprint] = _of(maker)
+        except (RecipeError, OSError, ValueError):  # the check of that step says so
+            _known[maker.fingerprint] = None
+    return _known[maker.fingerprint]
+
+
+def _of(maker: Step) -> tuple[Any, int | None] | None:
+    stage = preflight.build(maker)
+    model, train = stage.makes(), getattr(stage, "train", None)
+    if isinstance(model, str):
+        model = trl.ModelConfig(model_name_or_path=model)
+    if not isinstance(model, trl.ModelConfig) or not model.model_name_or_path:
+        return None
+    if not maker.pending(model.model_name_or_path):
+        return inputs.tokenizer(model, train, maker), inputs.context(model)
+    before = ahead(maker, model.model_name_or_path)
+    if before is None:
+        return None
+    return inputs.as_trained(before[0], train, maker), before[1]
