@@ -46,7 +46,7 @@ def test_a_missing_column_is_named_with_what_is_needed_and_where_it_comes_from(f
     for columns in form.columns:
         assert " + ".join(columns) in message
     if form in BY_HAND.values():
-        assert message.endswith("Rename it in the file")
+        assert message.endswith(f"Give another column that name: `columns: {{{form.columns[0][0]}: ITS_NAME}}`")
     else:
         assert message.endswith(f"Stages of kind {' or '.join(forms.makers(form))} leave such rows")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl import DatasetMixtureConfig
-from trl.scripts.utils import DatasetConfig
 
 from trimtab.pipelines.data import blocks, converting, loading
 from trimtab.pipelines.data.forms import Form, makers
@@ -86,7 +85,7 @@ def check_apart(block: DatasetMixtureConfig, held_out: DatasetMixtureConfig, pla
             )
 
 
-def _is_same(one: DatasetConfig, other: DatasetConfig) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     """Whether two datasets are the same rows, or those of one are some of the other's."""
     keys = ("path", "name", "data_dir", "filter", "max_rows")
     if loading.files(one) != loading.files(other) or any(
@@ -138,7 +137,11 @@ def columns_of(rows: Dataset, form: Form, source: str, place: Sequence[str]) -> 
     others = [column for column in columns if column not in nearest]
     needed = " or ".join(" + ".join(wanted) for wanted in form.columns)
     stages = makers(form)
-    cure = f"Stages of kind {' or '.join(stages)} leave such rows" if stages else "Rename it in the file"
+    cure = (
+        f"Stages of kind {' or '.join(stages)} leave such rows"
+        if stages
+        else f"Give another column that name: `columns: {{{missing}: ITS_NAME}}`"
+    )
     cure = converting.cure(rows, form, source, place[-1]) or cure
     raise RecipeError(
         f"{source} has no column {missing!r}{suggest(missing, others)} "

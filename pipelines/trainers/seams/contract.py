@@ -46,7 +46,7 @@ RANKINGS = "pipelines/trainers/listwise_reward.py"
 CLASSIFIER = "pipelines/trainers/classifier.py"
 TRL = "pipelines/trainers/seams/trl.py"
 ENGINES = "pipelines/trainers/seams/engines.py"
-FORMS = "pipelines/data/forms.py"
+BLOCKS = "pipelines/data/blocks.py"
 DRY = "pipelines/training/dry.py"
 FIT = "pipelines/training/fit.py"
 RECORDER = "pipelines/training/recorder.py"
@@ -158,7 +158,7 @@ CONTRACT = (
     Entry(HEAD, "log_probs", "attribute", "reads", (TRL,), note="(N, L - 1), 0 where the label is -100"),
     Entry(HEAD, "aux_loss", "attribute", "reads", (TRL,), note="of a mixture of experts"),
     Entry("trl.trainer.utils", "FusedCausalLMOutput", "class", "reads", (TRL,), note="ours is a subclass"),
-    Entry("trl.scripts.utils", "DatasetConfig", "class", "reads", (FORMS,), note="ours is a subclass"),
+    Entry("trl.scripts.utils", "DatasetConfig", "class", "reads", (BLOCKS,), note="ours is a subclass"),
     Entry("trl.trainer.utils", "_use_triton", "global", "patches", (TRL,), ("device",)),
     Entry("trl.trainer.utils", "disable_dropout_in_model", "function", "calls", (TRL, PPO, CLASSIFIER), ("model",)),
     Entry("trl.kernels.chunked_logprob", "_use_triton", "function", "calls", (TRL,), ("device",)),
