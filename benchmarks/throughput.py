@@ -54,6 +54,7 @@ import yaml
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.pipelines.running import orphans
 from trimtab.scripts import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,7 +216,7 @@ def show(row: dict) -> None:
 
 def worker(side: str, recipe: str) -> None:
     """What each rank runs."""
-    train.die_with_parent()
+    orphans.die_with_launcher()
     if side == "trl":
         plain_trl(Path(recipe))
     elif code := train.main([recipe]):

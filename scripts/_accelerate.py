@@ -46,6 +46,7 @@ def ended() -> int:
 
 
 if __name__ == "__main__":
+    os.environ["TRIMTAB_LAUNCHER"] = str(os.getpid())  # its ranks end with it: see pipelines/running/orphans.py
     for room in ("agent.server.api", "multiprocessing.api"):  # each has a level of its own
         logging.getLogger(f"torch.distributed.elastic.{room}").setLevel(logging.CRITICAL)
     sys.argv = [word for word in sys.argv if word != "--quiet"]  # with which it would end with 1, whatever the rank's

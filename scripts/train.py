@@ -14,8 +14,12 @@ import sys
 if not __package__:
     import _checkout  # noqa: F401
 
-from trimtab.pipelines.running import runner
-from trimtab.scripts import _arguments
+from trimtab.pipelines.running import orphans
+
+orphans.die_with_launcher()  # which may die while the imports below take their seconds
+
+from trimtab.pipelines.running import runner  # noqa: E402
+from trimtab.scripts import _arguments  # noqa: E402
 
 
 def main(words: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from itertools import chain
 
 from trimtab.pipelines.algorithms import curation, statistics
 
+OF_FIRST = ("length", "distinct_2")  # limits of a loop that are multiples of the first round's
 Score = float | None  # None where a reward has abstained
 
 

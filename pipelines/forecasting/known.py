@@ -83,7 +83,7 @@ class Known:
         from trimtab.pipelines.forecasting import rows
 
         names = list(chain.from_iterable(map(loading.files, part.datasets)))
-        maker = _maker(self.step, names[0])
+        maker = self.step.maker(names[0])
         if maker is None or maker.done:
             return self._there(key, part, ", ".join(names))
         folder, split = Path(names[0]).relative_to(maker.output).as_posix(), part.datasets[0].split
@@ -111,7 +111,7 @@ class Known:
         if isinstance(model, Mapping):
             return dict(model)
         name = str(getattr(model, "model_name_or_path", model))
-        maker = _maker(step, name)
+        maker = step.maker(name)
         if maker is not None and not maker.done:
             source = self.memory.stage(maker).makes()
             return name if source is None else self._config(maker, source)
@@ -141,11 +141,6 @@ def _by_name(name: str) -> tuple[dict[str, Any], str]:
              "vocab_size")  # fmt: skip
     said = f"{name}: {nearest:g} billion parameters" + (", by its name" if match else "")
     return {"model_type": "llama", **dict(zip(names, SIZES[nearest], strict=True))}, said
-
-
-def _maker(step: Step, name: str) -> Step | None:
-    """The step among the inputs of another in whose artifact a path lies."""
-    return next((source for source in step.inputs if Path(name).is_relative_to(source.output)), None)
 
 
 def _read(name: str, revision: str | None) -> dict[str, Any] | None:

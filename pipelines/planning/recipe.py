@@ -94,6 +94,10 @@ class Step:
         """Whether `path` lies in the artifact of a step that is not done yet."""
         return path is not None and any(Path(path).is_relative_to(step.output) for step in self.waiting)
 
+    def maker(self, path: str) -> Step | None:
+        """The step among its inputs in whose artifact a path lies."""
+        return next((source for source in self.inputs if Path(path).is_relative_to(source.output)), None)
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -47,12 +45,6 @@ class Told(logging.Formatter):
         level = record.levelname.lower()
         whose = "" if record.name.startswith("trimtab.") else f" {record.name}:"
         return f"{level}:{whose} {super().format(record)}"
-
-
-def die_with_parent() -> None:
-    """Asks Linux to end this process when its parent dies, even by SIGKILL: no orphan goes on training."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def leave_process_group() -> None:

@@ -23,7 +23,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
-from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, slurm
+from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, orphans, slurm
 
 QUIET = ROOT / "scripts" / "_accelerate.py"  # accelerate's command, with the exit code of the rank that failed
 GRACE = 300.0  # seconds between asking the ranks to stop and killing them: a large model's checkpoint takes minutes
@@ -213,7 +213,8 @@ def launch(command: list[str], recipe: Recipe) -> int:
         variables.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     received: list[int] = []
     quiet = [sys.executable, str(QUIET), *command[len(commands.ACCELERATE) :]]
-    child = subprocess.Popen(quiet, env=variables, start_new_session=True, preexec_fn=environment.die_with_parent)
+    dying = functools.partial(orphans.die_with, os.getpid())
+    child = subprocess.Popen(quiet, env=variables, start_new_session=True, preexec_fn=dying)
 
     def forward(number: int, frame: object) -> None:
         received.append(number)

@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking, usage
-from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, verification
+from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, orphans, verification
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
@@ -46,8 +46,7 @@ def train(
     SIGINT (130) or SIGTERM (143), when what is finished is kept; after a training, a checkpoint of its last step.
     """
     environment.prepare()
-    if LAUNCHED or "LOCAL_RANK" in os.environ:  # there is a launcher
-        environment.die_with_parent()
+    orphans.die_with_launcher()
     try:
         recipe = consents.load(path, overrides, trusting=trusting)
         steps = recipe.select(only=only)

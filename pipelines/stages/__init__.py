@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import trl
 
+from trimtab.pipelines.data import promises
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import Data, Form
+from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Rows, Work
 from trimtab.pipelines.planning import field_types, schema
@@ -115,6 +117,7 @@ class Stage:
             held_out = getattr(self, "eval_data", None) if key == "data" else None
             for place, block in _blocks(key, getattr(self, key)):
                 with mistakes.collected():
+                    promises.check_columns(block, step, place, form)
                     audit.check(block, place, form, held_out)
         mistakes.raise_any()
 
@@ -141,6 +144,10 @@ class Stage:
     def leaves(self, known: Known, folder: str, split: str) -> Rows | None:
         """The rows that it will leave in a folder of its artifact, as far as that can be said before it runs."""
         return None
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        """What is certain of the rows in a folder of its artifact before it runs. Here, nothing."""
+        return Promise()
 
     def run(self, step: Step) -> Metrics:
         """Writes the artifact into the folder `step.output` and returns the step's metrics. Every rank calls it."""
@@ -200,6 +207,9 @@ class TrainerStage(Stage):
 
     def makes(self) -> Any:
         return self.model
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        return Promise(columns=())
 
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training import dry

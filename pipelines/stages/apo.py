@@ -34,6 +34,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from trimtab.pipelines.algorithms import drift
 from trimtab.pipelines.algorithms import momentum as theory
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning import kinds, upstream
@@ -90,6 +91,10 @@ class Apo(Sampling, Stage):
         if loop.num_generations < 2:
             message = f"a preference needs two completions of a prompt, got {loop.num_generations}"
             raise RecipeError(message, ("stages", name, "num_generations"))
+        if loop.rounds == 1:
+            for key in filter(drift.OF_FIRST.__contains__, loop.monitor.get("stop_if") or {}):
+                message = "is a multiple of the first round's, and there is no other: raise `rounds`"
+                raise RecipeError(message, ("stages", name, "monitor", "stop_if", key))
         start = loop.model.get("model_name_or_path")
         if start is None:
             raise RecipeError("required key is missing", ("stages", name, "model", "model_name_or_path"))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import trl
 
 from trimtab.pipelines.algorithms import statistics
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import SCORED, Data
 from trimtab.pipelines.forecasting.work import Held, Work, told
 from trimtab.pipelines.planning.errors import RecipeError, suggest
@@ -51,6 +51,25 @@ class Compare(Stage):
             hint = suggest(self.baseline, self.scored)
             raise RecipeError(f"{self.baseline!r} is not one of those compared{hint}", (*step.path, "baseline"))
         super().check(step)
+        self._check_alike(step)
+
+    def _check_alike(self, step: Step) -> None:
+        """Raises RecipeError where it is certain that completions cannot be put side by side."""
+        baseline = promises.of(self.scored[self.baseline], step)
+        for name, block in self.scored.items():
+            promise, place = promises.of(block, step), (*step.path, "scored", name)
+            if baseline.answers and promise.answers and baseline.answers != promise.answers:
+                counts = f"{promise.answers} answers to each prompt, and {self.baseline} has {baseline.answers}"
+                raise RecipeError(f"will have {counts}: give both the same `num_generations`", place)
+            if baseline.rewards and promise.rewards and set(baseline.rewards) != set(promise.rewards):
+                theirs, its = ", ".join(promise.rewards), ", ".join(baseline.rewards)
+                message = f"will have scores by {theirs}, and {self.baseline} by {its}: score both by the same rewards"
+                raise RecipeError(message, place)
+            if baseline.asked is None or promise.asked in (None, baseline.asked):
+                continue
+            if not _is_asked_alike(baseline.asked, promise.asked, step):
+                message = f"will answer other prompts than {self.baseline}: sample both from the same `prompts`"
+                raise RecipeError(message, place)
 
     def work(self, known: Known) -> Work:
         parts = [known.rows("scored", block) for block in self.scored.values()]
@@ -136,6 +155,12 @@ class Compare(Stage):
             "distinct_2": statistics.distinct(texts, 2),
             "truncated": sum(rows["truncated"]) / len(rows),
         }
+
+
+def _is_asked_alike(one: Any, other: Any, step: Step) -> bool:
+    """Whether two blocks of prompts that are there have the same texts."""
+    ours, theirs = (loading.load(block, step.path)["prompt"][:] for block in (one, other))
+    return list(map(text, ours)) == list(map(text, theirs))
 
 
 def _of(rows: Any) -> list[str] | None:

@@ -54,7 +54,7 @@ from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
 from trimtab.pipelines.algorithms.searching import Searching, ThresholdSearch
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Held, Work
@@ -149,9 +149,11 @@ class Constrained(TrainerStage):
             raise RecipeError(str(error), (*step.path, "multipliers")) from error
         super().check(step)
         if not any(map(step.pending, chain.from_iterable(map(loading.files, self.data.datasets)))):
-            self._check_prompts(step)
+            self._check_prompts(step, len(loading.load(self.data, (*step.path, "data"))))
+        elif (promised := promises.of(self.data, step).rows) is not None:
+            self._check_prompts(step, promised)
 
-    def _check_prompts(self, step: Step) -> None:
+    def _check_prompts(self, step: Step, prompts: int) -> None:
         """Raises RecipeError where a rollout needs more prompts than there are: trl would train no step.
 
         A plan knows of one process; `run` checks again for as many as there are.
@@ -159,7 +161,7 @@ class Constrained(TrainerStage):
         train = self.train
         parts = train.steps_per_generation or train.gradient_accumulation_steps
         completions = train.generation_batch_size or train.per_device_train_batch_size * parts
-        needed, prompts = completions // train.num_generations, len(loading.load(self.data, (*step.path, "data")))
+        needed = completions // train.num_generations
         if prompts < needed:
             raise RecipeError(too_few_prompts(prompts, needed), (*step.path, "data"))
 
@@ -211,6 +213,13 @@ class Constrained(TrainerStage):
             raise RecipeError(f"{metric} is trained on: give it `weight: 0` and no threshold", (*place, "metric"))
         if self.eval_data is None:
             raise RecipeError("the metric is taken on `eval_data`: name prompts that are not trained on", place)
+        searched = (1 - search.settle) * self.train.max_steps
+        if search.patience is not None and 0 < searched <= search.patience:
+            raise RecipeError(
+                f"a point may take {search.patience} steps, and the search has {searched:g}, and may find none: "
+                "lower it, or raise `train.max_steps`",
+                (*place, "patience"),
+            )
 
     def work(self, known: Known) -> Work:
         has_trunk = self.trainer == "ppo" and self.critics.trunk == "separate"
@@ -224,7 +233,7 @@ class Constrained(TrainerStage):
         from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
         from trimtab.pipelines.trainers.reward_functions import RewardFunction
 
-        self._check_prompts(step)
+        self._check_prompts(step, len(loading.load(self.data, (*step.path, "data"))))
         functions = []
         for name, block in self.rewards.items():
             parts = cut(block, constrained=True)

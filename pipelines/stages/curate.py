@@ -33,8 +33,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from trimtab.pipelines.algorithms import clean_text
-from trimtab.pipelines.data import choices, grouping, loading
+from trimtab.pipelines.data import choices, grouping, loading, promises
 from trimtab.pipelines.data.forms import CHOICES, PROMPTS, SAMPLED, Data, Form
+from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
@@ -121,6 +122,9 @@ class Curate(Stage):
         if self.reward:
             Combination.of(self.reward, self.missing).check_ahead(step)
         super().check(step)
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        return replace(promises.written(self), is_chat=promises.of(self.completions, step).is_chat)
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         rows = known.rows("completions")

@@ -46,6 +46,8 @@ class Extrapolate(Stage):
         if not 0 <= self.momentum < 1:
             expected = f"expected a number of at least 0 and below 1, got {self.momentum}"
             raise RecipeError(f"{expected}: at 1 rounds add up without end", (*step.path, "momentum"))
+        if self.new == self.previous:
+            raise RecipeError("is `new` itself, so that there is no step to extrapolate", (*step.path, "previous"))
         models = []
         for key in ("new", "previous"):
             folder = Path(getattr(self, key)).expanduser()

@@ -33,6 +33,17 @@ class LastGood(Stage):
 
     takes_stopped: ClassVar[bool] = True
 
+    def check(self, step: Step) -> None:
+        if not self.models:
+            message = "name the model that the loop began with, and those of its rounds"
+            raise RecipeError(message, (*step.path, "models"))
+        if not 0 <= len(self.models) - len(self.monitors) <= 1:
+            raise RecipeError(
+                f"{len(self.monitors)} monitors for {len(self.models)} models: each watches one of them, in their "
+                "order, and only the last may have none",
+                (*step.path, "monitors"),
+            )
+
     def work(self, known: Known) -> Work:
         return Work(leaves=known.model(self.models[0]))
 

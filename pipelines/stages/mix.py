@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import ANSWERS, COMPLETIONS, Data
+from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 BATCH = 1000  # rows that are in memory at a time
+MIXED = "one of synthetic and real rows is chat and the other text: sample prompts of the form of the real rows"
 
 
 @dataclass(kw_only=True)
@@ -55,7 +57,20 @@ class Mix(Stage):
         if not self.synthetic:
             place = (*step.path, "synthetic")
             raise RecipeError("name at least one dataset: also `real_fraction: 1` has as many rows", place)
+        self._check_forms(step)
         super().check(step)
+
+    def _check_forms(self, step: Step) -> None:
+        """Raises RecipeError where it is certain that conversations and text would be mixed."""
+        if not self.real or not self.real_fraction:
+            return
+        forms = {promises.of(block, step).is_chat for block in self.synthetic}
+        forms.add(promises.is_chat(self.real, step, (*step.path, "real")))
+        if {True, False} <= forms:
+            raise RecipeError(MIXED, (*step.path, "real"))
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        return promises.written(self)
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         from trimtab.pipelines.forecasting.rows import joined
@@ -76,7 +91,7 @@ class Mix(Stage):
         names = [*(f"synthetic-{place}" for place in range(1, 1 + len(self.synthetic))), "real"]
         firsts = [_row(rows[0], name) for rows, name in zip(sources, names, strict=False)]
         if len({isinstance(row["completion"], str) for row in firsts}) > 1:
-            raise RecipeError("one of synthetic and real rows is chat and the other text", (*step.path, "real"))
+            raise RecipeError(MIXED, (*step.path, "real"))
         random.Random(step.seed).shuffle(order)
         write_rows(step, _rows(sources, names, order))
         return {"rows": len(order), "real": len(real), "real_fraction": len(real) / max(1, len(order))}

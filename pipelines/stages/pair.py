@@ -25,8 +25,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from trimtab.pipelines.data import grouping, loading
+from trimtab.pipelines.data import grouping, loading, promises
 from trimtab.pipelines.data.forms import SCORED, TOKENS, Data
+from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
@@ -76,7 +77,16 @@ class Pair(Stage):
         if not self.score_scale > 0:
             raise RecipeError(f"must be above 0, got {self.score_scale}", (*step.path, "score_scale"))
         Combination.of(self.reward, self.missing).check_ahead(step)
+        if promises.of(self.completions, step).answers == 1:
+            message = "every prompt will have one answer, and a pair needs two: raise `num_generations`"
+            raise RecipeError(message, (*step.path, "completions"))
         super().check(step)
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        of_pairs = ("chosen", "rejected", "chosen_score", "rejected_score")
+        is_pairs = self.select in ("best_worst", "all")
+        other = [name for name in self.writes if name != "prompt" and name not in of_pairs]
+        return Promise(columns=("prompt", *(of_pairs if is_pairs else other), *TEMPLATED))
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         rows = known.rows("completions")

@@ -34,9 +34,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Held, Pass, Rows, Work, told
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
@@ -106,17 +107,29 @@ class Sample(Sampling, Stage):
             raise RecipeError(f"{vocabulary}, and no {max(stops)}", (*step.path, "generate", "eos_token_id"))
 
     def _check_fold(self, step: Step) -> None:
-        """Raises RecipeError where prompts that are there do not give every fold one."""
-        sources = chain.from_iterable(map(loading.files, self.prompts.datasets))
-        if self.fold is None or any(map(step.pending, sources)):
+        """Raises RecipeError where the prompts do not give every fold one."""
+        if self.fold is None:
             return
-        count, folds = len(loading.load(self.prompts, (*step.path, "prompts"))), self.fold[1]
-        if count < folds:
+        count, folds = self._count(step), self.fold[1]
+        if count is not None and count < folds:
             raise RecipeError(
                 f"{count} prompts cannot be split into {folds} folds, of which every round takes one: give more "
                 "prompts, or fewer `rounds`, or let every round have all of them (`split_prompts: false`)",
                 (*step.path, "prompts"),
             )
+
+    def _count(self, step: Step) -> int | None:
+        """How many prompts there are, or will be at most; None where that is not certain."""
+        sources = chain.from_iterable(map(loading.files, self.prompts.datasets))
+        if any(map(step.pending, sources)):
+            return promises.of(self.prompts, step).rows
+        return len(loading.load(self.prompts, (*step.path, "prompts")))
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        is_chat = promises.is_chat(self.prompts, step, (*step.path, "prompts"))
+        is_there = not any(map(step.pending, chain.from_iterable(map(loading.files, self.prompts.datasets))))
+        asked = self.prompts if is_there and self.fold is None else None
+        return Promise(answers=self.num_generations, asked=asked, is_chat=is_chat)
 
     def work(self, known: Known) -> Work:
         model, prompts, answers = known.model(self.model), known.rows("prompts"), self.leaves(known, "", "train")

@@ -16,11 +16,12 @@ when more than `max_failures` (0.05) of all completions have failed. Shares of e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
+from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Rows, Work, judged
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
@@ -68,6 +69,8 @@ class Score(Stage):
     def check(self, step: Step) -> None:
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
+        if self.batch_size < 1:
+            raise RecipeError(f"must be at least 1, got {self.batch_size}", (*step.path, "batch_size"))
         super().check(step)
         foreseen.check(step, self.rewards, self.completions, lineage.ahead)
 
@@ -82,6 +85,9 @@ class Score(Stage):
             handled=rows.count * len(self.rewards),
             leaves=size,
         )
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        return replace(promises.of(self.completions, step), rewards=tuple(self.rewards))
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         return known.rows("completions")

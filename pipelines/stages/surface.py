@@ -50,6 +50,9 @@ class Surface(Stage):
         for key in ("degree", "window"):
             if getattr(self, key) < 1:
                 raise RecipeError(f"must be at least 1, got {getattr(self, key)}", (*step.path, key))
+        for key in ("runs", "rewards"):
+            if not getattr(self, key):
+                raise RecipeError("name at least one", (*step.path, key))
         for number, run in enumerate(self.runs):
             if not step.pending(run):
                 self._points(run, (*step.path, "runs", str(number)))

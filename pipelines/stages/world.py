@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trimtab.pipelines.data import tiny_world
 from trimtab.pipelines.data.forms import said
+from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows, Work
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
@@ -71,6 +72,11 @@ class World(Stage):
 
     def work(self, known: Known) -> Work:
         return Work(handled=self.sft + self.prompts + self.pairs + 3 * self.test)
+
+    def promise(self, step: Step, folder: str, split: str) -> Promise:
+        sets = {"sft": (self.sft, ("prompt", "completion")), "prompts": (self.prompts, ("prompt",))}
+        count, columns = sets.get(folder, (self.pairs, ("prompt", "chosen", "rejected")))
+        return Promise(self.test if split.startswith("test") else count, columns=columns, is_chat=True)
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         counts = {"sft": self.sft, "prompts": self.prompts}

@@ -40,7 +40,7 @@ class Stopped:
         script, self.heard = folder / "accelerate.py", folder / "heard"
         script.write_text(STANDS_IN)
         monkeypatch.setattr(launching, "QUIET", script)
-        recipe = type("Recipe", (), {"run": folder})
+        recipe = type("Recipe", (), {"run": folder, "steps": ()})
         sender = threading.Thread(target=self._send, args=(signals,))
         sender.start()
         before = signal.getsignal(signal.SIGINT)
