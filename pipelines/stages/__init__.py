@@ -209,7 +209,7 @@ class TrainerStage(Stage):
         return self.model
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:
-        return Promise(columns=())
+        return Promise() if folder else Promise(columns=())  # a model, and no rows
 
     def check(self, step: Step) -> None:
         from trimtab.pipelines.training import dry

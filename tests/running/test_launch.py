@@ -8,8 +8,10 @@ import threading
 import psutil
 import pytest
 from launches import until
+from run_steps import write_recipe
 
 from trimtab.pipelines.planning import commands
+from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.running import launch as launching
 
 STANDS_IN = """
@@ -40,7 +42,7 @@ class Stopped:
         script, self.heard = folder / "accelerate.py", folder / "heard"
         script.write_text(STANDS_IN)
         monkeypatch.setattr(launching, "QUIET", script)
-        recipe = type("Recipe", (), {"run": folder, "steps": ()})
+        recipe = Recipe.load(str(write_recipe(folder, {"world": {}})))
         sender = threading.Thread(target=self._send, args=(signals,))
         sender.start()
         before = signal.getsignal(signal.SIGINT)
