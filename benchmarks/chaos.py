@@ -121,7 +121,7 @@ class Campaign:
             code = whole.end()
             if code != 0:
                 sys.exit(f"error: the undisturbed run ended with {code}: {whole.logs}")
-            shutil.move(whole.run, kept)
+            shutil.move(whole.store, kept)
         return kept
 
     def chain(self, mode: str, first: str, number: int) -> dict:
@@ -139,7 +139,7 @@ class Campaign:
         code = chain.end()
         compared, different = chain.differences(reference) if code == 0 else (0, [])
         if different:
-            shutil.copytree(chain.run, chain.logs / "run", symlinks=True)
+            shutil.copytree(chain.store, chain.logs / "run", symlinks=True)
         return {
             "chain": number,
             "seed": self.options["seed"],

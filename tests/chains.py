@@ -27,6 +27,7 @@ from launches import Warm
 
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.planning.store import STEPS
 
 TIMES = re.compile(r"^time$|seconds|runtime|per_second|_time|time/|memory|resumed_from")
 # what a report says of when and how long
@@ -50,16 +51,16 @@ class Chain:
         self.warm, self.mode, self.recipe, self.logs = warm, mode, recipe, logs
         self.overrides = [f"output_dir={folder}"]
         plan = Recipe.load(str(recipe), self.overrides, Ranks(every=2 if mode == "ranks" else 1))
-        self.run = plan.run
+        self.run, self.store = plan.run, plan.run.parent / STEPS
         stages = list(dict.fromkeys(step.stage for step in plan.steps))
         kept = stages[stages.index(first) :]
         self.above = [step for step in plan.steps if step.stage not in kept]
         self.steps = [step for step in plan.steps if step.stage in kept]
 
     def begin(self, reference: Path) -> None:
-        """Makes a run directory that has only the steps above, which are the reference's."""
-        shutil.rmtree(self.run, ignore_errors=True)
-        self.run.mkdir(parents=True)
+        """Makes a store that has only the steps above, which are the reference's."""
+        shutil.rmtree(self.run.parent, ignore_errors=True)
+        self.store.mkdir(parents=True)
         for step in self.above:
             shutil.copytree(reference / step.dir.name, step.dir)
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -74,10 +75,10 @@ class Chain:
         """
         for number, blow in enumerate(blows):
             is_real = rng.random() < real
-            unfinished = seen(self.run, PARTIAL)
+            unfinished = seen(self.store, PARTIAL)
             log = self.logs / f"{number}.log"
             process = start(self.warm, self.mode, self.recipe, self.overrides, log, real=is_real)
-            in_time = await_moment(process, self.run, blow, unfinished)
+            in_time = await_moment(process, self.store, blow, unfinished)
             kind = self._at_work()
             if in_time:
                 strike(process, blow, rng)
@@ -117,7 +118,7 @@ class Chain:
     def differences(self, reference: Path) -> tuple[int, list[str]]:
         """How many things were compared, and those that are not the reference's."""
         names = [step.dir.name for step in self.steps]
-        ours, theirs = content(self.run, names), content(reference, names)
+        ours, theirs = content(self.store, names), content(reference, names)
         different = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
         again = {
             f"{step.name}, which was made twice"

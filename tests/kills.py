@@ -29,7 +29,7 @@ EXPECTED: dict[str, dict[str, set[int]]] = {
     "term, term": {"train": TERM, "ranks": TERM | FAILED, "run": TERM},
     "int, int": {"train": INT, "ranks": INT | FAILED, "run": INT},
 }
-# what a blow waits for, as what changes below the run directory
+# what a blow waits for, as what changes in the store
 AIMS = {
     "a save begins": "*/checkpoints/checkpoint-*",
     "a save is written": "*/checkpoints/checkpoint-*/*",
@@ -106,14 +106,14 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def await_moment(process, run: Path, blow: Blow, unfinished: dict) -> bool:
+def await_moment(process, store: Path, blow: Blow, unfinished: dict) -> bool:
     """Waits for the blow's moment; False where the launch ends before. `unfinished` is what lay there at its start."""
     if not blow.early:
-        _await(process, lambda: seen(run, PARTIAL) != unfinished, HUNG)
+        _await(process, lambda: seen(store, PARTIAL) != unfinished, HUNG)
     _await(process, lambda: False, blow.delay)
     if blow.aim is not None:
-        before = seen(run, AIMS[blow.aim])
-        _await(process, lambda: seen(run, AIMS[blow.aim]) != before, blow.patience)
+        before = seen(store, AIMS[blow.aim])
+        _await(process, lambda: seen(store, AIMS[blow.aim]) != before, blow.patience)
     return process.poll() is None
 
 
@@ -173,10 +173,10 @@ def orphans(before: set[int]) -> list[int]:
     return sorted(left)
 
 
-def seen(run: Path, pattern: str) -> dict[Path, tuple[int, int]]:
-    """The paths of a pattern below a run directory, with what changes when they are written again."""
+def seen(store: Path, pattern: str) -> dict[Path, tuple[int, int]]:
+    """The paths of a pattern in a store, with what changes when they are written again."""
     paths = {}
-    for path in run.glob(pattern):
+    for path in store.glob(pattern):
         with contextlib.suppress(OSError):
             status = path.stat()
             paths[path] = (status.st_ino, status.st_size)

@@ -29,7 +29,7 @@ class Written:
     fingerprint: str
     manifest: manifests.Manifest  # of output/
     beside: manifests.Manifest  # of what else lies in the step's folder, as its metrics
-    made_from: Mapping[str, str]  # step -> digest of the artifact that it was made from
+    made_from: Mapping[str, str]  # fingerprint of a step -> digest of the artifact that this one was made from
     time_ns: int  # when it was written, after all the files
 
     @functools.cached_property
@@ -68,6 +68,15 @@ def written(folder: Path) -> Written | None:
     return _written(folder, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
+def made_as(folder: Path) -> tuple[str, str]:
+    """The recipe and the name under which a finished step was made, empty where nothing says so."""
+    try:
+        record = read(folder) or {}
+    except (OSError, ValueError):
+        record = {}
+    return str(record.get("recipe", "")), str(record.get("step", ""))
+
+
 def damage(folder: Path, fingerprint: str | None) -> tuple[str, ...] | None:
     """What a look finds: a sentence for each damaged file of a finished step, None where it is not finished."""
     return _damage(folder, fingerprint, None, None)
@@ -94,14 +103,19 @@ def _written(folder: Path, *status: int) -> Written | None:
     record = read(folder)
     if record is None:
         return None
-    beside, made_from = record.get("beside"), record.get("made_from")
+    beside = record.get("beside")
+    made_from, fingerprints = (_mapping(record.get(key)) for key in ("made_from", "inputs"))
     return Written(
         fingerprint=str(record.get("fingerprint")),
         manifest=record["files"],
         beside=beside if manifests.is_manifest(beside) else {},
-        made_from=made_from if isinstance(made_from, dict) else {},
+        made_from={fingerprints.get(name, name): digest for name, digest in made_from.items()},
         time_ns=status[1],
     )
+
+
+def _mapping(value: Any) -> dict[str, str]:
+    return value if isinstance(value, dict) else {}
 
 
 def _damage(

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.planning import batch, consent, field_types, kinds, preflight, schema
+from trimtab.pipelines.planning import batch, consent, field_types, kinds, preflight, schema, store
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RENAMED, RecipeError, nearest, suggest
 from trimtab.pipelines.planning.files import fingerprint
@@ -15,6 +15,7 @@ from trimtab.pipelines.planning.identity import Identities, source
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.references import UNKNOWN, References, absent
+from trimtab.pipelines.planning.store import STEPS, Store
 
 KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages")
 WANDB = ("project", "entity", "group", "tags", "log_models")
@@ -35,7 +36,11 @@ class Planner:
         if not NAME.match(self.name):
             self.mistakes.add(RecipeError(f"{self.name!r} is not a name: letters, digits, _ and -", ("name",)))
         self.seed: int = self._top("seed", int, 42)
-        self.run = Path(self._top("output_dir", str, "runs")).expanduser() / self.name
+        if self.name == STEPS:
+            taken = RecipeError(f"{STEPS!r} is where the steps of all recipes lie: choose another", ("name",))
+            self.mistakes.add(taken)
+        self.store = Store(Path(self._top("output_dir", str, "runs")).expanduser())
+        self.run = self.store.root / self.name
         self.defaults: dict[str, Any] = self._top("defaults", dict, {})
         self.steps: dict[str, Step] = {}
         self.known: set[str] = set()  # keys of the stages' kinds
@@ -180,7 +185,8 @@ class Planner:
         inputs: dict[str, Step] = {}
         resolved = self.references.resolve(options, path, inputs)
         identity: dict[str, Any] = {}
-        identifier = UNKNOWN  # where code that it depends on may not be looked into
+        identifier = key = UNKNOWN  # where code that it depends on may not be looked into
+        folder = self.run / f"{name}-{UNKNOWN}"
         unseen = consent.withheld(consent.code_in({**resolved, "kind": kind}, path, kinds.STAGES))
         if not unseen and all(above.fingerprint != UNKNOWN for above in inputs.values()):
             identity = {
@@ -188,8 +194,8 @@ class Planner:
                 "seed": seed,
                 "options": self.identities.of_options(cls, options, path, of_step),
             }
-            identifier = fingerprint(identity)
-        folder = self.run / f"{name}-{identifier}"
+            key = store.key(identity, (above.key for above in inputs.values()))
+            identifier, folder = fingerprint(identity), self.store.folder(kind, key)
         step = Step(
             name=name,
             stage=stage,
@@ -203,6 +209,9 @@ class Planner:
             inputs=tuple(inputs.values()),
             identity=identity,
             batch=of_step,
+            recipe=self.name,
+            key=key,
+            view=self.run / name,
         )
         self.steps[name] = self.references.steps[name] = step
         return step

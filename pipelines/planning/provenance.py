@@ -71,7 +71,9 @@ def notes(steps: Iterable[Step]) -> list[str]:
     for step in steps:
         record = _record(step)
         made_from = record.made_from if record else {}
-        others = [name for name, digest in digests(step).items() if made_from.get(name, digest) != digest]
+        fingerprints = {source.name: source.fingerprint for source in step.inputs}
+        today = digests(step).items()
+        others = [name for name, digest in today if made_from.get(fingerprints[name], digest) != digest]
         if others:
             cure = f"delete {step.dir} to make it again"
             lines.append(f"{step.name} was made from another {' and '.join(others)} than is there now: {cure}")

@@ -49,12 +49,15 @@ class Step:
     seed: int
     accelerate: str  # a file in accelerate_configs, or "auto"
     fingerprint: str
-    dir: Path  # runs/<recipe>/<name>-<fingerprint>
+    dir: Path  # runs/steps/<kind>-<key>, whatever the recipe and the step are called (see planning/store.py)
     output: Path  # the artifact; while the step runs, the folder to write it in
     inputs: tuple[Step, ...] = field(repr=False)  # the steps it refers to
     identity: dict[str, Any] = field(default_factory=dict, repr=False)  # what the fingerprint is of
     batch: Batch | None = field(default=None, compare=False)  # of one that trains, and how this launch makes it up
     launch: Launch | None = field(default=None, compare=False)  # where it is looked at before a launch, and known
+    recipe: str = field(default="", compare=False)  # the name of the recipe in which it is planned
+    key: str = ""  # begins with the fingerprint
+    view: Path = field(default=Path(), compare=False)  # runs/<recipe>/<name>, a link to `dir`
 
     @property
     def path(self) -> tuple[str, str]:

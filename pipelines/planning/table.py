@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from trimtab.pipelines.planning import field_types, kinds, schema
+from trimtab.pipelines.planning import field_types, finished, kinds, schema
 from trimtab.pipelines.planning.commands import command, typed
 from trimtab.pipelines.planning.errors import OWNED
 from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.store import STEPS
 
 HEADINGS = ("step", "kind", "fingerprint", "state", "batch")
 
@@ -28,7 +29,7 @@ def table(
     lines = [line.format(*HEADINGS) + "  command"]
     for step, row in zip(steps, rows, strict=True):
         state = row[HEADINGS.index("state")]
-        launch = "" if state == "done" else typed(command(recipe, step, extra, auto))
+        launch = _origin(step) if state == "done" else typed(command(recipe, step, extra, auto))
         lines.append(f"{line.format(*row)}  {launch}")
         if state == "damaged":
             lines += [f"    {sentence}" for sentence in step.damage]
@@ -39,6 +40,14 @@ def table(
         lines.append("--rebuild, or the commands above, make what is damaged again")
     told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]
     return "\n".join([*lines, f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}"])
+
+
+def _origin(step: Step) -> str:
+    """Where a finished step comes from when that is not this recipe, under this name."""
+    recipe, name = finished.made_as(step.dir)
+    told = f"as {recipe}/{name}" if recipe and (recipe, name) != (step.recipe, step.name) else ""
+    is_at_home = step.dir.parent.name == STEPS or step.dir.parent == step.view.parent
+    return told if is_at_home else f"{told or 'found'} in {step.dir}"
 
 
 def resolved(recipe: Recipe, step: Step) -> list[tuple[str, Any, str]]:

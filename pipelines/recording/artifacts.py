@@ -1,10 +1,10 @@
 """What a step leaves on disk: a directory named by its fingerprint, published atomically, closed by done.json.
 
-runs/<recipe>/<step>-<fingerprint>/output         the artifact: a model, a dataset or a report
-                                   done.json      written last, with the hashes of all that was written
-                                   metrics.jsonl  every metric that was logged
-                                   checkpoints/   the trainer's, to resume from
-runs/<recipe>/<step>                              a link to the newest, for people
+runs/steps/<kind>-<key>/output         the artifact: a model, a dataset or a report
+                        done.json      written last, with the hashes of all that was written
+                        metrics.jsonl  every metric that was logged
+                        checkpoints/   the trainer's, to resume from
+runs/<recipe>/<step>                   a link to it, under its name in a recipe (see recording/views.py)
 """
 
 from __future__ import annotations
@@ -64,17 +64,6 @@ def publish(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
 def read_done(directory: Path) -> dict[str, Any] | None:
     """The record of a finished step, or None. Raises ValueError for one that says nothing."""
     return finished.read(directory)
-
-
-def link(directory: Path, name: str) -> None:
-    """Points `runs/<recipe>/<step>` at the step's directory; what is no link there is left alone."""
-    place, temporary = directory.parent / name, directory.parent / f".{name}.{os.getpid()}"
-    if place.exists() and not place.is_symlink():
-        logger.warning("%s is no link, and is left alone: the step is in %s", place, directory)
-        return
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(directory.name)
-    os.replace(temporary, place)
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab.pipelines.planning import finished
 from trimtab.pipelines.planning.files import write_atomically
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ class _Tracker:
         run.define_metric("eval/*", step_metric="train/global_step")
         if mode == "online":  # the server resolves names; offline runs keep the lineage in their config
             for source in self.step.inputs:
-                run.use_artifact(f"{self.recipe.name}-{source.name}:{source.fingerprint}")
+                maker, name = finished.made_as(source.dir)  # perhaps another recipe
+                run.use_artifact(f"{maker}-{name}:{source.fingerprint}")
 
     def _artifact(self, record: Mapping[str, Any]) -> Any:
         import wandb

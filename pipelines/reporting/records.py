@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.recording import artifacts, tracking
 from trimtab.pipelines.reporting.shows import Shows
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 
 class Record(TypedDict):
@@ -41,8 +44,8 @@ class Record(TypedDict):
     forecast: dict[str, Any]  # what was expected of the step before it ran
 
 
-def read(output: Path) -> Record:
-    """The record of the step with the artifact `output`."""
+def read(output: Path, step: Step | None = None) -> Record:
+    """The record of the step with the artifact `output`, under its names in the recipe where that is given."""
     notes: list[str] = []
     done = json_object(output.parent / "done.json", notes)
     rows: list[dict[str, Any]] = []
@@ -54,8 +57,8 @@ def read(output: Path) -> Record:
         notes.append(f"{output} has no done.json: the step is not finished, or it is no step of a recipe")
     name, _, fingerprint = output.parent.name.rpartition("-")  # the folder's name says it too
     return Record(
-        name=str(done.get("step") or name or output.name),
-        stage=done.get("stage"),
+        name=step.name if step else str(done.get("step") or name or output.name),
+        stage=step.stage if step else done.get("stage"),
         kind=str(done.get("kind") or ""),
         fingerprint=str(done.get("fingerprint") or fingerprint),
         done=bool(done),
@@ -64,7 +67,7 @@ def read(output: Path) -> Record:
         notes=notes,
         metrics=mapping(done.get("metrics")),
         options=mapping(done.get("options")),
-        inputs={step: str(source) for step, source in mapping(done.get("inputs")).items()},
+        inputs=_inputs(step, done),
         versions=mapping(done.get("versions")),
         files=mapping(done.get("files")),
         recipe=done.get("recipe"),
@@ -77,6 +80,12 @@ def read(output: Path) -> Record:
         peak_bytes=done.get("peak_bytes"),
         forecast=mapping(done.get("forecast")),
     )
+
+
+def _inputs(step: Step | None, done: dict[str, Any]) -> dict[str, str]:
+    if step:
+        return {source.name: source.fingerprint for source in step.inputs}
+    return {name: str(source) for name, source in mapping(done.get("inputs")).items()}
 
 
 def stage_class(record: Record) -> Any:

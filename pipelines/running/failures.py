@@ -18,7 +18,7 @@ def report(error: BaseException, recipe: Recipe, step: Step) -> int:
 
     Ranks fail together: the first one that comes here speaks for all. TRIMTAB_TRACEBACK=1 prints the traceback too.
     """
-    refused = disk.refusal(error, recipe.run)
+    refused = disk.refusal(error, recipe.run.parent)
     code = MISTAKE if refused is None and tracebacks.refuses_settings(error) else FAULT
     try:
         step.dir.mkdir(parents=True, exist_ok=True)

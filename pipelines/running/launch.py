@@ -23,6 +23,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
+from trimtab.pipelines.recording import views
 from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, orphans, slurm
 
 QUIET = ROOT / "scripts" / "_accelerate.py"  # accelerate's command, with the exit code of the rank that failed
@@ -63,6 +64,7 @@ def run(
         return _queue(recipe, launches, sbatch)
     try:
         with locking.lock(recipe.run, shlex.join(sys.argv)) if launches else contextlib.nullcontext():
+            views.record(recipe)
             return _launch_all(recipe, steps, launches)
     except locking.Locked as error:
         return environment.fail(str(error))
@@ -176,8 +178,12 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
         if step.name not in launches:
             print(f"    done: {step.output}")
             continue
-        print(f"    {commands.typed(launches[step.name])}", flush=True)
-        code = launch(launches[step.name], recipe)
+        with locking.step_lock(step):
+            if step.done:  # by now
+                print(f"    done: {step.output}")
+                continue
+            print(f"    {commands.typed(launches[step.name])}", flush=True)
+            code = launch(launches[step.name], recipe)
         if code in STOPPED:
             left = sum(not other.done for other in steps)
             print(f"stopped by {STOPPED[code]} with {left} steps left. The same command continues here")
@@ -188,6 +194,7 @@ def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[
             message = f"{step.name} failed ({reason}); {left} steps after it were not started"
             print(f"error: {message}. The same command continues here", file=sys.stderr)
             return code if code > 0 else 1
+    views.record(recipe)
     environment.show(steps)
     environment.note(provenance.notes(recipe.steps))
     return 0

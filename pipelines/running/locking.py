@@ -1,17 +1,17 @@
-"""One launcher at a time works in a run directory."""
+"""One launcher at a time works on a recipe, and one at a time on a step, which recipes share."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import socket
-import time
-from collections.abc import Iterator
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
 
+from trimtab.pipelines.planning.recipe import Step
+from trimtab.pipelines.recording.locks import Lock, Take, held, of_folder
 from trimtab.pipelines.running import disk
+from trimtab.pipelines.running.environment import say
 
 
 class Locked(Exception):
@@ -23,30 +23,36 @@ def lock(run: Path, command: str) -> Iterator[None]:
     """Holds the run directory for this process; raises Locked, naming the holder, when another one has it.
 
     Raises disk.Refused where there can be no such directory, or nothing can be written into it.
-    The operating system drops the lock when the holder dies, however it dies.
     """
-    with _opened(run) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise Locked(f"{run} is in use by {file.read().strip() or 'another launcher'}: wait or stop it") from None
-        file.truncate(0)
-        holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}: {command}\n"
-        with contextlib.suppress(OSError):  # on a full disk it is held without a name
-            os.write(file.fileno(), holder.encode())
-        try:
-            yield
-        finally:
-            file.truncate(0)
-
-
-def _opened(run: Path) -> TextIO:
+    of_run = Lock(run / ".lock", command)
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        return (run / ".lock").open("a+")
+        holder = of_run.take()
     except OSError as error:
         refused = disk.refusal(error, run)
         if refused is None:
             raise
         raise disk.Refused(refused) from error
+    if holder:
+        raise Locked(f"{run} is in use by {holder}: wait or stop it")
+    try:
+        yield
+    finally:
+        of_run.release()
+
+
+def alone(take: Take) -> str | None:
+    """What this process finds, which is the only one."""
+    return take()
+
+
+def step_lock(step: Step, agreed: Callable[[Take], str | None] = alone) -> contextlib.AbstractContextManager[None]:
+    """Holds a step; while another process makes it, waits, and says who that is.
+
+    Where several ranks hold it together, `agreed` gives all of them what one has found.
+    """
+    purpose = f"{step.recipe}/{step.name} ({shlex.join(sys.argv)})"
+
+    def told(holder: str) -> None:
+        say(f"    {step.name} is being made by {holder}. Waiting until that ends")
+
+    return held(Lock(of_folder(step.dir), purpose), told, agreed)

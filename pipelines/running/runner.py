@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ from trimtab.pipelines.planning import field_types, kinds, preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
-from trimtab.pipelines.recording import artifacts, tracking, usage
+from trimtab.pipelines.recording import artifacts, tracking, usage, views
 from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, orphans, verification
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
@@ -86,6 +86,8 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
     unseen = {step.name for step in pending if step.waiting}  # whose inputs could not be looked at yet
     if len(pending) > 1 and _is_sharded():
         say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
+    if MAIN and not LAUNCHED:
+        views.record(recipe)
     for step in steps:
         if not LAUNCHED:
             say(f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}")
@@ -101,6 +103,8 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
         except BaseException as error:  # also the sys.exit of a reward, which says nothing of the step
             return failures.report(error, recipe, step)
     if not LAUNCHED:
+        if MAIN:
+            views.record(recipe)
         show(steps)
         environment.note(provenance.notes(recipe.steps))
     return 0
@@ -112,9 +116,27 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
     `check` looks at the inputs first: those that the steps before have made since the preflight. `timeout` is how long
     ranks wait for each other.
     """
+    distributed = _join_process_group(timeout)
+    with contextlib.nullcontext() if LAUNCHED else locking.step_lock(step, _agreed):
+        if _agreed(lambda: step.done):  # by now, since another process has made it
+            say(f"    done: {step.output}")
+            return
+        _run(recipe, step, distributed, check=check)
+
+
+def _agreed(ask: Callable[[], Any]) -> Any:
+    """What the main process finds, on every rank."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    answer = [ask() if PartialState().is_main_process else None]
+    return broadcast_object_list(answer)[0]
+
+
+def _run(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
+    """Makes a step, which this process group holds alone."""
     from accelerate.utils import gather_object, release_memory
 
-    distributed = _join_process_group(timeout)
     if step.batch is not None and step.batch.ranks != distributed.num_processes:
         planned, started = step.batch.ranks, distributed.num_processes
         raise RecipeError(f"planned for {planned} ranks and started on {started}: say `-- --num_processes`", step.path)
@@ -123,7 +145,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
     started = time.time()
     if main:
         step.dir.mkdir(parents=True, exist_ok=True)
-        artifacts.link(step.dir, step.name)
+        views.link(step)
         artifacts.fresh(step.dir)
         (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
@@ -211,6 +233,7 @@ def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any) -> dict[
         "stage": step.stage,
         "kind": step.kind,
         "fingerprint": step.fingerprint,
+        "key": step.key,
         "seed": step.seed,
         "options": tracking.redact(step.options),
         "inputs": {source.name: source.fingerprint for source in step.inputs},

@@ -14,6 +14,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import read_hash
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe, Step
+from trimtab.pipelines.planning.store import is_view
 from trimtab.pipelines.running import environment, exits
 
 DEPTH = 3  # of folders in which steps are looked for, as runs/recipe/_merged/adapter
@@ -76,27 +77,26 @@ def verify(target: str, overrides: Sequence[str] = ()) -> int:
 def _steps_of(target: str, overrides: Sequence[str]) -> list[Path]:
     """The folders of all steps that a run directory, a step's folder or a recipe stands for."""
     folder = Path(target).absolute()
-    if _is_for_people(folder):
-        folder = folder.with_name(os.readlink(folder))
+    if is_view(folder):
+        folder = _shown(folder)
     if folder.is_dir():
-        return list(_steps_in(folder, DEPTH))
+        return list(dict.fromkeys(_steps_in(folder, DEPTH)))
     recipe = Recipe.load(target, overrides, Ranks())
     return [step.dir for step in recipe.steps if _is_step(step.dir)]
 
 
 def _steps_in(folder: Path, depth: int) -> Iterator[Path]:
-    """The folders of steps in a folder, itself among them; not the links that are there for people."""
+    """The folders of steps in a folder, itself among them, and those that its links show."""
     if _is_step(folder):
         yield folder
     elif depth and folder.is_dir():
         for inside in sorted(folder.iterdir()):
-            if not _is_for_people(inside):
-                yield from _steps_in(inside, depth - 1)
+            yield from _steps_in(_shown(inside) if is_view(inside) else inside, depth - 1)
 
 
-def _is_for_people(path: Path) -> bool:
-    """Whether it is a link to a neighbour, as `sft` to `sft-16127137`."""
-    return path.is_symlink() and "/" not in os.readlink(path)
+def _shown(view: Path) -> Path:
+    """The folder of the step that a view shows, which may itself be a link, as to another disk."""
+    return Path(os.path.normpath(view.parent / os.readlink(view)))
 
 
 def _is_step(folder: Path) -> bool:
@@ -152,7 +152,7 @@ def _read(artifacts: Kind, checkpoints: Kind) -> None:
 
         started = time.monotonic()
         for folder in artifacts.folders:
-            fingerprint = folder.name.rpartition("-")[2]
+            fingerprint = folder.name.rpartition("-")[2][:8]  # of a key
             sentences = finished.all_damage(folder, hash_of, pool, fingerprint)
             beside = [] if sentences else finished.damage_beside(folder, hash_of, pool)
             artifacts.damage += [f"{folder}/{sentence}" for sentence in sentences]

@@ -1,6 +1,6 @@
 """Completions scored by one reward, row by row on disk: what was scored is never scored again.
 
-Scores stand in `runs/<recipe>/scored/<reward>-<key>/`, the key being that of completions and reward, so they
+Scores stand in `runs/steps/scored/<reward>-<key>/`, the key being that of completions and reward, so they
 outlive the step that asked for them: a step with one more reward, or with another policy for failures, finds them.
 Work is cut into batches of all rows, whatever is missing of a batch is one call of the reward, and rank r takes every
 `ranks`-th batch. Failures are written down too, and tried again by the next launch.

@@ -40,7 +40,8 @@ class Report(Stage):
 
         if not PartialState().is_main_process:
             return {}
-        steps = [records.read(Path(path)) for path in dict.fromkeys(self.steps)]
-        html = page.render(steps, self.samples, step.dir.parent.name)
+        names = {str(source.output): source for source in step.inputs}
+        steps = [records.read(Path(path), names.get(path)) for path in dict.fromkeys(self.steps)]
+        html = page.render(steps, self.samples, step.recipe)
         (step.output / "report.html").write_text(html, encoding="utf-8", errors="replace")
         return {"steps": len(steps), "unfinished": sum(not record["done"] for record in steps)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.pipelines.planning import adapters, finished, manifests
 from trimtab.pipelines.planning.files import file_hash, fingerprint
-from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.recording import artifacts, locks
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def merge_adapters(stage: Any, step: Step) -> None:
     """Puts a merged model in the place of every adapter that the stage names. Every rank calls it.
 
-    The main process merges, into `_merged/` of the recipe's folder, under a name that says what of. Loading it is then
+    The main process merges, into `_merged/` beside the steps, under a name that says what of. Loading it is then
     the same as of any other model, on any number of ranks and by any engine.
     """
     from accelerate import PartialState
@@ -33,8 +33,8 @@ def merge_adapters(stage: Any, step: Step) -> None:
         if adapter is None:
             continue
         folder = step.dir.parent / MERGED / f"{Path(name).name}-{fingerprint(adapter.identity())}"
-        if PartialState().is_main_process and not _is_whole(folder):
-            _merge_into(adapter, folder)
+        if PartialState().is_main_process:
+            _merge_once(adapter, folder, step)
         PartialState().wait_for_everyone()
         _put(stage, key, str(folder / finished.OUTPUT))
 
@@ -63,6 +63,18 @@ def merge(
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.save_pretrained(output)
     tokens.save_pretrained(output)
+
+
+def _merge_once(adapter: adapters.Adapter, folder: Path, step: Step) -> None:
+    """Merges where that is to be done, and waits where another process is at it."""
+
+    def told(holder: str) -> None:
+        logger.warning("%s is being merged by %s. Waiting until that ends", adapter.name, holder)
+
+    lock = locks.Lock(locks.of_folder(folder), f"{step.recipe}/{step.name}")
+    with locks.held(lock, told, lambda take: take()):
+        if not _is_whole(folder):
+            _merge_into(adapter, folder)
 
 
 def _merge_into(adapter: adapters.Adapter, folder: Path) -> None:

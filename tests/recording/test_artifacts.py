@@ -1,7 +1,6 @@
 """An artifact is published whole or not at all."""
 
 import json
-import os
 
 import pytest
 
@@ -40,20 +39,3 @@ def test_what_lies_beside_the_artifact_is_written_down_too(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "state").write_text("not the artifact's")
     assert list(artifacts.publish(tmp_path, {})["beside"]) == ["adapter/weights", "metrics.jsonl"]
-
-
-@pytest.mark.parametrize("in_the_way", ["file", "folder"])
-def test_a_link_takes_no_place_of_a_persons(tmp_path, in_the_way, caplog):
-    place = tmp_path / "sft"
-    place.write_text("mine") if in_the_way == "file" else place.mkdir()
-    artifacts.link(tmp_path / "sft-00000000", "sft")
-    assert not place.is_symlink()
-    assert "is left alone" in caplog.text
-
-
-def test_a_link_is_pointed_at_the_newest(tmp_path):
-    (tmp_path / f".sft.{os.getpid()}").symlink_to("left by a process that died")
-    for name in ("sft-00000000", "sft-00000001"):
-        (tmp_path / name).mkdir()
-        artifacts.link(tmp_path / name, "sft")
-    assert (tmp_path / "sft").resolve() == tmp_path / "sft-00000001"

@@ -55,7 +55,7 @@ def undisturbed(folder):
         chain = Chain(warm, mode, folder / "recipe.yaml", "sample", folder / "now", folder / f"{mode}-undisturbed")
         chain.begin(folder)
         assert chain.end() == 0
-        runs[mode] = chain.run.rename(folder / f"{mode}-reference")
+        runs[mode] = chain.store.rename(folder / f"{mode}-reference")
     return {**runs, "run": runs["train"]}
 
 

@@ -100,6 +100,7 @@ def test_each_process_compares_before_its_step(chain, capsys):
     """What is damaged after the launcher's look, and by a step that was there before."""
     path, steps = chain
     recipe = Recipe.load(path)
+    (steps["second"].dir / "done.json").unlink()
     flip(rows_of(steps["first"]))
     with pytest.raises(Exception, match="its input first is damaged"):
         runner.run(recipe, recipe.steps[1], check=False, timeout=runner._patience(recipe.steps[1]))

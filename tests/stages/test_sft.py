@@ -26,7 +26,7 @@ def test_sft_leaves_a_complete_model_a_record_and_its_metrics(sft, tmp_path, mod
     assert done["files"]["model.safetensors"]["sha256"] == files.content_hash(step.output / "model.safetensors")
     rows = tracking.read(step.dir / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2]
-    assert (step.dir.parent / "sft").resolve() == step.dir.resolve()
+    assert (step.view.parent / "sft").resolve() == step.dir.resolve()
 
 
 def test_a_finished_step_is_not_run_again(sft, tmp_path):

@@ -81,7 +81,7 @@ def test_an_adapter_is_the_model_that_it_makes(adapter, merged, model, prompts, 
     for kind in ("dpo", "on"):
         ours, theirs = (weights(steps[f"{name}-{kind}"].output) for name in ("adapter", "whole"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    (folder,) = (tmp_path / "runs" / "test" / MERGED).iterdir()  # merged once for all steps
+    (folder,) = (tmp_path / "runs" / "steps" / MERGED).glob("*-*")  # merged once for all steps
     assert all(torch.equal(value, weights(merged)[key]) for key, value in weights(folder / "output").items())
 
 
@@ -105,7 +105,7 @@ def test_a_classifiers_adapter_keeps_its_head(model, pairs, tmp_path):
     classifier.save_pretrained(folder)
     AutoTokenizer.from_pretrained(model).save_pretrained(folder)
     run_recipe(tmp_path, {"reward": {**pairs, "model": {"model_name_or_path": str(folder)}}})
-    (made,) = (tmp_path / "runs" / "test" / MERGED).iterdir()
+    (made,) = (tmp_path / "runs" / "steps" / MERGED).glob("*-*")
     head = classifier.base_model.model.score.modules_to_save["default"].weight
     assert torch.equal(weights(made / "output")["score.weight"], head)
 

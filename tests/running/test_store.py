@@ -1,0 +1,81 @@
+"""Recipes that share steps: they are made once, found under any name, and waited for while another makes them."""
+
+import json
+
+import pytest
+from conftest import SFT_ROWS
+from run_steps import run_recipe, write_recipe
+
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts, locks
+from trimtab.pipelines.running import launch, runner
+from trimtab.scripts import run, train
+
+
+@pytest.fixture
+def mixed(write):
+    """A stage that takes a moment."""
+    rows = write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in SFT_ROWS))
+    return {"kind": "mix", "synthetic": [rows], "real": rows, "real_fraction": 0.5}
+
+
+def test_a_step_of_two_recipes_is_made_once_and_seen_in_both(mixed, tmp_path, capsys):
+    first = run_recipe(tmp_path, {"first": mixed, "report": {}}, name="one")
+    made = artifacts.read_done(first["first"].dir)
+    second = run_recipe(tmp_path, {"start": mixed, "next": {**mixed, "real": "$start"}, "report": {}}, name="two")
+    assert artifacts.read_done(second["start"].dir) == made
+    assert (made["recipe"], made["step"]) == ("one", "first")
+    assert (tmp_path / "runs" / "two" / "start" / "output" / "train.parquet").is_file()
+    page = (tmp_path / "runs" / "two" / "report" / "output" / "report.html").read_text()
+    assert ">start<" in page
+    assert ">first<" not in page
+
+
+def test_a_recipe_of_another_name_finds_all_and_gets_a_view(mixed, tmp_path, monkeypatch):
+    stages = {"first": mixed, "second": {**mixed, "real": "$first"}}
+    run_recipe(tmp_path, stages)
+    monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("all is done"))
+    assert run.main([str(write_recipe(tmp_path, stages, name="renamed", wandb=False))]) == 0
+    assert (tmp_path / "runs" / "renamed" / "second" / "done.json").is_file()
+
+
+def test_equal_stages_of_one_recipe_are_made_once(mixed, tmp_path, capsys):
+    steps = run_recipe(tmp_path, {"first": mixed, "again": mixed})
+    assert steps["first"].dir == steps["again"].dir
+    assert capsys.readouterr().out.count(" s, ") == 1
+    assert (tmp_path / "runs" / "test" / "again" / "output").is_dir()
+
+
+@pytest.mark.parametrize("main", [run.main, train.main])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_step_that_another_process_makes_is_waited_for(main, made, mixed, tmp_path, capsys, monkeypatch):
+    """It is done then, or what the other has left undone is made here."""
+    path = str(write_recipe(tmp_path, {"first": mixed}, wandb=False))
+    (step,) = Recipe.load(path).steps
+    other = locks.Lock(locks.of_folder(step.dir), "other/first")
+    other.take()
+
+    def ends(seconds):
+        if seconds == locks.POLL:
+            artifacts.fresh(step.dir)
+            if made:
+                artifacts.publish(step.dir, {"fingerprint": step.fingerprint, "metrics": {}})
+            other.release()
+
+    def launched(*_, **__):
+        assert not made
+        assert locks.holder(locks.of_folder(step.dir)).split(": ")[1].startswith("test/first ")
+        artifacts.fresh(step.dir)
+        artifacts.publish(step.dir, {"fingerprint": step.fingerprint, "metrics": {}})
+        return 0
+
+    monkeypatch.setattr(locks.time, "sleep", ends)
+    monkeypatch.setattr(launch, "launch", launched)
+    monkeypatch.setattr(runner, "_run", launched)
+    assert main([path]) == 0
+    out = capsys.readouterr().out
+    assert "    first is being made by process " in out
+    assert ": other/first. Waiting until that ends" in out
+    assert ("    done: " in out) == made
+    assert (tmp_path / "runs" / "test" / "first").is_symlink()
+    assert locks.holder(locks.of_folder(step.dir)) is None
