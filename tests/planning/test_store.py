@@ -63,7 +63,8 @@ def test_the_plan_says_which_recipe_has_made_a_step(tmp_path):
     recipe = Recipe.load(str(write_recipe(tmp_path, STAGES)))
     finished_in(recipe.steps[0].dir, recipe.steps[0], recipe="other", name="start")
     (line,) = [line for line in table(recipe, recipe.steps).splitlines() if line.startswith("sft ")]
-    assert line.split()[3] == "done" and line.endswith("  as other/start")
+    assert line.split()[3] == "done"
+    assert line.endswith("  as other/start")
 
 
 def test_no_recipe_is_called_as_the_store(tmp_path):
