@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,11 +28,20 @@ ABOUT_A_PATH = (
 )  # of a run's disk by their path
 # how torch, safetensors and Arrow say it, without a number
 FULL = re.compile(r"iostream error|No space left on device|os error 28|PytorchStreamWriter failed|file write failed")
+CLEARLY = 0.5  # of what is forecast: less than that is no matter of a guess
 GOES_ON = "Nothing that is done is lost, and the same command goes on once that is mended"
 
 
 class Refused(Exception):
     """The disk does not take what has to be written, with the sentence of `refusal`."""
+
+
+def require_room(folder: Path, needed: float) -> None:
+    """Raises OSError where the disk has clearly no room for what a step is forecast to write, in its folder."""
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())  # of the launch before
+    if shutil.disk_usage(folder).free + there < CLEARLY * needed:
+        reason = f"{os.strerror(errno.ENOSPC)}: about {needed / 1e6:,.1f} MB are to come"
+        raise OSError(errno.ENOSPC, reason, str(folder / "output"))
 
 
 def refusal(error: BaseException, folder: Path) -> str | None:
@@ -45,8 +55,16 @@ def refusal(error: BaseException, folder: Path) -> str | None:
         is_ours = path.absolute().is_relative_to(folder.absolute())
         if number in REFUSALS and (is_ours or number not in ABOUT_A_PATH):
             what = f"{path} was not written" if named and is_ours else f"no more can be written in {folder}"
+            what += _need(link)
             return f"{REFUSALS[number]}: {what}; {_free(folder)}. {GOES_ON}"
     return None
+
+
+def _need(error: BaseException) -> str:
+    """What is said of the need, where the disk was not even tried."""
+    said = error.strerror if isinstance(error, OSError) else None
+    prefix = f"{os.strerror(errno.ENOSPC)}: "
+    return f" ({said.removeprefix(prefix)})" if said and said.startswith(prefix) else ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

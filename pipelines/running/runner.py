@@ -151,6 +151,8 @@ def _run(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
     distributed.wait_for_everyone()
     tracking.start(step, recipe, main)
     ahead = forecast.record(step, _launch(distributed)) if main else None
+    if ahead:
+        disk.require_room(step.dir, ahead["disk_bytes"])
     used = usage.Usage()
     record = None
     try:

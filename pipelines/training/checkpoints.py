@@ -79,6 +79,14 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
+def newest_bytes(folder: Path) -> int:
+    """The bytes of the newest checkpoint that is marked, 0 where there is none."""
+    for checkpoint in _newest_first(folder):
+        if (checkpoint / MARK).exists():
+            return sum(facts["bytes"] for facts in read_mark(checkpoint)["files"].values())
+    return 0
+
+
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or with the best one so far that it refers to; None where all is well."""
     wrong = _damaged_file(checkpoint)

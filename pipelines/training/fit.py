@@ -68,6 +68,7 @@ def _train(
     from trimtab.pipelines.training.learning import AlreadyTrained
     from trimtab.pipelines.training.optimizer_state import Warm
     from trimtab.pipelines.training.recorder import Recorder
+    from trimtab.pipelines.training.room import Room
     from trimtab.pipelines.training.watchdog import Watchdog
 
     recorder, watchdog = Recorder(), Watchdog(trainer.accelerator.process_index)
@@ -80,6 +81,7 @@ def _train(
     if optimizer:
         trainer.add_callback(Warm(trainer, optimizer))
     trainer.add_callback(watchdog)
+    trainer.add_callback(Room(trainer))  # after what asks for a checkpoint
     trainer.add_callback(learning)
     try:
         with interrupts.noted():

@@ -1,5 +1,6 @@
 """The JSONL file always has everything; wandb mirrors it and can fail in any way without being noticed."""
 
+import errno
 import json
 import logging
 import sys
@@ -46,7 +47,9 @@ def test_wandb_never_decides(how, stages, tmp_path, monkeypatch, caplog):
     import wandb
 
     def broken(*args, **kwargs):
-        raise RuntimeError("no network")
+        raise (
+            RuntimeError("no network") if how == "finish fails" else OSError(errno.ENOSPC, "the folder's disk is full")
+        )
 
     if how == "absent":
         monkeypatch.setitem(sys.modules, "wandb", None)

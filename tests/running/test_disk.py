@@ -2,9 +2,13 @@
 
 import errno
 import os
+import re
+import shutil
 
 import pytest
+from conftest import SFT_ROWS
 from run_steps import write_recipe
+from short_trainings import TRAIN
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.running import disk, runner
@@ -79,3 +83,44 @@ def test_a_run_directory_that_cannot_be_is_a_sentence(recipe, tmp_path, monkeypa
     monkeypatch.setattr(type(tmp_path), "mkdir", refuse)
     assert runner.train(recipe) == 1
     assert capfd.readouterr().err.startswith(f"error: the disk is read-only: {tmp_path}/runs/test was not written; ")
+
+
+@pytest.fixture
+def nearly_full(monkeypatch):
+    """Leaves so many bytes free on every disk."""
+
+    def fill(free):
+        usage = shutil.disk_usage("/")._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+    return fill
+
+
+def test_a_step_that_has_no_room_is_not_begun(recipe, nearly_full, monkeypatch, capfd):
+    monkeypatch.setattr(Scratch, "run", lambda self, step: pytest.fail("it was begun"))
+    nearly_full(1000)
+    assert runner.train(recipe) == 1
+    told = capfd.readouterr().err
+    assert "stages.scratch: the disk is full: " in told
+    assert re.search(r"/output was not written \(about \d\.\d MB are to come\); 0\.0 MB are free there", told)
+
+
+def test_what_a_launch_before_has_written_is_room_for_it(tmp_path, nearly_full):
+    nearly_full(0)
+    (tmp_path / "checkpoint").write_bytes(bytes(600))
+    disk.require_room(tmp_path, 1000)
+    with pytest.raises(OSError, match=r"about 0\.0 MB are to come"):
+        disk.require_room(tmp_path, 2000)
+
+
+def test_a_checkpoint_that_has_no_room_is_not_begun(model, write, tmp_path, nearly_full, monkeypatch, capfd):
+    """The first one fits and the second does not, which leaves the first to go on from."""
+    train = {**TRAIN, "max_steps": 4, "save_steps": 2}
+    stages = {"sft": {"model": {"model_name_or_path": model}, "data": write("sft.jsonl", SFT_ROWS), "train": train}}
+    path = str(write_recipe(tmp_path, stages, wandb=False))
+    with monkeypatch.context():
+        monkeypatch.setattr(disk, "require_room", lambda *_: nearly_full(75_000))  # the weights take 60 KB
+        assert runner.train(path) == 1
+    (step,) = Recipe.load(path).steps
+    assert [folder.name for folder in step.dir.glob("checkpoints/checkpoint-*")] == ["checkpoint-2"]
+    assert re.search(r"checkpoint-4 was not written \(it takes \d\.\d MB\)", capfd.readouterr().err)
