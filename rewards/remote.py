@@ -76,6 +76,7 @@ class Remote:
             raise ValueError("remote: url is an empty list")
         for url in self._urls:
             self._check(url)
+        self.waits: list[float] = []  # the seconds from each batch to its reply, with all tries of it
         self._turn = int(os.environ.get("RANK", 0))  # so that the processes do not all begin with the first server
         for name in ("batch_size", "concurrency", *LIMITS):
             value = getattr(self, name)
@@ -155,13 +156,14 @@ class Remote:
         """The outcomes of one batch, and the columns to log."""
         if down:
             return [RewardFailure(down[0])] * len(rows), {}
-        first = turn % len(self._urls)
+        first, began = turn % len(self._urls), _clock.clock.now()
         try:
             url, (values, extras) = post(self._urls[first:] + self._urls[:first], *self._exchange(rows))
         except RewardFailure as failure:
             if getattr(failure, "down", False):
                 down.append(failure.reason)
             return [RewardFailure(failure.reason)] * len(rows), {}
+        self.waits.append(_clock.clock.now() - began)
         return [_of_server(url, score(value)) for value in values], extras
 
     def _exchange(self, rows: list[_wire.Row]) -> tuple[dict[str, Any], Any]:

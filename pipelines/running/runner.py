@@ -18,14 +18,14 @@ from trimtab.pipelines.planning import field_types, kinds, preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
-from trimtab.pipelines.recording import artifacts, tracking, usage, views
+from trimtab.pipelines.recording import artifacts, tracking, usage, views, watch
 from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, orphans, verification
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
 
 SHOWN = 6  # metrics in the line that a step ends with
-DULL = re.compile(r"runtime|per_second|total_flos|epoch|num_tokens|resumed_from")
+DULL = re.compile(r"runtime|wait_seconds|per_second|total_flos|epoch|num_tokens|resumed_from")
 
 
 @exits.command
@@ -150,6 +150,7 @@ def _run(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
         (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
     tracking.start(step, recipe, main)
+    watch.enter(step.name)
     ahead = forecast.record(step, _launch(distributed)) if main else None
     if ahead:
         disk.require_room(step.dir, ahead["disk_bytes"])

@@ -7,6 +7,7 @@ another number of ranks.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,12 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from trimtab.pipelines.recording import watch
+
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
+
+logger = logging.getLogger(__name__)
 
 
 def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[str, Any]]], *, group: int = 1) -> None:
@@ -29,15 +34,29 @@ def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[s
     distributed = PartialState()
     first, rest = divmod(distributed.process_index, group)
     mine = range(first, count if rest == 0 else 0, distributed.num_processes // group)
-    missing = [part for part in mine if not _path(step, name, part).exists()]
+    missing = [part for part in mine if not _is_whole(_path(step, name, part))]
     label = f"{step.name} {name}"
     for part in tqdm(missing, desc=label, disable=not distributed.is_main_process, leave=False, mininterval=1):
         path = _path(step, name, part)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        pq.write_table(pa.Table.from_pylist(make(part)), temporary)
+        with watch.part(f"in {name} {part}"):
+            rows = make(part)
+        pq.write_table(pa.Table.from_pylist(rows), temporary, write_page_checksum=True)
         os.replace(temporary, path)
     distributed.wait_for_everyone()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a part is on the disk as it was written; one that a disk has damaged is told of, and made again."""
+    if not path.exists():
+        return False
+    try:
+        pq.read_table(path, page_checksum_verification=True)
+    except (OSError, ValueError) as error:  # Arrow's own are both
+        logger.warning("%s is damaged and made again: %s", path, str(error).partition("\n")[0])
+        return False
+    return True
 
 
 def collect(step: Step, name: str, count: int) -> pa.Table:

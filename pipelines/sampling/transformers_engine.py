@@ -10,6 +10,7 @@ import torch
 import trl
 from accelerate import PartialState
 
+from trimtab.pipelines.recording import watch
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.trainers.seams.engines import whole_models
 
@@ -131,13 +132,14 @@ def logprobs(
         before, before_mask = _pad([prompts[i] for i in block], 0, policy.device, left=True)
         after, after_mask = _pad([completions[i] for i in block], 0, policy.device, left=False)
         mask = torch.cat([before_mask, after_mask], dim=1)
-        logits = policy(
-            input_ids=torch.cat([before, after], dim=1),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            logits_to_keep=after.shape[1] + 1,
-        ).logits[:, :-1]
-        chosen = logits.float().log_softmax(-1).gather(-1, after.unsqueeze(-1)).squeeze(-1).tolist()
+        with watch.part(f"in the log-probabilities of {len(block)} of {len(order)} completions"):
+            logits = policy(
+                input_ids=torch.cat([before, after], dim=1),
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                logits_to_keep=after.shape[1] + 1,
+            ).logits[:, :-1]
+            chosen = logits.float().log_softmax(-1).gather(-1, after.unsqueeze(-1)).squeeze(-1).tolist()
         for row, i in enumerate(block):
             logprobs_of[i] = chosen[row][: len(completions[i])]
     return logprobs_of

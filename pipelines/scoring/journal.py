@@ -3,7 +3,8 @@
 Scores stand in `runs/steps/scored/<reward>-<key>/`, the key being that of completions and reward, so they
 outlive the step that asked for them: a step with one more reward, or with another policy for failures, finds them.
 Work is cut into batches of all rows, whatever is missing of a batch is one call of the reward, and rank r takes every
-`ranks`-th batch. Failures are written down too, and tried again by the next launch.
+`ranks`-th batch. Failures are written down too, and tried again by the next launch. Every line has a checksum: one
+that a kill has torn, or that a disk has damaged, is no line, and its row is scored again.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import json
 import logging
 import os
 import statistics
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab import rewards
 from trimtab.pipelines.planning import reward_blocks
 from trimtab.pipelines.planning.files import fingerprint
+from trimtab.pipelines.recording import watch
 from trimtab.rewards import Outcome, Reward, RewardFailure
 
 if TYPE_CHECKING:
@@ -29,16 +32,21 @@ if TYPE_CHECKING:
 
     from trimtab.pipelines.planning.recipe import Step
 
+PERCENTILES = (50, 95, 99)  # of the seconds that requests have taken
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Scores:
-    """What a reward said: `outcomes` per row, `extra` columns and `metrics` that it logged by itself."""
+    """What a reward said: `outcomes` per row, `extra` columns and `metrics` that it logged by itself.
+
+    `waits` are the seconds that each request of this launch to a remote one has taken.
+    """
 
     outcomes: list[Outcome]
     extra: dict[str, dict[int, float]] = field(default_factory=dict)
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    waits: Sequence[float] = ()
 
     def settled(self, policy: str, groups: Sequence[int] | None) -> list[float | None]:
         """The scores with null for what abstained or failed; with `skip_group`, for the whole prompt of a failure."""
@@ -62,7 +70,18 @@ class Scores:
         for column, values in self.extra.items():
             metrics[f"{column}/mean"] = statistics.fmean(values.values())
         metrics |= {metric: statistics.fmean(values) for metric, values in self.metrics.items()}
+        metrics |= _quantiles(self.waits)
         return {f"rewards/{name}/{key}": value for key, value in metrics.items()}
+
+
+def _quantiles(waits: Sequence[float]) -> dict[str, float]:
+    """The seconds that half of the requests have stayed below, and 95 and 99 of 100."""
+    if not waits:
+        return {}
+    import numpy as np
+
+    seconds = np.percentile(waits, PERCENTILES).tolist()
+    return {f"wait_seconds/p{share}": wait for share, wait in zip(PERCENTILES, seconds, strict=True)}
 
 
 def _is_failure(outcome: Outcome) -> bool:
@@ -76,6 +95,7 @@ def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int)
     what was scored by then is kept.
     """
     from accelerate import PartialState
+    from accelerate.utils import gather_object
     from tqdm.auto import tqdm
 
     distributed = PartialState()
@@ -93,7 +113,9 @@ def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int)
     bar = tqdm(desc=f"{step.name} {name}", total=total, leave=False, mininterval=1, disable=hidden)
     with bar, journal:
         for batch in mine:
-            outcomes = journal.record(batch, *ask(reward, name, rows.select(batch), batch))
+            with watch.part(f"in reward {name}, rows {batch[0]} to {batch[-1]}"):
+                said = ask(reward, name, rows.select(batch), batch)
+            outcomes = journal.record(batch, *said)
             failures = [outcome for outcome in outcomes if isinstance(outcome, RewardFailure)]
             failed += len(failures)
             bar.update(len(batch))
@@ -103,7 +125,7 @@ def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int)
             for failure in failures[:3]:
                 logger.warning("%s", failure)
     distributed.wait_for_everyone()
-    return journal.collect(len(rows))
+    return replace(journal.collect(len(rows)), waits=gather_object(getattr(reward, "waits", [])))
 
 
 def ask(reward: Reward, name: str, rows: Dataset, indices: Sequence[int]) -> tuple[list[Outcome], dict, dict]:
@@ -156,7 +178,7 @@ class Journal:
             if numbers := {column: value for column, value in logged.items() if isinstance(value, int | float)}:
                 lines[-1]["extra"] = numbers
         lines += [{"metric": metric, "value": float(value)} for metric, value in metrics.items()]
-        self.file.write("".join(json.dumps(line) + "\n" for line in lines))
+        self.file.write("".join(json.dumps({**line, "check": _checksum(line)}) + "\n" for line in lines))
         self.file.flush()
         os.fsync(self.file.fileno())
         return outcomes
@@ -164,10 +186,12 @@ class Journal:
     def lines(self) -> Iterable[dict[str, Any]]:
         """Every whole line of all ranks."""
         for path in sorted(self.folder.glob("*.jsonl")):
-            with path.open() as file:
-                for line in file:
-                    with contextlib.suppress(json.JSONDecodeError):  # torn by a killed process
-                        yield json.loads(line)
+            with path.open("rb") as file:
+                for written in file:
+                    with contextlib.suppress(ValueError, AttributeError, TypeError):  # torn or damaged
+                        line = json.loads(written)
+                        if line.pop("check", None) == _checksum(line):
+                            yield line
 
     def read(self, count: int, *, failures: bool = True) -> dict[int, Outcome]:
         """The outcome of every row below `count` that has one; a score stands above any failure."""
@@ -191,6 +215,10 @@ class Journal:
             if "metric" in line:
                 scores.metrics[line["metric"]].append(line["value"])
         return scores
+
+
+def _checksum(line: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(line).encode())
 
 
 def _folder(step: Step, name: str) -> Path:

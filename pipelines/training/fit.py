@@ -71,7 +71,7 @@ def _train(
     from trimtab.pipelines.training.room import Room
     from trimtab.pipelines.training.watchdog import Watchdog
 
-    recorder, watchdog = Recorder(), Watchdog(trainer.accelerator.process_index)
+    recorder, watchdog = Recorder(), Watchdog()
     limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None  # pruned when the new one is marked
     trainer.add_callback(counting.Counting(trainer, checkpoint))  # before the mark, which is of all files
     trainer.add_callback(MarkComplete(trainer, limit))

@@ -46,7 +46,9 @@ def test_the_deadline_ends_the_tries(serve, clock):
 @pytest.mark.parametrize("after", ["90", lambda: email.utils.formatdate(time.time() + 3600, usegmt=True)])
 def test_retry_after_is_honoured(serve, clock, after):
     server = serve(says({}, 429, Retry_After=after() if callable(after) else after), fine)
-    assert score(remote(server.url, deadline=9000)) == SCORES
+    reward = remote(server.url, deadline=9000)
+    assert score(reward) == SCORES
+    assert reward.waits == [clock.now()]
     assert 90 <= clock.now() <= 91 or 3000 < clock.now() <= 3601
 
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from run_steps import run_recipe, write_recipe
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.planning import preflight, schema
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.recording import artifacts, watch
 from trimtab.pipelines.scoring import journal
 from trimtab.rewards import RewardFailure, outcomes
 from trimtab.scripts import train
@@ -237,3 +238,67 @@ def test_outcomes_of_an_async_reward():
         return [float(len(c)) for c in completions]
 
     assert outcomes(reward, ["p", "p"], ["a", "bb"]) == [1.0, 2.0]
+
+
+def flipped(text):
+    return text.replace('"score": 3', '"score": 7')
+
+
+def cut_off(text):
+    return text[: len(text) // 2]
+
+
+def no_text(text):
+    return text.replace('"row"', '"r\udcff"', 3)
+
+
+def no_line_of_ours(text):
+    return text + '5\n[]\n"row"\n{"row": 1}\n{"row": "1", "score": 9}\n{"row": 2, "score": 9, "check": 1}\n'
+
+
+@pytest.mark.parametrize("damage", [flipped, cut_off, no_text, no_line_of_ours, lambda text: ""])
+def test_what_a_disk_has_damaged_is_scored_again(damage, bench):
+    bench.trouble(n11="fail")
+    assert bench.run() == 1
+    (journal,) = bench.step().dir.parent.glob("scored/*/rank-0.jsonl")
+    journal.write_bytes(damage(journal.read_text()).encode(errors="surrogateescape"))
+    bench.trouble()
+    assert bench.run() == 0
+    assert bench.scores(bench.step()) == list(range(12))
+
+
+SLOW = """
+import time
+
+def slow(prompts, completions, **columns):
+    time.sleep(1)
+    return [0.0] * len(completions)
+"""
+
+
+def test_a_reward_that_hangs_ends_the_process_with_step_reward_and_line(bench, tmp_path, monkeypatch, capfd):
+    (tmp_path / "count.py").write_text(SLOW)
+    ended = []
+    monkeypatch.setattr(watch.os, "_exit", ended.append)
+    monkeypatch.setenv("TRIMTAB_STALL", "0.7")
+    assert bench.run("slow") == 0  # that it goes on here is no part of it
+    assert ended == [watch.STALLED] * 3  # one for each batch
+    told = capfd.readouterr().err
+    assert "error: score: rank 0 has stood still for 0.7 s in reward r, rows 0 to 3; its threads:" in told
+    assert 'count.py", line 5 in slow' in told
+
+
+def test_a_reward_that_moves_is_left_alone_however_long_all_of_it_takes(bench, monkeypatch):
+    ended = []
+    monkeypatch.setattr(watch.os, "_exit", ended.append)
+    monkeypatch.setenv("TRIMTAB_STALL", "0.5")
+    monkeypatch.setattr(journal, "ask", lambda *args, ask=journal.ask: time.sleep(0.25) or ask(*args))
+    assert bench.run() == 0
+    assert ended == []
+
+
+def test_the_waits_for_a_remote_reward_are_told_by_their_quantiles():
+    scores = journal.Scores([1.0], waits=[0.1] * 98 + [1.0, 9.0])
+    summary = scores.summary("far", [1.0])
+    assert [summary[f"rewards/far/wait_seconds/p{share}"] for share in (50, 95, 99)] == pytest.approx([0.1, 0.1, 1.08])
+    assert not any("wait" in name for name in journal.Scores([1.0]).summary("near", [1.0]))
