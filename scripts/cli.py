@@ -4,6 +4,10 @@
     trimtab plan mistral-7b/apo                       check everything, print steps, fingerprints and commands
     trimtab train mine.yaml                           all pending steps in this process group
     trimtab verify runs/mine                          read every file that was written, name what is damaged
+    trimtab ls runs                                   every step there: its names, recipes, size, age and key metric
+    trimtab status mine.yaml                          what is done, what runs and how far it is, what is next
+    trimtab diff mine.yaml other.yaml                 options, hashes of data and metrics that differ
+    trimtab prune runs                                what can go: checkpoints of finished steps, steps of no recipe
     trimtab check-rewards mine.yaml                   load and try every reward before a long run
     trimtab serve --config server.yaml                a reward behind HTTP
     trimtab docs                                      the reference pages of stages and rewards
@@ -25,6 +29,10 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "check-rewards": ("run", ["--check-rewards"]),
     "train": ("train", []),
     "verify": ("verify", []),
+    "ls": ("store", ["ls"]),
+    "status": ("store", ["status"]),
+    "diff": ("store", ["diff"]),
+    "prune": ("store", ["prune"]),
     "serve": ("serve_reward", []),
     "docs": ("docs", []),
 }

@@ -67,7 +67,8 @@ class Outlook:
             return
         machine, ahead = self.forecaster.machine, self.forecasts.values()
         seconds, disk = sum(one.seconds for one in ahead), sum(one.disk for one in ahead)
-        there, free = machines.used_disk(folder), machines.free_disk(folder)
+        there = sum(map(machines.used_disk, {step.dir for step in self.steps}))
+        free = machines.free_disk(folder)
         yield f"forecast for {machine.count} x {machine.name} ({machine.source}): {duration(seconds)} still to run"
         fits = "fits" if disk <= free else "DOES NOT FIT"
         yield f"disk: {size(disk)} to come, {size(there)} there, {size(free)} free: {fits}"

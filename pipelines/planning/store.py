@@ -20,6 +20,7 @@ from typing import Any
 from trimtab.pipelines.planning import files, finished
 
 STEPS = "steps"  # no recipe can be called so
+KEYED = re.compile(r".+-[0-9a-f]{16}")
 OLDER = re.compile(r".+-([0-9a-f]{8})")
 
 
@@ -47,6 +48,11 @@ class Store:
         """Where a step is, or will be: in the older folder of a recipe where that has it and the store has not."""
         folder = self.root / STEPS / f"{kind}-{key}"
         return folder if os.path.lexists(folder) else self.older.get(key[:8], folder)
+
+    def folders(self) -> list[Path]:
+        """Those of all steps, in the store and in older folders."""
+        inside = _inside(self.root / STEPS)
+        return [*(folder for folder in inside if KEYED.fullmatch(folder.name)), *self._older()]
 
     @functools.cached_property
     def older(self) -> dict[str, Path]:

@@ -239,6 +239,7 @@ def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any) -> dict[
         "key": step.key,
         "seed": step.seed,
         "options": tracking.redact(step.options),
+        "identity": tracking.redact(step.identity),
         "inputs": {source.name: source.fingerprint for source in step.inputs},
         "made_from": provenance.digests(step),
         "metrics": metrics,
