@@ -64,6 +64,7 @@ def _train(
     """Trains under our callbacks and returns the trainer's metrics of it."""
     from trimtab.pipelines.trainers.seams.engines import end_training
     from trimtab.pipelines.training import counting, interrupts
+    from trimtab.pipelines.training.at_hand import BatchAtHand
     from trimtab.pipelines.training.checkpoints import MarkComplete
     from trimtab.pipelines.training.learning import AlreadyTrained
     from trimtab.pipelines.training.optimizer_state import Warm
@@ -71,7 +72,7 @@ def _train(
     from trimtab.pipelines.training.room import Room
     from trimtab.pipelines.training.watchdog import Watchdog
 
-    recorder, watchdog = Recorder(), Watchdog()
+    recorder, watchdog, at_hand = Recorder(), Watchdog(), BatchAtHand(trainer)
     limit, trainer.args.save_total_limit = trainer.args.save_total_limit, None  # pruned when the new one is marked
     trainer.add_callback(counting.Counting(trainer, checkpoint))  # before the mark, which is of all files
     trainer.add_callback(MarkComplete(trainer, limit))
@@ -87,6 +88,8 @@ def _train(
         with interrupts.noted():
             trained = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
         trained["train_loss"] = counting.mean_loss(trainer)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}. The rows at hand are in {at_hand.save(step.dir)}") from error
     except AlreadyTrained:
         trained = counting.end(trainer)
         end_training(trainer, checkpoint)

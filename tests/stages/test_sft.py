@@ -1,6 +1,9 @@
 """Supervised fine-tuning: what it leaves behind, adapters that are merged, and a loss that is not a number."""
 
+import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,4 +60,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run(sft, tmp_path, capsys):
     (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
     assert f"{tmp_path}/recipe.yaml:5: stages.sft: FloatingPointError: " in line
     assert "is not a number at step" in line
+    batch = re.search(r"The rows at hand are in (\S+/batch-0\.json)", line)[1]
+    rows = json.loads(Path(batch).read_text())["rows"]
+    assert len(rows) == TRAIN["per_device_train_batch_size"]
+    assert all(row["input_ids"] for row in rows)
     assert "a bug" not in line
