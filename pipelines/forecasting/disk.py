@@ -9,13 +9,16 @@ from trimtab.pipelines.forecasting.memory import state_bytes, trained_parameters
 from trimtab.pipelines.forecasting.setting import Setting
 from trimtab.pipelines.forecasting.work import Work
 
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BESIDE = 1 << 20  # a tokenizer, metrics, curves
 
 
-def artifact(work: Work) -> float:
-    """The bytes of the artifact."""
+def artifact(stage: Any, work: Work) -> float:
+    """The bytes of the artifact, in the dtype in which the stage says that a model is kept."""
     leaves = work.leaves
-    return BESIDE + (leaves.parameters * leaves.bytes if isinstance(leaves, Architecture) else leaves)
+    if not isinstance(leaves, Architecture):
+        return BESIDE + leaves
+    return BESIDE + leaves.parameters * BYTES.get(str(getattr(stage, "dtype", "")), leaves.bytes)
 
 
 def checkpoints(stage: Any, work: Work, setting: Setting) -> tuple[float, float]:
@@ -27,7 +30,7 @@ def checkpoints(stage: Any, work: Work, setting: Setting) -> tuple[float, float]
     every = train.save_steps if train.save_steps >= 1 else max(1.0, train.save_steps * work.updates)
     counts = {"no": 0.0, "epoch": train.num_train_epochs, "steps": work.updates // every + 1, "best": 2.0}
     written = counts.get(strategy, 0.0)
-    kept = min(written, train.save_total_limit or written)
+    kept = min(written, train.save_total_limit or written) if getattr(stage, "keep", "all") == "all" else 0
     trained = trained_parameters(work.leaves, setting)
     states = 0.0 if train.save_only_model else trained * state_bytes(setting.optimizer)
     weights = trained * 4 if setting.adapters else work.leaves.parameters * work.leaves.bytes

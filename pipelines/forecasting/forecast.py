@@ -81,7 +81,7 @@ class Forecaster:
         work, assumed = self.work(step, setting)
         stage = self.memory.stage(step)
         written, kept = disk.checkpoints(stage, work, setting)
-        left = disk.artifact(work)
+        left = disk.artifact(stage, work)
         of_step = amounts.of(work, setting, written + left)
         taken = self.machine.seconds(of_step, amounts.weights_read(work, setting), bf16=setting.bf16)
         ranks_of_machine = setting.ranks if self.machine.on_cpu else 1

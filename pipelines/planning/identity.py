@@ -53,8 +53,8 @@ class Identities:
             if isinstance(value, dict):
                 skipped = cls.neutral_inside(key, value)
                 value = {name: item for name, item in value.items() if name not in skipped}
-                if not value and key in cls.neutral_when_empty:
-                    continue
+            if not value and key in cls.neutral_when_empty:
+                continue
             identity[key] = self._of(value, (*path, key))
         trained = field_types.training(cls)
         if of_step is not None and trained is not None:

@@ -18,16 +18,18 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.pipelines.planning import finished, manifests
 from trimtab.pipelines.planning.files import sync, write_atomically
 
+Keep = Literal["final", "adapter", "all"]  # of a training: the complete model, the adapter too, checkpoints too
 logger = logging.getLogger(__name__)
 PACKAGES = ("trimtab", "torch", "trl", "transformers", "accelerate", "peft", "datasets", "deepspeed", "vllm")
 
 
-BESIDE = ("metrics.jsonl", "adapter")  # what is kept beside the artifact, and hashed with it
+ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
+BESIDE = ("metrics.jsonl", ADAPTER)  # what is kept beside the artifact, and hashed with it
 
 
 def fresh(directory: Path) -> Path:
@@ -38,13 +40,16 @@ def fresh(directory: Path) -> Path:
     return partial
 
 
-def publish(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
+def publish(directory: Path, record: dict[str, Any], keep: Keep = "all") -> dict[str, Any]:
     """Renames `output.partial` to `output`, then writes done.json with the files' hashes. Returns the record.
 
     A damaged artifact that was there is replaced now, and not before; where the new one has other bits, it is told.
+    What is not to be kept is removed: an adapter before it is written down, checkpoints once nothing needs them.
     """
     partial, output = directory / "output.partial", directory / finished.OUTPUT
     before = _manifest(directory)
+    if keep == "final":
+        _remove(directory / ADAPTER)
     files = manifests.write_down(partial)
     beside = manifests.write_down(directory, *BESIDE)
     _remove(directory / finished.DONE)  # without it the step is unfinished, whatever comes between
@@ -55,6 +60,8 @@ def publish(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
     record = {**record, "files": files, "beside": beside, "versions": versions(), "finished": time_now}
     write_atomically(directory / finished.DONE, json.dumps(record, indent=2, default=str) + "\n")
     shutil.rmtree(directory / "parts", ignore_errors=True)  # not before: until here the step may have to go on
+    if keep != "all":
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     others = sorted(name for name in before.keys() & files.keys() if before[name] != files[name])
     if others:
         logger.warning("%s was made again, with other bits in %s", directory.name, ", ".join(others))

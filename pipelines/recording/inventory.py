@@ -14,8 +14,7 @@ from trimtab.pipelines.planning import finished
 from trimtab.pipelines.planning.references import strings
 from trimtab.pipelines.planning.store import Store, is_view
 from trimtab.pipelines.recording import locks, views
-
-CHECKPOINTS = "checkpoints"
+from trimtab.pipelines.recording.artifacts import CHECKPOINTS
 
 
 @dataclass(frozen=True)

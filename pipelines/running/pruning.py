@@ -64,13 +64,8 @@ def _waste(found: list[Entry], *, whole_steps: bool) -> Iterator[Waste]:
             continue
         if not entry.reached and whole_steps:
             yield Waste(entry.folder, "no recipe reaches it", entry)
-        elif entry.record is not None and entry.checkpoints.is_dir() and not _keeps_all(entry):
+        elif entry.record is not None and entry.checkpoints.is_dir():
             yield Waste(entry.checkpoints, f"the step is finished ({', '.join(entry.reached)})", entry)
-
-
-def _keeps_all(entry: Entry) -> bool:
-    """Whether the recipe says that checkpoints stay."""
-    return ((entry.record or {}).get("options") or {}).get("keep") == "all"
 
 
 def _remove(waste: Waste) -> bool:

@@ -164,7 +164,7 @@ def _run(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
             record = _record(recipe, step, metrics, distributed)
             record |= {"seconds": seconds, **measured, "forecast": ahead}
             tracking.settle()
-            record = artifacts.publish(step.dir, record)
+            record = artifacts.publish(step.dir, record, step.options.get("keep", "all"))
     finally:
         tracking.finish(record)
     distributed.wait_for_everyone()

@@ -15,10 +15,10 @@ from trimtab.pipelines.planning.files import read_hash
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.store import is_view
+from trimtab.pipelines.recording.artifacts import CHECKPOINTS
 from trimtab.pipelines.running import environment, exits
 
 DEPTH = 3  # of folders in which steps are looked for, as runs/recipe/_merged/adapter
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import trl
 
@@ -33,6 +33,7 @@ from trimtab.pipelines.forecasting.work import Rows, Work
 from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import Mistakes
 from trimtab.pipelines.planning.identity import neutral_arguments
+from trimtab.pipelines.recording.artifacts import Keep
 from trimtab.pipelines.reporting.shows import Shows
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Stage:
         False  # whether it works on after a loop's stop (planning/stops.py), as a report does
     )
     neutral: ClassVar[tuple[str, ...]] = ()  # keys that cannot change the result: they are not in the fingerprint
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ()  # blocks that are no part of the fingerprint while empty
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ()  # keys that are no part of the fingerprint while empty
     writes: ClassVar[tuple[str, ...]] = ()  # the columns of the dataset that it leaves, where that is its artifact
     shows: ClassVar[Shows] = Shows()
 
@@ -160,11 +161,12 @@ class TrainerStage(Stage):
 
     `audit` says what follows from rows that are not right, class by class: see docs/data.md. A training that leaves
     every weight as it was, or whose gradient was 0 in every step, is an error, but for a control with
-    `must_learn: false`.
+    `must_learn: false`. When it is done, `keep: final` keeps the complete model alone, `adapter` also what LoRA has
+    trained, and `all` the checkpoints too. `dtype` is that of the model which is kept, by default the trained one's.
     """
 
-    neutral: ClassVar[tuple[str, ...]] = ("must_learn",)
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit",)
+    neutral: ClassVar[tuple[str, ...]] = ("must_learn", "keep")
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "dtype")
 
     model: trl.ModelConfig
     data: Data
@@ -172,6 +174,8 @@ class TrainerStage(Stage):
     audit: classes.Actions = field(default_factory=dict)
     train: Any
     must_learn: bool = True
+    keep: Keep = "all"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
     def __post_init__(self) -> None:
         """Makes the rows that `eval_fraction` keeps apart those to evaluate on. Raises ValueError for others."""

@@ -45,7 +45,7 @@ def fit(
     trained = _train(trainer, step, checkpoint, optimizer, learning)
     if stage.must_learn:
         learning.require_change(step, resumed_from)
-    save(trainer, step.output)
+    save(trainer, step.output, stage.dtype)
     if keep_optimizer and trainer.accelerator.is_main_process:
         optimizer_state.save(trainer, step.output)
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from outputs import logits
 from run_steps import broken, run_recipe
-from short_trainings import LORA, TRAIN
+from safetensors.torch import load_file
+from short_trainings import LORA, TRAIN, plan
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trimtab.pipelines.planning import files
@@ -53,6 +54,30 @@ def test_an_adapter_is_merged_into_a_complete_model(kind, sft, pairs, tmp_path, 
         expected = adapted(input_ids=torch.arange(12)[None] + 20).logits
     torch.testing.assert_close(logits(step.output), expected, atol=1e-5, rtol=0)
     assert (logits(step.output) - logits(model)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [("final", set()), ("adapter", {"adapter"}), ("all", {"adapter", "checkpoints"})]
+)
+def test_what_is_kept_of_a_training_is_what_the_recipe_says(keep, left, sft, tmp_path, model):
+    block = {**sft, "model": {"model_name_or_path": model, **LORA}, "train": {**TRAIN, "save_steps": 1}}
+    step = run_recipe(tmp_path, {"sft": {**block, "keep": keep}})["sft"]
+    assert {path.name for path in step.dir.iterdir()} & {"adapter", "checkpoints"} == left
+    assert step.done
+    assert any(name.startswith("adapter/") for name in artifacts.read_done(step.dir)["beside"]) == (keep != "final")
+    assert plan(tmp_path, {"sft": block})["sft"].dir == step.dir  # it is no part of what the step is
+
+
+@pytest.mark.parametrize("lora", [{}, LORA])
+def test_a_model_is_kept_in_the_dtype_that_the_recipe_says(lora, sft, tmp_path, model):
+    block = {**sft, "model": {"model_name_or_path": model, **lora}}
+    whole = run_recipe(tmp_path, {"sft": block})["sft"]
+    half = run_recipe(tmp_path, {"sft": {**block, "dtype": "bfloat16"}})["sft"]
+    assert half.fingerprint != whole.fingerprint
+    weights, rounded = (load_file(step.output / "model.safetensors") for step in (whole, half))
+    assert all(torch.equal(value.bfloat16(), rounded[name]) for name, value in weights.items())
+    assert rounded.keys() == weights.keys()
+    assert AutoModelForCausalLM.from_pretrained(half.output, dtype="auto").dtype == torch.bfloat16
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(sft, tmp_path, capsys):
