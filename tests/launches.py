@@ -14,7 +14,7 @@ from conftest import ROOT
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
-from trimtab.pipelines.running import launch as launching
+from trimtab.pipelines.running import processes
 
 MARK = {"TRIMTAB_LAUNCHED_BY": str(os.getpid())}  # in the environment of all forks, which is their parent's
 TWO = Ranks(every=2)
@@ -136,9 +136,9 @@ class Warm:
         return Fork(out)
 
     def launch(self, command, recipe):
-        """Stands for running.launch.launch, with the words that it is given."""
+        """Stands for running.processes.launch, with the words that it is given."""
         words = command[command.index("launch") + 1 :]
-        code, out = finished(self.start("launch", words, **launching.handed_down(recipe)))
+        code, out = finished(self.start("launch", words, **processes.handed_down(recipe)))
         print(out)
         return code
 

@@ -1,31 +1,23 @@
-"""The runner: one step in this process group, or all pending ones, from an empty folder to done.json."""
+"""The runner: one step in this process group, or all pending ones in their order."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from trimtab.pipelines.forecasting import forecast
-from trimtab.pipelines.planning import field_types, kinds, preflight, provenance, schema
+from trimtab.pipelines.planning import preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
-from trimtab.pipelines.planning.stops import stop
-from trimtab.pipelines.recording import artifacts, tracking, usage, views, watch
-from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, orphans, verification
+from trimtab.pipelines.recording import views
+from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, making, orphans
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
-
-SHOWN = 6  # metrics in the line that a step ends with
-DULL = re.compile(r"runtime|wait_seconds|per_second|total_flos|epoch|num_tokens|resumed_from")
 
 
 @exits.command
@@ -111,7 +103,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
 
 
 def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
-    """One step: artifact folder, tracking, the stage itself, publication. Called by every rank.
+    """One step, unless another process has made it by now. Called by every rank.
 
     `check` looks at the inputs first: those that the steps before have made since the preflight. `timeout` is how long
     ranks wait for each other.
@@ -121,7 +113,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
         if _agreed(lambda: step.done):  # by now, since another process has made it
             say(f"    done: {step.output}")
             return
-        _run(recipe, step, distributed, check=check)
+        making.make(recipe, step, distributed, check=check)
 
 
 def _agreed(ask: Callable[[], Any]) -> Any:
@@ -131,65 +123,6 @@ def _agreed(ask: Callable[[], Any]) -> Any:
 
     answer = [ask() if PartialState().is_main_process else None]
     return broadcast_object_list(answer)[0]
-
-
-def _run(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
-    """Makes a step, which this process group holds alone."""
-    from accelerate.utils import gather_object, release_memory
-
-    if step.batch is not None and step.batch.ranks != distributed.num_processes:
-        planned, started = step.batch.ranks, distributed.num_processes
-        raise RecipeError(f"planned for {planned} ranks and started on {started}: say `-- --num_processes`", step.path)
-    main = distributed.is_main_process
-    verification.require_content(recipe, step, main=main)
-    started = time.time()
-    if main:
-        step.dir.mkdir(parents=True, exist_ok=True)
-        views.link(step)
-        artifacts.fresh(step.dir)
-        (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
-    distributed.wait_for_everyone()
-    tracking.start(step, recipe, main)
-    watch.enter(step.name)
-    ahead = forecast.record(step, _launch(distributed)) if main else None
-    if ahead:
-        disk.require_room(step.dir, ahead["disk_bytes"])
-    used = usage.Usage()
-    record = None
-    try:
-        metrics = _make(dataclasses.replace(step, output=step.dir / "output.partial"), check=check, main=main)
-        measured = usage.largest(gather_object([used.measured()]))
-        if main:
-            seconds = round(time.time() - started, 3)
-            record = _record(recipe, step, metrics, distributed)
-            record |= {"seconds": seconds, **measured, "forecast": ahead}
-            tracking.settle()
-            record = artifacts.publish(step.dir, record, step.options.get("keep", "all"))
-    finally:
-        tracking.finish(record)
-    distributed.wait_for_everyone()
-    release_memory()
-    if record:
-        say(_summary(step, record))
-
-
-def build(step: Step) -> Any:
-    """The step's stage as it is run, with training arguments that are constructed. Raises RecipeError."""
-    cls = kinds.find(kinds.STAGES, step.kind, step.path)
-    checked = schema.check(cls, step.options, step.path)
-    trained = [
-        key
-        for key, hint in field_types.hints(cls).items()
-        if field_types.is_training_arguments(field_types.bare(hint))
-    ]
-    for key in trained:
-        from trimtab.pipelines.training.arguments import arguments
-
-        checked[key] = arguments(checked.get(key, {}), step)
-    try:
-        return schema.instance(cls, checked)
-    except ValueError as error:  # trl's own check of settings that have to fit each other
-        raise RecipeError(str(error), (*step.path, *trained[:1])) from error
 
 
 def _join_process_group(timeout: timedelta) -> Any:
@@ -209,51 +142,6 @@ def _join_process_group(timeout: timedelta) -> Any:
     prepare_cpu_engines()
     # without `cpu` the ranks of a machine without GPUs would not know each other
     return PartialState(cpu=on_cpu and not sharding(), timeout=timeout)
-
-
-def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:
-    """The artifact, in `step.output`: the stage's, or only a note where a loop was stopped before."""
-    from trimtab.pipelines.training.merging import merge_adapters
-
-    stage = build(step)
-    reasons = step.stop_reasons
-    if reasons and not stage.takes_stopped:
-        say(f"    not made: {reasons[0]}")
-        if main:
-            stop(step.output, reasons[0])
-        return {"stopped": 1}
-    if check:
-        stage.check(step)
-    merge_adapters(stage, step)
-    return stage.run(step)
-
-
-def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any) -> dict[str, Any]:
-    """What done.json says, but for what was used, and for files and versions, which the publication adds."""
-    return {
-        "recipe": recipe.name,
-        "step": step.name,
-        "stage": step.stage,
-        "kind": step.kind,
-        "fingerprint": step.fingerprint,
-        "key": step.key,
-        "seed": step.seed,
-        "options": tracking.redact(step.options),
-        "identity": tracking.redact(step.identity),
-        "inputs": {source.name: source.fingerprint for source in step.inputs},
-        "made_from": provenance.digests(step),
-        "metrics": metrics,
-        "world_size": distributed.num_processes,
-        "distributed": str(distributed.distributed_type).rpartition(".")[2],
-        "device": _device_name(distributed.device),
-    }
-
-
-def _summary(step: Step, record: dict[str, Any]) -> str:
-    numbers = [(key, value) for key, value in record["metrics"].items() if not DULL.search(key)]
-    numbers.sort(key=lambda item: not item[0].startswith("eval/"))
-    line = ", ".join(f"{key} {value:.4g}" for key, value in numbers[:SHOWN])
-    return f"    {record['seconds']:.1f} s, {step.output}" + (f"\n    {line}" if line else "")
 
 
 def _launched_on(step: Step) -> Launch | None:
@@ -281,14 +169,3 @@ def _patience(step: Step) -> timedelta:
     if "train" not in step.options:
         return timedelta(days=1)
     return timedelta(seconds=step.options["train"].get("ddp_timeout", 1800))
-
-
-def _launch(distributed: Any) -> Launch:
-    return Launch(distributed.num_processes, distributed.device.type == "cpu")
-
-
-def _device_name(device: Any) -> str:
-    """What the step ran on: "cpu", or the accelerator's name."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -69,8 +69,8 @@ def test_a_bug_of_ours_is_called_one_and_its_traceback_is_printed_on_request(fai
     monkeypatch.setenv("TRIMTAB_TRACEBACK", "1")  # which `failing` looks for
     code, (line,), _ = failing(lambda: numbers.threshold(f"{__file__}#a", None))
     assert code == 1
-    assert "stages.scratch: a bug of Trimtab's: JSONDecodeError: " in line
-    assert "(pipelines/planning/numbers.py:" in line
+    assert "stages.scratch: a bug of Trimtab's: TypeError: " in line
+    assert "(pipelines/planning/errors.py:" in line
 
 
 def test_a_secret_is_in_neither(failing):

@@ -12,7 +12,7 @@ from run_steps import write_recipe
 
 from trimtab.pipelines.planning import commands
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.running import launch as launching
+from trimtab.pipelines.running import processes
 
 STANDS_IN = """
 import pathlib, signal, subprocess, sys, time
@@ -41,12 +41,12 @@ class Stopped:
     def __init__(self, folder, monkeypatch, manner, signals):
         script, self.heard = folder / "accelerate.py", folder / "heard"
         script.write_text(STANDS_IN)
-        monkeypatch.setattr(launching, "QUIET", script)
+        monkeypatch.setattr(processes, "QUIET", script)
         recipe = Recipe.load(str(write_recipe(folder, {"world": {}})))
         sender = threading.Thread(target=self._send, args=(signals,))
         sender.start()
         before = signal.getsignal(signal.SIGINT)
-        self.code = launching.launch([*commands.ACCELERATE, str(self.heard), manner], recipe)
+        self.code = processes.launch([*commands.ACCELERATE, str(self.heard), manner], recipe)
         sender.join()
         assert signal.getsignal(signal.SIGINT) == before
         self.rank = int((folder / "rank").read_text())

@@ -8,7 +8,7 @@ from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, locks
-from trimtab.pipelines.running import launch, runner
+from trimtab.pipelines.running import launch, making
 from trimtab.scripts import run, train
 
 
@@ -71,7 +71,7 @@ def test_a_step_that_another_process_makes_is_waited_for(main, made, mixed, tmp_
 
     monkeypatch.setattr(locks.time, "sleep", ends)
     monkeypatch.setattr(launch, "launch", launched)
-    monkeypatch.setattr(runner, "_run", launched)
+    monkeypatch.setattr(making, "make", launched)
     assert main([path]) == 0
     out = capsys.readouterr().out
     assert "    first is being made by process " in out

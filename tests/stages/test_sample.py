@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trimtab.pipelines.data.writing import write_rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.running import launch, runner
+from trimtab.pipelines.running import launch, making, runner
 from trimtab.pipelines.sampling import shards
 
 
@@ -50,7 +50,7 @@ def test_samples_do_not_depend_on_the_number_of_ranks(chained, tmp_path, monkeyp
         )
         # rank 0 by itself cannot collect what rank 1 has not made yet
         with pytest.raises(FileNotFoundError) if rank == 0 else nullcontext():
-            runner.build(step).run(step)
+            making.build(step).run(step)
     assert rows_of(step) == rows_of(alone)
     assert list((tmp_path / "parts").iterdir())  # another rank may still read them, and a killed step needs them
     assert not (alone.dir / "parts").exists()  # done
