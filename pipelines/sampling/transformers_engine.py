@@ -13,6 +13,8 @@ from accelerate import PartialState
 from trimtab.pipelines.recording import watch
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.trainers.seams.engines import whole_models
+from trimtab.pipelines.trainers.seams.trl import add_fused_lm_head, token_logps
+from trimtab.rewards._packing import pack
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -26,7 +28,7 @@ DEFAULTS = {
     "top_p": 1.0,
     "max_new_tokens": generation.MAX_NEW_TOKENS,
 }
-LOGITS = 1 << 27  # numbers in one block of logits: 512 MiB in float32
+TOKENS = 1 << 14  # of all rows of a batch whose log-probabilities are computed
 
 
 def load_tokenizer(model: trl.ModelConfig) -> PreTrainedTokenizerBase:
@@ -56,6 +58,8 @@ def load(model: trl.ModelConfig) -> PreTrainedModel:
             attn_implementation=model.attn_implementation,
         )
     policy.generation_config = GenerationConfig()
+    add_fused_lm_head(policy)
+    pack(policy)
     return policy.to(PartialState().device).eval()
 
 
@@ -118,31 +122,33 @@ def logprobs(
 ) -> list[list[float]]:
     """log pi(token | prompt, tokens before) of every completion token, in nats, at temperature 1.
 
-    One forward pass per block of rows whose logits fit in a fixed amount of memory, sorted by length.
+    Batches have TOKENS tokens at most, but for what their padding would have. Rows with one prompt come into one.
     """
-    lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    logprobs_of: list[list[float]] = [[] for _ in lengths]
-    start = 0
-    while start < len(order):
-        longest = max(len(completions[i]) for i in order[start : start + 256]) + 1
-        rows = max(1, min(256, LOGITS // (longest * policy.config.get_text_config().vocab_size)))
-        block = order[start : start + rows]
-        start += rows
-        before, before_mask = _pad([prompts[i] for i in block], 0, policy.device, left=True)
-        after, after_mask = _pad([completions[i] for i in block], 0, policy.device, left=False)
-        mask = torch.cat([before_mask, after_mask], dim=1)
-        with watch.part(f"in the log-probabilities of {len(block)} of {len(order)} completions"):
-            logits = policy(
-                input_ids=torch.cat([before, after], dim=1),
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                logits_to_keep=after.shape[1] + 1,
-            ).logits[:, :-1]
-            chosen = logits.float().log_softmax(-1).gather(-1, after.unsqueeze(-1)).squeeze(-1).tolist()
-        for row, i in enumerate(block):
-            logprobs_of[i] = chosen[row][: len(completions[i])]
+    rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), prompts[i], len(rows[i])))
+    logprobs_of: list[list[float]] = [[] for _ in rows]
+    for batch in _batches(order, rows):
+        ids, mask = _pad([rows[i] for i in batch], 0, policy.device, left=False)
+        starts = torch.tensor([len(prompts[i]) for i in batch], device=policy.device)
+        learned = mask.bool() & (torch.arange(ids.shape[1], device=policy.device) >= starts[:, None])
+        with watch.part(f"in the log-probabilities of {len(batch)} of {len(order)} completions"):
+            chosen, _ = token_logps(policy, ids, mask, learned)
+        for row, i in zip(chosen.tolist(), batch, strict=True):
+            logprobs_of[i] = row[len(prompts[i]) : len(rows[i])]
     return logprobs_of
+
+
+def _batches(order: Sequence[int], rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The rows in their order, cut where one more would make more than TOKENS tokens."""
+    batches: list[list[int]] = [[]]
+    filled = 0
+    for i in order:
+        filled += len(rows[i])
+        if filled > TOKENS and batches[-1]:
+            batches.append([])
+            filled = len(rows[i])
+        batches[-1].append(i)
+    return batches
 
 
 def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:

@@ -35,9 +35,12 @@ def fit(
     """
     from trimtab.pipelines.training import optimizer_state, resuming
     from trimtab.pipelines.training.learning import Learning
+    from trimtab.rewards._packing import pack
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
+    for model in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
+        pack(model)
     lost = _rows_lost(trainer, rows, step)
     learning = Learning(trainer)
     checkpoint = resuming.find(Path(trainer.args.output_dir), step)

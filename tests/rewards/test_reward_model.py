@@ -58,7 +58,7 @@ def by_hand(path, prompts=PROMPTS, answers=ANSWERS, head=0):
 def test_scores_are_those_of_the_models_own_forward_pass(scorer, tokens_per_batch):
     reward = load(scorer, tokens_per_batch=tokens_per_batch)
     assert score(reward) == pytest.approx(by_hand(scorer), abs=1e-5)
-    assert reward._checkpoint._forward._shares
+    assert reward._checkpoint._forward.packs
 
 
 def test_a_prompt_is_computed_once_for_its_completions(scorer):
@@ -78,14 +78,13 @@ def test_a_prompt_is_computed_once_for_its_completions(scorer):
     assert found == pytest.approx(by_hand(scorer, prompts, answers), abs=1e-5)
 
 
-def test_a_model_that_does_not_heed_the_mask_is_asked_row_by_row(scorer, monkeypatch):
-    from trimtab.rewards._forward import Forward
+def test_a_model_that_cannot_be_packed_is_asked_with_padding(scorer, monkeypatch):
+    from trimtab.rewards import _packing
 
-    packed = Forward._packed
-    monkeypatch.setattr(Forward, "_packed", lambda self, packs: packed(self, packs) + 1.0)
+    monkeypatch.setattr(_packing, "_difference", lambda backbone, plain: "it moves")
     reward = load(scorer)
     assert score(reward) == pytest.approx(by_hand(scorer), abs=1e-5)
-    assert not reward._checkpoint._forward._shares
+    assert not reward._checkpoint._forward.packs
 
 
 def test_rewards_of_one_checkpoint_share_the_forward_pass(scorer):
@@ -93,11 +92,9 @@ def test_rewards_of_one_checkpoint_share_the_forward_pass(scorer):
     found = score(first)
     second.load()
     calls = []
-    hook = second._checkpoint.model.register_forward_hook(lambda *a: calls.append("plain"))
-    inner = second._checkpoint.model.base_model.register_forward_hook(lambda *a: calls.append("packed"))
+    hook = second._checkpoint.model.register_forward_hook(lambda *a: calls.append("asked"))
     assert score(second) == pytest.approx(by_hand(scorer, head=1), abs=1e-5)
     hook.remove()
-    inner.remove()
     assert calls == []
     assert score(second) != found
     assert first._checkpoint is second._checkpoint

@@ -16,10 +16,11 @@ from transformers.integrations.integration_utils import (
     get_reporting_integration_callbacks,
     rewrite_logs,
 )
-from trl.trainer.utils import FusedCausalLMOutput, disable_dropout_in_model
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head, disable_dropout_in_model
 
 __all__ = [
     "ValueRecorder",
+    "add_fused_lm_head",
     "attach_critic",
     "disable_dropout_in_model",
     "get_available_reporting_integrations",

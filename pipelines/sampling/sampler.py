@@ -1,0 +1,216 @@
+"""Sampling many completions with transformers: a prompt is read once, and whoever has ended makes room.
+
+The prompts that are to be read go through the model as one packed row (rewards/_packing.py). Then every row of the
+batch is one completion, which attends to the keys and values of its prompt and to its own (decoding.py). When a
+quarter of the rows has ended they leave, and the next prompts take their places.
+
+Log-probabilities are read from the logits that the tokens are drawn by. Every completion has a seed of its own: which
+it is does not depend on the batch, the order or the rank that it is sampled in, but for the last bits of arithmetic.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from trimtab.pipelines.sampling import generation
+from trimtab.pipelines.sampling.decoding import Decoding, Prompt, Reading
+from trimtab.rewards import _packing
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+# keys of GenerationConfig that are honoured here; where there are others, transformers' own `generate` samples
+HONOURED = ("do_sample temperature top_k top_p min_p max_new_tokens min_new_tokens eos_token_id pad_token_id "
+            "transformers_version").split()  # fmt: skip
+STAY = 0.75  # of the rows: when fewer are going on, those that have ended leave
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, and a seed, any numbers, for each completion of it."""
+
+    prompt: Sequence[int]
+    seeds: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Token ids up to and including the first stop, and their log-probabilities in nats at temperature 1."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+def can_sample(policy: Any, config: GenerationConfig, longest_prompt: int) -> bool:
+    """Whether the sampler does all that is asked of transformers' `generate`."""
+    asked = {key for key, value in config.to_diff_dict().items() if value is not None}
+    window = getattr(policy.config.get_text_config(), "sliding_window", None)
+    inside = window is None or longest_prompt + config.max_new_tokens <= window
+    takes = "logits_to_keep" in inspect.signature(policy.forward).parameters
+    return asked <= set(HONOURED) and inside and takes and _packing.packs(policy)
+
+
+@torch.no_grad()
+def sample(policy: Any, requests: Sequence[Request], config: GenerationConfig, width: int) -> list[list[Completion]]:
+    """Completions of every request in the order of its seeds, up to `width` rows at once."""
+    completions: list[list[Any]] = [[None] * len(request.seeds) for request in requests]
+    waiting = [
+        _Row(index, place, request.prompt, np.random.default_rng(seed))
+        for index, request in enumerate(requests)
+        for place, seed in enumerate(request.seeds)
+    ]
+    _packing.pack(policy)
+    batch = _Batch(policy, config)
+    while waiting or batch.rows:
+        stay = [number for number, row in enumerate(batch.rows) if not row.ended]
+        room = width - len(stay)
+        batch.renew(stay, waiting[:room])
+        waiting = waiting[room:]
+        for row in batch.until_some_have_ended():
+            completions[row.request][row.place] = Completion(row.ids, row.logprobs)
+    return completions
+
+
+@dataclass
+class _Row:
+    """A completion that is being sampled."""
+
+    request: int
+    place: int
+    prompt: Sequence[int]
+    random: np.random.Generator
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
+
+
+class _Batch:
+    """The rows at hand, with the logits of what each says next."""
+
+    def __init__(self, policy: Any, config: GenerationConfig):
+        self.policy = policy
+        self.stops, self.longest = set(generation.listed(config.eos_token_id)), config.max_new_tokens
+        self.draw = _Draw(config, sorted(self.stops))
+        self.rows: list[_Row] = []
+        self.decoding: Decoding | None = None
+        self.logits: Tensor | None = None
+
+    def renew(self, stay: list[int], admitted: list[_Row]) -> None:
+        """Keeps the rows that `stay`, and reads the prompts of those that are new."""
+        before, kept = self.decoding, torch.tensor(stay, dtype=torch.long, device=self.policy.device)
+        prompts: list[Prompt] = []
+        of, begun, logits, since, column = [], [], [], 0, 0
+        if before is not None and stay:
+            since = int(before.begun[kept].min())
+            column = before.column - since
+            still, place = before.of[kept].unique(return_inverse=True)
+            prompts = [before.prompts[number] for number in still.tolist()]
+            of, begun, logits = [place], [before.begun[kept] - since], [self.logits[kept]]
+        if admitted:
+            read, place, next_logits = self._read(admitted)
+            of.append(place + len(prompts))
+            begun.append(torch.full_like(place, column))
+            logits.append(next_logits)
+            prompts += read
+        self.rows = [self.rows[number] for number in stay] + admitted
+        if self.rows:
+            self.decoding, self.logits = Decoding(prompts, torch.cat(of), torch.cat(begun), column), torch.cat(logits)
+        if before is not None and stay:
+            self.decoding.take(before, kept, since)
+
+    def until_some_have_ended(self) -> Iterator[_Row]:
+        """Draws tokens until a part of the rows has ended; gives each row that does."""
+        least = STAY * len(self.rows)
+        while (going_on := sum(not row.ended for row in self.rows)) > least:
+            tokens, logprobs = self.draw(self.logits, self.rows)
+            for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True):
+                if row.ended:
+                    continue
+                row.ids.append(token)
+                row.logprobs.append(logprob)
+                row.ended = token in self.stops or len(row.ids) == self.longest
+                if row.ended:
+                    going_on -= 1
+                    yield row
+            if going_on:
+                self._hear(tokens)
+
+    def _read(self, rows: list[_Row]) -> tuple[list[Prompt], Tensor, Tensor]:
+        """The prompts of new rows, whose prompt each row has, and the logits of the rows' first tokens."""
+        device = self.policy.device
+        prompts = [next(of_one) for _, of_one in groupby(rows, key=lambda row: row.request)]
+        counts = [len(list(of_one)) for _, of_one in groupby(rows, key=lambda row: row.request)]
+        lengths = torch.tensor([len(row.prompt) for row in prompts], device=device)
+        ids = pad_sequence([torch.tensor(row.prompt) for row in prompts], batch_first=True).to(device)
+        mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
+        packing = _packing.packed(ids, mask, worth=1.0)
+        assert packing is not None
+        reading = Reading(packing)
+        last = packing.places[torch.arange(len(prompts), device=device), lengths - 1]
+        logits = self._ask(ids[packing.rows, packing.columns][None], packing.columns[None], reading, last)
+        kept = [reading.of_row(number, length) for number, length in enumerate(lengths.tolist())]
+        place = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(counts, device=device))
+        return kept, place, logits[0][place]
+
+    def _hear(self, tokens: Tensor) -> None:
+        """Puts what every row has said behind it."""
+        said = [len(row.prompt) + len(row.ids) - 1 for row in self.rows]
+        positions = torch.tensor(said, device=tokens.device)[:, None]
+        self.logits = self._ask(tokens[:, None], positions, self.decoding, 1)[:, -1]
+        self.decoding.advance()
+
+    def _ask(self, ids: Tensor, positions: Tensor, sees: Any, keep: Any) -> Tensor:
+        nothing = _packing.unseen(ids)
+        inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": nothing, "logits_to_keep": keep}
+        return self.policy(**inputs, use_cache=False, sees=sees).logits
+
+
+class _Draw:
+    """Draws the next token of every row."""
+
+    def __init__(self, config: GenerationConfig, stops: list[int]):
+        self.stops, self.least, self.greedy = stops, config.min_new_tokens or 0, not config.do_sample
+        self.warpers = [] if self.greedy else list(_warpers(config))
+
+    def __call__(self, logits: Tensor, rows: Sequence[_Row]) -> tuple[Tensor, Tensor]:
+        """Tokens, and their log-probabilities by the logits as they are."""
+        scores = logits.float()
+        plain = scores.log_softmax(-1)
+        early = [number for number, row in enumerate(rows) if len(row.ids) < self.least]
+        if early:
+            scores = scores.clone()
+            scores[torch.tensor(early)[:, None], torch.tensor(self.stops)] = -torch.inf
+        for warper in self.warpers:
+            scores = warper(None, scores)
+        tokens = scores.argmax(-1) if self.greedy else _drawn(scores, [row.random.random() for row in rows])
+        return tokens, plain.gather(-1, tokens[:, None])[:, 0]
+
+
+def _drawn(scores: Tensor, uniforms: Sequence[float]) -> Tensor:
+    """One token of every row by the inverse of its distribution function."""
+    below = scores.softmax(-1).cumsum(-1)
+    wanted = torch.tensor(uniforms, dtype=below.dtype, device=below.device)[:, None] * below[:, -1:]
+    # the first token of which more lies below than is wanted: never one of probability 0
+    return torch.searchsorted(below, wanted, right=True)[:, 0].clamp(max=below.shape[-1] - 1)
+
+
+def _warpers(config: GenerationConfig) -> Iterator[Any]:
+    """transformers' own, in its order."""
+    if config.temperature not in (None, 1.0):
+        yield TemperatureLogitsWarper(config.temperature)
+    if config.top_k:
+        yield TopKLogitsWarper(config.top_k)
+    if config.top_p is not None and config.top_p < 1.0:
+        yield TopPLogitsWarper(config.top_p)
+    if config.min_p is not None:
+        yield MinPLogitsWarper(config.min_p)

@@ -1,0 +1,396 @@
+"""Makes a model compute every token of a batch once: no padding, and a common beginning of several rows only once.
+
+    pack(model)          # a decoder, with any head: training, scoring and log-probabilities all go through it
+
+The rows of a padded batch (prompts with their answers, say) become one row without padding, in which each row's own
+tokens stand behind those that it shares with another one:
+
+    [prompt answer 1 | answer 2 | other prompt answer | ...]
+
+Positions are those in the padded batch, and attention goes along each row's path: its own tokens, and the shared ones
+in front of them. The hidden states are put back where the padded batch had them, so whatever is behind the backbone
+(a language head, a score, a critic, an optimiser's loss) sees what it would have seen, to the arithmetic's precision.
+
+A model that cannot be packed is found out at its first batch, by comparing the two ways, and goes on as it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before torch 2.10
+    varlen_attn = None
+if varlen_attn is not None and "enable_gqa" not in inspect.signature(varlen_attn).parameters:
+    varlen_attn = None
+
+logger = logging.getLogger(__name__)
+
+ATTENTION, MASKS = AttentionInterface(), AttentionMaskInterface()  # by name, of all models
+
+SUFFIX = "_packed"  # of the name of an attention implementation that knows packed rows
+SHARED = 8  # tokens: a shorter common beginning costs more to share than to compute
+WORTH = 0.9  # of the padded batch's tokens: a batch that would keep more of them stays as it is
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}  # relative error of hidden states; of shorter types:
+ROUNDED = 5e-2
+# arguments of a forward pass that ask for what a packed row has not
+TRIED = "packs_rows"  # of a backbone: whether packed rows are right for it; None until it was tried
+REFUSED = ("use_cache", "output_hidden_states", "output_attentions", "output_router_logits")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A row's own tokens, `start` to `stop` of the packed row, and the spans of all that they may see."""
+
+    start: int
+    stop: int
+    path: tuple[tuple[int, int], ...]  # the last span is the segment itself
+
+    @property
+    def seen(self) -> int:
+        """How many tokens the last one of the segment sees, itself included."""
+        return sum(stop - start for start, stop in self.path)
+
+
+class Sight(Protocol):
+    """What a forward pass of a packed model is given as `sees=`: what each of its tokens attends to."""
+
+    def attention(self, base: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Any:
+        """(batch, tokens, heads, size), of query, key and value as (batch, heads, tokens, size)."""
+
+
+@dataclass
+class Packing:
+    """How a padded batch is one row without padding."""
+
+    segments: tuple[Segment, ...]
+    rows: Tensor  # (N,), int64: where a token of the packed row stands in the padded batch, its row ...
+    columns: Tensor  # ... and its column
+    places: Tensor  # (B, T), int64: where a token of the padded batch stands in the packed row; 0 for padding
+    masks: dict[Any, Tensor] = field(default_factory=dict)  # of attention, made when they are first asked for
+
+    @functools.cached_property
+    def lengths(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        """What kernels for rows of different lengths want of all segments.
+
+        The places of all paths one after the other; where segments and paths end, counted from 0 on (int32); the most
+        tokens of a segment and of a path.
+        """
+        device = self.rows.device
+        own = [segment.stop - segment.start for segment in self.segments]
+        seen = [segment.seen for segment in self.segments]
+        spans = [torch.arange(start, stop) for segment in self.segments for start, stop in segment.path]
+        ends = (np.cumsum([0, *lengths], dtype=np.int32) for lengths in (own, seen))
+        own_ends, path_ends = (torch.from_numpy(end).to(device) for end in ends)
+        return torch.cat(spans).to(device), own_ends, path_ends, max(own), max(seen)
+
+    def attention(
+        self,
+        base: str,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Every segment's attention along its path."""
+        if "flash" in base:
+            return self._by_flash(base, module, query, key, value, scaling, sliding_window, kwargs)
+        if varlen_attn is not None and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+            return self._by_varlen(query, key, value, scaling, sliding_window)
+        return self._by_segments(query, key, value, scaling, sliding_window)
+
+    def _by_segments(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Scaled dot-product attention of one segment after the other: any device and type."""
+        outputs = []
+        for segment in self.segments:
+            mask = self._mask(segment, window, query)
+            outputs.append(
+                F.scaled_dot_product_attention(
+                    query[:, :, segment.start : segment.stop],
+                    _along(key, segment.path),
+                    _along(value, segment.path),
+                    attn_mask=mask,
+                    is_causal=mask is None,
+                    scale=scaling,
+                    enable_gqa=query.shape[1] != key.shape[1],
+                )
+            )
+        return torch.cat(outputs, dim=2).transpose(1, 2)
+
+    def _by_varlen(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """One kernel for all segments, on CUDA in 16 bits."""
+        paths, own_ends, path_ends, longest, longest_path = self.lengths
+        return varlen_attn(
+            query[0].transpose(0, 1),
+            key[0].transpose(0, 1)[paths],
+            value[0].transpose(0, 1)[paths],
+            own_ends,
+            path_ends,
+            longest,
+            longest_path,
+            scale=scaling,
+            window_size=(-1 if window is None else window - 1, 0),  # causal, from the end of the path
+            enable_gqa=query.shape[1] != key.shape[1],
+        )[None]
+
+    def _by_flash(
+        self,
+        base: str,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        window: int | None,
+        kwargs: dict[str, Any],
+    ) -> Tensor:
+        """The flash attention that the model was loaded with, which knows rows of different lengths."""
+        paths, own_ends, path_ends, longest, longest_path = self.lengths
+        lengths = {"cu_seq_lens_q": own_ends, "cu_seq_lens_k": path_ends}
+        longests = {"max_length_q": longest, "max_length_k": longest_path}
+        kwargs = kwargs | {"scaling": scaling, "sliding_window": window} | lengths | longests
+        along = key[:, :, paths], value[:, :, paths]
+        return ATTENTION[base](module, query, *along, None, **kwargs)[0]
+
+    def _mask(self, segment: Segment, window: int | None, like: Tensor) -> Tensor | None:
+        """What a segment may see, to be added to its scores: (tokens, tokens seen). None for all before each token."""
+        own, seen = segment.stop - segment.start, segment.seen
+        banded = window is not None and seen > window
+        if own == seen and not banded:
+            return None
+        key = (segment.start, window if banded else None, like.dtype, like.device)
+        if key not in self.masks:
+            allowed = torch.ones(own, seen, dtype=torch.bool, device=like.device).tril(seen - own)
+            if banded:
+                allowed = allowed.triu(seen - own - window + 1)
+            self.masks[key] = torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, -torch.inf)
+        return self.masks[key]
+
+
+def _along(states: Tensor, path: tuple[tuple[int, int], ...]) -> Tensor:
+    spans = [states[:, :, start:stop] for start, stop in path]
+    return spans[0] if len(spans) == 1 else torch.cat(spans, dim=2)
+
+
+def pack(model: Any) -> None:
+    """Makes the backbone of `model` compute padded batches as packed rows, in place, from its next batch on.
+
+    The model, a `PreTrainedModel` or one with adapters of peft, keeps its attention implementation for all else, such
+    as generation. A batch stays padded where packing would save little, with dropout (rows that share a beginning
+    would share its noise), with a cache, and where states of every layer, attentions or router logits are asked for.
+    """
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    backbone = whole.base_model
+    if hasattr(backbone, TRIED) or not _may_be_packed(whole):
+        return
+    whole.set_attn_implementation(_register(whole.config._attn_implementation))
+    setattr(backbone, TRIED, None)
+    backbone.forward = types.MethodType(_packing(backbone.forward.__func__), backbone)
+
+
+def packs(model: Any) -> bool:
+    """Packs the model and says whether it can be packed, by trying it now."""
+    pack(model)
+    backbone = model.base_model
+    return hasattr(backbone, TRIED) and _tried(backbone, type(backbone).forward)
+
+
+def _packing(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A backbone's forward, given the one that pads."""
+    names = list(inspect.signature(plain).parameters)[1:]
+
+    @functools.wraps(plain)
+    def forward(backbone: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs |= dict(zip(names, args, strict=False))
+        packing = packed(kwargs["input_ids"], kwargs["attention_mask"]) if _fits(backbone, kwargs) else None
+        if packing is None or not _tried(backbone, plain):
+            return plain(backbone, **kwargs)
+        return _run(backbone, plain, packing, kwargs)
+
+    return forward
+
+
+def _fits(backbone: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether no more is asked for than the last hidden states of a padded batch."""
+    ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
+    padded = ids is not None and mask is not None and mask.shape == ids.shape
+    simple = kwargs.get("past_key_values") is None and not any(kwargs.get(key) for key in REFUSED)
+    return padded and simple and getattr(backbone, TRIED) is not False and not _drops_out(backbone)
+
+
+def _run(backbone: Any, plain: Callable[..., Any], packing: Packing, kwargs: dict[str, Any]) -> Any:
+    ids, positions = kwargs["input_ids"], kwargs.get("position_ids")
+    rows, columns = packing.rows, packing.columns
+    kept = columns if positions is None else positions.expand(ids.shape)[rows, columns]
+    one_row = {
+        "input_ids": ids[rows, columns][None],
+        "position_ids": kept[None],
+        "attention_mask": unseen(ids),
+        "use_cache": False,
+        "sees": packing,
+    }
+    output = plain(backbone, **kwargs | one_row)
+    output.last_hidden_state = output.last_hidden_state[0][packing.places]
+    return output
+
+
+def unseen(ids: Tensor) -> Tensor:
+    """An attention mask for a pass with `sees`: of four dimensions, it is taken as it is, and not looked at."""
+    return ids.new_empty(1, 1, 0, 0)
+
+
+@torch.no_grad()
+def _tried(backbone: Any, plain: Callable[..., Any]) -> bool:
+    """Whether both ways give the same hidden states for a small batch, which is tried once."""
+    if getattr(backbone, TRIED) is None:
+        reason = _difference(backbone, plain)
+        setattr(backbone, TRIED, reason is None)
+        if reason is not None:
+            logger.warning("%s is trained and asked with padding: %s", type(backbone).__name__, reason)
+    return getattr(backbone, TRIED)
+
+
+def _difference(backbone: Any, plain: Callable[..., Any]) -> str | None:
+    """Why a backbone cannot be packed, in words; None where it can."""
+    ids, mask = _trial(backbone.config.get_text_config().vocab_size, backbone.device)
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    packing = packed(ids, mask)
+    assert packing is not None
+    try:
+        padded = plain(backbone, **inputs).last_hidden_state[mask.bool()].float()
+        one_row = _run(backbone, plain, packing, inputs).last_hidden_state[mask.bool()].float()
+    except Exception as error:  # each architecture that does not know packed rows says so in its own way
+        return f"{type(error).__name__}: {error}"
+    relative = float((one_row - padded).norm() / padded.norm())
+    allowed = TOLERANCE.get(backbone.dtype, ROUNDED)
+    return None if relative < allowed else f"packed rows move its hidden states by {relative:.1e}"
+
+
+def packed(ids: Tensor, mask: Tensor, worth: float = WORTH) -> Packing | None:
+    """The packing of a batch (B, T) with its attention mask; None where a mask has holes, or it would save little.
+
+    `worth` is the largest share of the padded batch's tokens that is worth it.
+    """
+    tokens, seen = ids.cpu().numpy(), mask.cpu().numpy().astype(bool)
+    starts = seen.argmax(1)
+    stops = starts + seen.sum(1)
+    columns = np.arange(tokens.shape[1])
+    if (seen != ((columns >= starts[:, None]) & (columns < stops[:, None]))).any():
+        return None
+    places = np.zeros(tokens.shape, dtype=np.int64)
+    parts: list[tuple[int, int, int]] = []  # row, and the columns from which to which it has tokens of its own
+    segments: list[Segment] = []
+    total, last = 0, -1
+    for row in _by_beginning(tokens, starts, stops):
+        shared = _shared(tokens, starts, stops, last, row) if last >= 0 else 0
+        first, stop = starts[row] + shared, stops[row]
+        places[row, starts[row] : first] = places[last, starts[row] : first]
+        places[row, first:stop] = np.arange(total, total + stop - first)
+        path = _spans(places[row, starts[row] : stop])
+        parts.append((row, first, stop))
+        segments.append(Segment(total, total + int(stop - first), path))
+        total, last = segments[-1].stop, row
+    if not segments or total > worth * tokens.size:
+        return None
+    rows = np.concatenate([np.full(stop - first, row) for row, first, stop in parts])
+    columns = np.concatenate([np.arange(first, stop) for _, first, stop in parts])
+    indices = (torch.from_numpy(index).to(ids.device) for index in (rows, columns, places))
+    return Packing(tuple(segments), *indices)
+
+
+def _by_beginning(tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> list[int]:
+    """The rows that have tokens, sorted by them: the one that a row shares most with is its neighbour."""
+    filled = [row for row in range(len(tokens)) if stops[row] > starts[row]]
+    ordered = tokens.astype(">u4")  # whose bytes are sorted as the numbers are
+    return sorted(filled, key=lambda row: (starts[row], ordered[row, starts[row] : stops[row]].tobytes()))
+
+
+def _shared(tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, last: int, row: int) -> int:
+    """How many tokens a row has from `last`; the last token of a row is always its own."""
+    if starts[last] != starts[row]:
+        return 0
+    stop = min(stops[last], stops[row] - 1)
+    different = np.flatnonzero(tokens[last, starts[row] : stop] != tokens[row, starts[row] : stop])
+    shared = int(different[0]) if len(different) else int(stop - starts[row])
+    return shared if shared >= SHARED else 0
+
+
+def _spans(places: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Places in the packed row as spans of consecutive ones."""
+    cuts = np.flatnonzero(np.diff(places) != 1) + 1
+    return tuple((int(span[0]), int(span[-1]) + 1) for span in np.split(places, cuts))
+
+
+def attend(
+    base: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    sees: Sight | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention as `sees` says; without it, that of the implementation `base`."""
+    if sees is None:
+        return ATTENTION[base](module, query, key, value, attention_mask, **kwargs)
+    if kwargs.get("softcap") is not None:
+        raise NotImplementedError("attention with a soft cap")
+    return sees.attention(base, module, query, key, value, **kwargs), None
+
+
+def _register(base: str) -> str:
+    """The name of the attention implementation that is `base` but for packed rows."""
+    name = base + SUFFIX
+    if name not in ATTENTION:
+        AttentionInterface.register(name, functools.partial(attend, base))
+        if base in MASKS:
+            AttentionMaskInterface.register(name, MASKS[base])
+    return name
+
+
+def _may_be_packed(model: Any) -> bool:
+    """Whether it is a decoder whose attention can be another function, as the libraries' own are."""
+    config = model.config
+    base = config._attn_implementation
+    simple = not (config.is_encoder_decoder or config.sub_configs) and hasattr(model.base_model.forward, "__func__")
+    return simple and base in ATTENTION and model._can_set_attn_implementation()
+
+
+def _drops_out(backbone: Any) -> bool:
+    """Whether it is training with dropout, in a module or, as some families have it, in the attention function."""
+    if not backbone.training:
+        return False
+    rates = [module.p for module in backbone.modules() if isinstance(module, nn.Dropout)]
+    rates += [getattr(backbone.config, key, 0) for key in ("attention_dropout", "attn_pdrop")]
+    return any(rates)
+
+
+def _trial(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A small batch of token ids with its mask: pairs of rows with a common beginning, padded on the right."""
+    width = 48
+    ids = torch.arange(4 * width, device=device).reshape(4, width) % vocabulary
+    ids[1, :24], ids[3, :30] = ids[0, :24], ids[2, :30]
+    stops = torch.tensor([[40], [31], [48], [36]], device=device)
+    mask = (torch.arange(width, device=device) < stops).long()
+    return ids, mask
