@@ -175,14 +175,13 @@ class Packing:
     def _mask(self, segment: Segment, window: int | None, like: Tensor) -> Tensor | None:
         """What a segment may see, to be added to its scores: (tokens, tokens seen). None for all before each token."""
         own, seen = segment.stop - segment.start, segment.seen
-        banded = window is not None and seen > window
-        if own == seen and not banded:
+        width = seen if window is None else min(seen, window)
+        if own == seen == width:
             return None
-        key = (segment.start, window if banded else None, like.dtype, like.device)
+        key = (segment.start, width, like.dtype, like.device)
         if key not in self.masks:
-            allowed = torch.ones(own, seen, dtype=torch.bool, device=like.device).tril(seen - own)
-            if banded:
-                allowed = allowed.triu(seen - own - window + 1)
+            allowed = torch.ones(own, seen, dtype=torch.bool, device=like.device)
+            allowed = allowed.tril(seen - own).triu(seen - own - width + 1)
             self.masks[key] = torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, -torch.inf)
         return self.masks[key]
 
@@ -200,12 +199,16 @@ def pack(model: Any) -> None:
     would share its noise), with a cache, and where states of every layer, attentions or router logits are asked for.
     """
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    backbone = whole.base_model
-    if hasattr(backbone, TRIED) or not _may_be_packed(whole):
+    backbone, base = whole.base_model, whole.config._attn_implementation
+    padding = getattr(backbone.forward, "__func__", None)  # which hooks of accelerate hide
+    is_simple = not (whole.config.is_encoder_decoder or whole.config.sub_configs)
+    if hasattr(backbone, TRIED) or base not in ATTENTION or not is_simple or padding is None:
         return
-    whole.set_attn_implementation(_register(whole.config._attn_implementation))
-    setattr(backbone, TRIED, None)
-    backbone.forward = types.MethodType(_packing(backbone.forward.__func__), backbone)
+    name = _register(base)
+    whole.set_attn_implementation(name)
+    if whole.config._attn_implementation == name:  # its attention can be another function
+        setattr(backbone, TRIED, None)
+        backbone.forward = types.MethodType(_packing(padding), backbone)
 
 
 def packs(model: Any) -> bool:
@@ -367,14 +370,6 @@ def _register(base: str) -> str:
         if base in MASKS:
             AttentionMaskInterface.register(name, MASKS[base])
     return name
-
-
-def _may_be_packed(model: Any) -> bool:
-    """Whether it is a decoder whose attention can be another function, as the libraries' own are."""
-    config = model.config
-    base = config._attn_implementation
-    simple = not (config.is_encoder_decoder or config.sub_configs) and hasattr(model.base_model.forward, "__func__")
-    return simple and base in ATTENTION and model._can_set_attn_implementation()
 
 
 def _drops_out(backbone: Any) -> bool:

@@ -37,10 +37,10 @@ STAY = 0.75  # of the rows: when fewer are going on, those that have ended leave
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt, and a seed, any numbers, for each completion of it."""
+    """A completion that is asked for: of which token ids, and its seed, any numbers."""
 
     prompt: Sequence[int]
-    seeds: Sequence[Sequence[int]]
+    seed: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -61,32 +61,24 @@ def can_sample(policy: Any, config: GenerationConfig, longest_prompt: int) -> bo
 
 
 @torch.no_grad()
-def sample(policy: Any, requests: Sequence[Request], config: GenerationConfig, width: int) -> list[list[Completion]]:
-    """Completions of every request in the order of its seeds, up to `width` rows at once."""
-    completions: list[list[Any]] = [[None] * len(request.seeds) for request in requests]
-    waiting = [
-        _Row(index, place, request.prompt, np.random.default_rng(seed))
-        for index, request in enumerate(requests)
-        for place, seed in enumerate(request.seeds)
-    ]
+def sample(policy: Any, requests: Sequence[Request], config: GenerationConfig, width: int) -> list[Completion]:
+    """The completions that are asked for, up to `width` at once. Those of one prompt stand together."""
+    rows = [_Row(request.prompt, np.random.default_rng(request.seed)) for request in requests]
     _packing.pack(policy)
-    batch = _Batch(policy, config)
-    while waiting or batch.rows:
+    batch, begun = _Batch(policy, config), 0
+    while begun < len(rows) or batch.rows:
         stay = [number for number, row in enumerate(batch.rows) if not row.ended]
         room = width - len(stay)
-        batch.renew(stay, waiting[:room])
-        waiting = waiting[room:]
-        for row in batch.until_some_have_ended():
-            completions[row.request][row.place] = Completion(row.ids, row.logprobs)
-    return completions
+        batch.renew(stay, rows[begun : begun + room])
+        begun += room
+        batch.advance()
+    return [Completion(row.ids, row.logprobs) for row in rows]
 
 
 @dataclass
 class _Row:
     """A completion that is being sampled."""
 
-    request: int
-    place: int
     prompt: Sequence[int]
     random: np.random.Generator
     ids: list[int] = field(default_factory=list)
@@ -110,7 +102,9 @@ class _Batch:
         before, kept = self.decoding, torch.tensor(stay, dtype=torch.long, device=self.policy.device)
         prompts: list[Prompt] = []
         of, begun, logits, since, column = [], [], [], 0, 0
-        if before is not None and stay:
+        if stay:
+            assert before is not None
+            assert self.logits is not None
             since = int(before.begun[kept].min())
             column = before.column - since
             still, place = before.of[kept].unique(return_inverse=True)
@@ -123,35 +117,34 @@ class _Batch:
             logits.append(next_logits)
             prompts += read
         self.rows = [self.rows[number] for number in stay] + admitted
-        if self.rows:
-            self.decoding, self.logits = Decoding(prompts, torch.cat(of), torch.cat(begun), column), torch.cat(logits)
+        if not self.rows:
+            return
+        self.logits = torch.cat(logits)
+        self.decoding = Decoding(prompts, torch.cat(of), torch.cat(begun), column)
         if before is not None and stay:
             self.decoding.take(before, kept, since)
 
-    def until_some_have_ended(self) -> Iterator[_Row]:
-        """Draws tokens until a part of the rows has ended; gives each row that does."""
+    def advance(self) -> None:
+        """Draws tokens until a part of the rows has ended."""
         least = STAY * len(self.rows)
-        while (going_on := sum(not row.ended for row in self.rows)) > least:
+        while sum(not row.ended for row in self.rows) > least:
+            assert self.logits is not None
             tokens, logprobs = self.draw(self.logits, self.rows)
             for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True):
-                if row.ended:
-                    continue
-                row.ids.append(token)
-                row.logprobs.append(logprob)
-                row.ended = token in self.stops or len(row.ids) == self.longest
-                if row.ended:
-                    going_on -= 1
-                    yield row
-            if going_on:
+                if not row.ended:
+                    row.ids.append(token)
+                    row.logprobs.append(logprob)
+                    row.ended = token in self.stops or len(row.ids) == self.longest
+            if not all(row.ended for row in self.rows):
                 self._hear(tokens)
 
     def _read(self, rows: list[_Row]) -> tuple[list[Prompt], Tensor, Tensor]:
         """The prompts of new rows, whose prompt each row has, and the logits of the rows' first tokens."""
         device = self.policy.device
-        prompts = [next(of_one) for _, of_one in groupby(rows, key=lambda row: row.request)]
-        counts = [len(list(of_one)) for _, of_one in groupby(rows, key=lambda row: row.request)]
-        lengths = torch.tensor([len(row.prompt) for row in prompts], device=device)
-        ids = pad_sequence([torch.tensor(row.prompt) for row in prompts], batch_first=True).to(device)
+        groups = [(prompt, len(list(same))) for prompt, same in groupby(row.prompt for row in rows)]
+        prompts, counts = [prompt for prompt, _ in groups], [count for _, count in groups]
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
         mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
         packing = _packing.packed(ids, mask, worth=1.0)
         assert packing is not None
@@ -164,6 +157,7 @@ class _Batch:
 
     def _hear(self, tokens: Tensor) -> None:
         """Puts what every row has said behind it."""
+        assert self.decoding is not None
         said = [len(row.prompt) + len(row.ids) - 1 for row in self.rows]
         positions = torch.tensor(said, device=tokens.device)[:, None]
         self.logits = self._ask(tokens[:, None], positions, self.decoding, 1)[:, -1]

@@ -6,8 +6,9 @@
 The dataset has one row per completion: the prompt's columns, `prompt_index`, `sample_index`, `completion` (a string or
 messages, as the prompt is), `prompt_ids`, `completion_ids`, `vocabulary` (a hash of the tokenizer's: ids of one mean
 nothing to a model of another), `logprobs` (nats per token, at temperature 1) and
-`truncated` (no stop within max_new_tokens). Batches are cut from all prompts sorted by length and each has a
-seed of its own, so the completions do not depend on the number of ranks. `fold: [2, 3]` takes the second of three
+`truncated` (no stop within max_new_tokens). Every completion has a seed of its own, so that it does not depend on the
+number of ranks or on `sample_batch_size`, but for the last bits of the arithmetic; where `generate` has keys that only
+transformers' own sampling knows, such as penalties, each batch has one. `fold: [2, 3]` takes the second of three
 parts of the prompts, every third one.
 
 `generate: {eos_token_id: 13, stop_strings: ["Question:"]}` are further stops beside the model's own; a completion has
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
+
+PART = 8  # batches that are kept together, in which one completion takes the place of another
 
 
 @dataclass(kw_only=True)
@@ -153,7 +156,7 @@ class Sample(Sampling, Stage):
         from transformers import set_seed
 
         from trimtab.pipelines.data.writing import write_rows
-        from trimtab.pipelines.sampling import prompts, shards, transformers_engine
+        from trimtab.pipelines.sampling import prompts, sampler, shards, transformers_engine
 
         rows = self._prompts(step)
         tokenizer = transformers_engine.load_tokenizer(self.model)
@@ -164,31 +167,39 @@ class Sample(Sampling, Stage):
         if reshaped := generation.reshaped(self.generate):
             message = "%s: completions are not drawn from the policy itself (%s); `logprobs` are the policy's"
             logger.warning(message, step.name, ", ".join(reshaped))
-        size = self.sample_batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
         drawn = self._drawn_by_vllm(step, [ids[i] for i in by_length], config)
         policy = transformers_engine.load(self.model)
+        own = drawn is None and sampler.can_sample(policy, config, max(map(len, ids)))
+        size = self.sample_batch_size * (PART if own else 1)
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
 
-        def make(number: int) -> list[dict[str, Any]]:
+        def complete(number: int) -> list[sampler.Completion]:
+            part = parts[number]
+            asked = [ids[i] for i, _ in part]
+            if own:
+                requests = [sampler.Request(ids[i], (step.seed, i, k)) for i, k in part]
+                return sampler.sample(policy, requests, config, self.sample_batch_size)
             set_seed(step.seed + 7919 * number)
-            batch = batches[number]
-            asked = [ids[i] for i, _ in batch]
             if drawn is None:
                 completions = transformers_engine.generate(policy, asked, config, tokenizer)
             else:
-                completions = drawn[number * size :][: len(batch)]
+                completions = drawn[number * size :][:size]
             logprobs = transformers_engine.logprobs(policy, asked, completions)
-            texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
+            return list(map(sampler.Completion, completions, logprobs))
+
+        def make(number: int) -> list[dict[str, Any]]:
+            completions = complete(number)
+            texts = tokenizer.batch_decode([completion.ids for completion in completions], skip_special_tokens=True)
             sampled = []
-            for (i, k), completion, of_tokens, answer in zip(batch, completions, logprobs, texts, strict=True):
-                tokens = {"prompt_ids": ids[i], "completion_ids": completion, "logprobs": of_tokens}
-                truncated = transformers_engine.end(completion, config, tokenizer) is None
+            for (i, k), completion, answer in zip(parts[number], completions, texts, strict=True):
+                tokens = {"prompt_ids": ids[i], "completion_ids": completion.ids, "logprobs": completion.logprobs}
+                truncated = transformers_engine.end(completion.ids, config, tokenizer) is None
                 place = {"prompt_index": i, "sample_index": k}
                 sampled.append(place | {"answer": answer} | tokens | {"truncated": truncated})
             return sampled
 
-        shards.compute(step, "batch", len(batches), make)
-        table = shards.collect(step, "batch", len(batches))
+        shards.compute(step, "part", len(parts), make)
+        table = shards.collect(step, "part", len(parts))
         sampled = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")]).to_pydict()
         sampled["vocabulary"] = [_vocabulary.identity(tokenizer)] * len(order)
         dataset = _joined(rows, sampled)

@@ -82,6 +82,8 @@ def attribute_holds(entry: Entry, get) -> bool:
         with trainer.critic_values.recording() as values:
             token_logps(trainer.model, *tokens())
         return [tuple(value.shape) for value in values] == [(1, 6, 3)]
+    if entry.member == "_attn_implementation":
+        return get("ppo").model.config._attn_implementation == "sdpa"
     if entry.member == "_name_or_path":
         return get("ppo").model.config._name_or_path == get("model")
     owners = {

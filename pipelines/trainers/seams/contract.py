@@ -55,6 +55,7 @@ CHECKPOINTS = "pipelines/training/checkpoints.py"
 COUNTING = "pipelines/training/counting.py"
 OPTIMIZER_STATE = "pipelines/training/optimizer_state.py"
 REWARD_CHECKPOINT = "rewards/_checkpoint.py"
+PACKING = "rewards/_packing.py"
 
 LOSS = ("model", "inputs", "return_outputs", "num_items_in_batch")
 ROLLOUT = "trl.GRPOTrainer._generate_and_score_completions"  # the dictionary that it returns
@@ -160,6 +161,10 @@ CONTRACT = (
     Entry("trl.trainer.utils", "FusedCausalLMOutput", "class", "reads", (TRL,), note="ours is a subclass"),
     Entry("trl.scripts.utils", "DatasetConfig", "class", "reads", (BLOCKS,), note="ours is a subclass"),
     Entry("trl.trainer.utils", "_use_triton", "global", "patches", (TRL,), ("device",)),
+    Entry(
+        "trl.trainer.utils", "add_fused_lm_head", "function", "calls", (TRL,),
+        ("model", "temperature", "cast_lm_head_to_fp32", "outputs"),
+    ),
     Entry("trl.trainer.utils", "disable_dropout_in_model", "function", "calls", (TRL, PPO, CLASSIFIER), ("model",)),
     Entry("trl.kernels.chunked_logprob", "_use_triton", "function", "calls", (TRL,), ("device",)),
     Entry("trl.kernels.chunked_logprob", "TOKEN_CHUNK_SIZE", "global", "patches", (TRL,)),
@@ -194,6 +199,7 @@ CONTRACT = (
         "transformers.trainer_callback.CallbackHandler", "on_save", "method", "calls", (GRPO,),
         ("args", "state", "control"),
     ),
+    Entry("transformers.PreTrainedConfig", "_attn_implementation", "attribute", "reads", (PACKING,)),
     Entry("transformers.PreTrainedModel", "base_model", "attribute", "reads", (TRL, PPO), note="which the head runs"),
     Entry("transformers.PreTrainedConfig", "_name_or_path", "attribute", "reads", (PPO,)),
     Entry("transformers.training_args", "is_torch_bf16_gpu_available", "global", "patches", (ENGINES,)),
