@@ -225,10 +225,11 @@ def _packing(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def forward(backbone: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs |= dict(zip(names, args, strict=False))
-        packing = packed(kwargs["input_ids"], kwargs["attention_mask"]) if _fits(backbone, kwargs) else None
-        if packing is None or not _tried(backbone, plain):
+        # tried by all ranks together, since a sharded model computes on all of them, whatever their batches are
+        if not _fits(backbone, kwargs) or not _tried(backbone, plain):
             return plain(backbone, **kwargs)
-        return _run(backbone, plain, packing, kwargs)
+        packing = packed(kwargs["input_ids"], kwargs["attention_mask"])
+        return plain(backbone, **kwargs) if packing is None else _run(backbone, plain, packing, kwargs)
 
     return forward
 

@@ -28,6 +28,7 @@ then depend on the machine.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain, product
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PART = 8  # batches that are kept together, in which one completion takes the place of another
+PARTS, PART = 4, 8  # at least so many parts where there are batches for them; of at most so many batches
 
 
 @dataclass(kw_only=True)
@@ -170,7 +171,8 @@ class Sample(Sampling, Stage):
         drawn = self._drawn_by_vllm(step, [ids[i] for i in by_length], config)
         policy = transformers_engine.load(self.model)
         own = drawn is None and sampler.can_sample(policy, config, max(map(len, ids)))
-        size = self.sample_batch_size * (PART if own else 1)
+        batches = math.ceil(len(order) / self.sample_batch_size / PARTS) if own else 1
+        size = self.sample_batch_size * min(batches, PART)
         parts = [order[start : start + size] for start in range(0, len(order), size)]
 
         def complete(number: int) -> list[sampler.Completion]:

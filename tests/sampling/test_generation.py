@@ -144,13 +144,15 @@ def test_a_completion_ends_with_its_first_stop(model, prompts, tmp_path):
     ended = sampled(model, prompts, tmp_path / "token", {"max_new_tokens": 12, "eos_token_id": [token]})
     assert ended[0]["completion_ids"] == plain[0]["completion_ids"][: plain[0]["completion_ids"].index(token) + 1]
     assert not ended[0]["truncated"]
+    never = "\x00"
+    plain = sampled(model, prompts, tmp_path / "never", {"max_new_tokens": 12, "stop_strings": never})
     word = AutoTokenizer.from_pretrained(model).decode(plain[0]["completion_ids"][1:3])
     for row in sampled(model, prompts, tmp_path / "word", {"max_new_tokens": 12, "stop_strings": word}):
         said = row["completion"][0]["content"]
         assert said.count(word) <= 1
         assert len(row["logprobs"]) == len(row["completion_ids"])
         assert word not in said or not row["truncated"]
-    first = sampled(model, prompts, tmp_path / "words", {"max_new_tokens": 12, "stop_strings": [word, "\x00"]})[0]
+    first = sampled(model, prompts, tmp_path / "words", {"max_new_tokens": 12, "stop_strings": [word, never]})[0]
     assert first["completion_ids"] == plain[0]["completion_ids"][:3]
 
 
