@@ -48,7 +48,7 @@ class Forward:
                 batches.append([])
                 filled = len(row)
             batches[-1].append(row)
-        return batches
+        return batches if rows else []
 
     @torch.inference_mode()
     def _compute(self, rows: Sequence[tuple[int, ...]]) -> list[list[float]]:

@@ -92,7 +92,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
             raise Interrupted(f"{step.name} was interrupted, and keeps what it has finished", stopped.number) from None
         except (RecipeError, Interrupted, RewardFailure, KeyboardInterrupt):
             raise
-        except BaseException as error:  # also the sys.exit of a reward, which says nothing of the step
+        except (Exception, SystemExit) as error:  # also the sys.exit of a reward, which says nothing of the step
             return failures.report(error, recipe, step)
     if not LAUNCHED:
         if MAIN:
