@@ -21,27 +21,17 @@ import inspect
 import logging
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before torch 2.10
-    varlen_attn = None
-if varlen_attn is not None and "enable_gqa" not in inspect.signature(varlen_attn).parameters:
-    varlen_attn = None
+from trimtab.rewards._packed_attention import ATTENTION, Packing, Segment, register
 
 logger = logging.getLogger(__name__)
 
-ATTENTION, MASKS = AttentionInterface(), AttentionMaskInterface()  # by name, of all models
 
-SUFFIX = "_packed"  # of the name of an attention implementation that knows packed rows
 SHARED = 8  # tokens: a shorter common beginning costs more to share than to compute
 WORTH = 0.9  # of the padded batch's tokens: a batch that would keep more of them stays as it is
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}  # relative error of hidden states; of shorter types:
@@ -49,146 +39,6 @@ ROUNDED = 5e-2
 # arguments of a forward pass that ask for what a packed row has not
 TRIED = "packs_rows"  # of a backbone: whether packed rows are right for it; None until it was tried
 REFUSED = ("use_cache", "output_hidden_states", "output_attentions", "output_router_logits")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A row's own tokens, `start` to `stop` of the packed row, and the spans of all that they may see."""
-
-    start: int
-    stop: int
-    path: tuple[tuple[int, int], ...]  # the last span is the segment itself
-
-    @property
-    def seen(self) -> int:
-        """How many tokens the last one of the segment sees, itself included."""
-        return sum(stop - start for start, stop in self.path)
-
-
-class Sight(Protocol):
-    """What a forward pass of a packed model is given as `sees=`: what each of its tokens attends to."""
-
-    def attention(self, base: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Any:
-        """(batch, tokens, heads, size), of query, key and value as (batch, heads, tokens, size)."""
-
-
-@dataclass
-class Packing:
-    """How a padded batch is one row without padding."""
-
-    segments: tuple[Segment, ...]
-    rows: Tensor  # (N,), int64: where a token of the packed row stands in the padded batch, its row ...
-    columns: Tensor  # ... and its column
-    places: Tensor  # (B, T), int64: where a token of the padded batch stands in the packed row; 0 for padding
-    masks: dict[Any, Tensor] = field(default_factory=dict)  # of attention, made when they are first asked for
-
-    @functools.cached_property
-    def lengths(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
-        """What kernels for rows of different lengths want of all segments.
-
-        The places of all paths one after the other; where segments and paths end, counted from 0 on (int32); the most
-        tokens of a segment and of a path.
-        """
-        device = self.rows.device
-        own = [segment.stop - segment.start for segment in self.segments]
-        seen = [segment.seen for segment in self.segments]
-        spans = [torch.arange(start, stop) for segment in self.segments for start, stop in segment.path]
-        ends = (np.cumsum([0, *lengths], dtype=np.int32) for lengths in (own, seen))
-        own_ends, path_ends = (torch.from_numpy(end).to(device) for end in ends)
-        return torch.cat(spans).to(device), own_ends, path_ends, max(own), max(seen)
-
-    def attention(
-        self,
-        base: str,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Every segment's attention along its path."""
-        if "flash" in base:
-            return self._by_flash(base, module, query, key, value, scaling, sliding_window, kwargs)
-        if varlen_attn is not None and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-            return self._by_varlen(query, key, value, scaling, sliding_window)
-        return self._by_segments(query, key, value, scaling, sliding_window)
-
-    def _by_segments(
-        self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
-        """Scaled dot-product attention of one segment after the other: any device and type."""
-        outputs = []
-        for segment in self.segments:
-            mask = self._mask(segment, window, query)
-            outputs.append(
-                F.scaled_dot_product_attention(
-                    query[:, :, segment.start : segment.stop],
-                    _along(key, segment.path),
-                    _along(value, segment.path),
-                    attn_mask=mask,
-                    is_causal=mask is None,
-                    scale=scaling,
-                    enable_gqa=query.shape[1] != key.shape[1],
-                )
-            )
-        return torch.cat(outputs, dim=2).transpose(1, 2)
-
-    def _by_varlen(
-        self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
-    ) -> Tensor:
-        """One kernel for all segments, on CUDA in 16 bits."""
-        paths, own_ends, path_ends, longest, longest_path = self.lengths
-        return varlen_attn(
-            query[0].transpose(0, 1),
-            key[0].transpose(0, 1)[paths],
-            value[0].transpose(0, 1)[paths],
-            own_ends,
-            path_ends,
-            longest,
-            longest_path,
-            scale=scaling,
-            window_size=(-1 if window is None else window - 1, 0),  # causal, from the end of the path
-            enable_gqa=query.shape[1] != key.shape[1],
-        )[None]
-
-    def _by_flash(
-        self,
-        base: str,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float | None,
-        window: int | None,
-        kwargs: dict[str, Any],
-    ) -> Tensor:
-        """The flash attention that the model was loaded with, which knows rows of different lengths."""
-        paths, own_ends, path_ends, longest, longest_path = self.lengths
-        lengths = {"cu_seq_lens_q": own_ends, "cu_seq_lens_k": path_ends}
-        longests = {"max_length_q": longest, "max_length_k": longest_path}
-        kwargs = kwargs | {"scaling": scaling, "sliding_window": window} | lengths | longests
-        along = key[:, :, paths], value[:, :, paths]
-        return ATTENTION[base](module, query, *along, None, **kwargs)[0]
-
-    def _mask(self, segment: Segment, window: int | None, like: Tensor) -> Tensor | None:
-        """What a segment may see, to be added to its scores: (tokens, tokens seen). None for all before each token."""
-        own, seen = segment.stop - segment.start, segment.seen
-        width = seen if window is None else min(seen, window)
-        if own == seen == width:
-            return None
-        key = (segment.start, width, like.dtype, like.device)
-        if key not in self.masks:
-            allowed = torch.ones(own, seen, dtype=torch.bool, device=like.device)
-            allowed = allowed.tril(seen - own).triu(seen - own - width + 1)
-            self.masks[key] = torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, -torch.inf)
-        return self.masks[key]
-
-
-def _along(states: Tensor, path: tuple[tuple[int, int], ...]) -> Tensor:
-    spans = [states[:, :, start:stop] for start, stop in path]
-    return spans[0] if len(spans) == 1 else torch.cat(spans, dim=2)
 
 
 def pack(model: Any) -> None:
@@ -204,7 +54,7 @@ def pack(model: Any) -> None:
     is_simple = not (whole.config.is_encoder_decoder or whole.config.sub_configs)
     if hasattr(backbone, TRIED) or base not in ATTENTION or not is_simple or padding is None:
         return
-    name = _register(base)
+    name = register(base)
     whole.set_attn_implementation(name)
     if whole.config._attn_implementation == name:  # its attention can be another function
         setattr(backbone, TRIED, None)
@@ -343,34 +193,6 @@ def _spans(places: np.ndarray) -> tuple[tuple[int, int], ...]:
     """Places in the packed row as spans of consecutive ones."""
     cuts = np.flatnonzero(np.diff(places) != 1) + 1
     return tuple((int(span[0]), int(span[-1]) + 1) for span in np.split(places, cuts))
-
-
-def attend(
-    base: str,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    sees: Sight | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Attention as `sees` says; without it, that of the implementation `base`."""
-    if sees is None:
-        return ATTENTION[base](module, query, key, value, attention_mask, **kwargs)
-    if kwargs.get("softcap") is not None:
-        raise NotImplementedError("attention with a soft cap")
-    return sees.attention(base, module, query, key, value, **kwargs), None
-
-
-def _register(base: str) -> str:
-    """The name of the attention implementation that is `base` but for packed rows."""
-    name = base + SUFFIX
-    if name not in ATTENTION:
-        AttentionInterface.register(name, functools.partial(attend, base))
-        if base in MASKS:
-            AttentionMaskInterface.register(name, MASKS[base])
-    return name
 
 
 def _drops_out(backbone: Any) -> bool:

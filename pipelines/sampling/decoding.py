@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from trimtab.rewards._packing import Packing
+from trimtab.rewards._packed_attention import Packing
 
 COLUMNS = 64  # made at once
 Prompt = list[tuple[Tensor, Tensor]]  # keys and values of one prompt, by layer: (tokens, heads, size)
@@ -105,7 +105,7 @@ class Decoding:
         return ((own * own_share + prompt * prompt_share) / total).flatten(1, 2)[:, None].to(query.dtype)
 
     def _by_prompt(self, asked: Tensor) -> Tensor:
-        """(rows, key heads, heads, size) -> (prompts, key heads, rows of a prompt x heads, size), some of it empty."""
+        """Queries of rows, (rows, key heads, heads, size), by prompt: (prompts, key heads, most rows x heads, size)."""
         places = asked.new_zeros(len(self.prompts) * self.most, *asked.shape[1:])
         places[self.slots] = asked
         return places.unflatten(0, (-1, self.most)).transpose(1, 2).flatten(2, 3)
@@ -138,10 +138,10 @@ def _attended(asked: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tupl
 
 
 def _stacked(states: Sequence[Tensor]) -> Tensor:
-    """(tokens, heads, size) each -> (prompts, heads, tokens of the longest, size)."""
+    """Prompts of (tokens, heads, size) each as one (prompts, heads, tokens of the longest, size)."""
     return pad_sequence(list(states), batch_first=True).transpose(1, 2).contiguous()
 
 
 def _hidden(where: Tensor) -> Tensor:
-    """(rows, columns) bool -> what is added to scores: minus a lot where it is True. (rows, 1, 1, columns)"""
+    """What hides keys from attention: (rows, 1, 1, columns), very low where `where` (rows, columns) is True."""
     return torch.zeros(where.shape, device=where.device).masked_fill(where, -1e30)[:, None, None]

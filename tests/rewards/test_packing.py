@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trimtab.rewards import _packing
+from trimtab.rewards._packed_attention import SUFFIX
 from trimtab.rewards._packing import pack, packed, packs
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -104,7 +104,7 @@ def test_what_cannot_be_packed_goes_on_as_it_was_and_says_so(family, caplog):
         with caplog.at_level(logging.WARNING):
             assert not packs(model)
         assert torch.equal(model(**inputs).logits, expected)
-    looked_at = model.config._attn_implementation.endswith(_packing.SUFFIX)
+    looked_at = model.config._attn_implementation.endswith(SUFFIX)
     assert bool([record for record in caplog.records if "with padding" in record.message]) == looked_at
 
 
@@ -179,7 +179,7 @@ def test_a_copy_is_packed_with_its_own_weights_and_a_saved_model_knows_nothing_o
         torch.nn.init.zeros_(weight)
     assert torch.equal(computed(copied, inputs)[1], before[1])
     copied.save_pretrained(tmp_path)
-    assert _packing.SUFFIX not in (tmp_path / "config.json").read_text()
+    assert SUFFIX not in (tmp_path / "config.json").read_text()
 
 
 def test_equal_rows_short_beginnings_and_empty_rows():

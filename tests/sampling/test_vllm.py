@@ -114,11 +114,11 @@ def test_what_was_sampled_before_a_run_died_is_not_sampled_again(vllm, policy, p
     (step,) = Recipe.load(str(write_recipe(folder, stages, wandb=False))).steps
     made, write = [], shards.pq.write_table
 
-    def dying(table, path):
+    def dying(table, path, **keys):
         if len(made) == 3:
             raise OSError("the writer is broken")
         made.append(path)
-        return write(table, path)
+        return write(table, path, **keys)
 
     with monkeypatch.context() as patch:
         patch.setattr(shards.pq, "write_table", dying)
