@@ -105,7 +105,7 @@ class Decoding:
         return ((own * own_share + prompt * prompt_share) / total).flatten(1, 2)[:, None].to(query.dtype)
 
     def _by_prompt(self, asked: Tensor) -> Tensor:
-        """Queries of rows, (rows, key heads, heads, size), by prompt: (prompts, key heads, most rows x heads, size)."""
+        """Queries (rows, key heads, heads, size) by prompt: (prompts, key heads, most rows x heads, size)."""
         places = asked.new_zeros(len(self.prompts) * self.most, *asked.shape[1:])
         places[self.slots] = asked
         return places.unflatten(0, (-1, self.most)).transpose(1, 2).flatten(2, 3)
