@@ -39,7 +39,7 @@ AIMS = {
     "a step is done": "*/done.json",
     "metrics are logged": "*/metrics.jsonl",
     "samples are kept": "*/parts/*",
-    "scores are kept": "scored/*/*",
+    "scores are kept": "scored/*/rank-*",
 }
 PARTIAL = "*/output.partial"
 HUNG = 60.0  # seconds after the last signal, when a launch is given up

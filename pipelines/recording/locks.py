@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has no locks
 TRIES, PAUSE = 3, 0.05  # a look at the lock takes it for a moment
@@ -73,8 +73,22 @@ def of_folder(folder: Path) -> Path:
     return folder.parent / FOLDER / folder.name
 
 
+def alone(take: Take) -> str | None:
+    """What this process finds, which is the only one that asks."""
+    return take()
+
+
+def of_main(ask: Callable[[], Any]) -> Any:
+    """What the main process of a group finds, on every rank of it."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    answer = [ask() if PartialState().is_main_process else None]
+    return broadcast_object_list(answer)[0]
+
+
 @contextlib.contextmanager
-def held(lock: Lock, told: Callable[[str], None], agreed: Callable[[Take], str | None]) -> Iterator[None]:
+def held(lock: Lock, told: Callable[[str], None], agreed: Callable[[Take], str | None] = alone) -> Iterator[None]:
     """Holds a lock; while another process has it, waits, and tells who that is.
 
     `agreed` calls a function on one rank of several and gives all of them what it returns.

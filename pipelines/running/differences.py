@@ -1,8 +1,9 @@
 """`trimtab diff`: two recipes or two steps, option by option, with what they read and what came of them.
 
 A side is a recipe (a file, or the name of one that is shipped), a recipe and one of its steps as `mine.yaml:dpo`, or
-the folder of a step. Steps of two recipes are compared where they have the same name. What is compared is what the
-fingerprint is of: options with their defaults, and hashes in the place of files.
+the folder of a step. Steps of two recipes are the same by their fingerprints, under whatever names; others are
+compared by their names. What is compared is what the fingerprint is of: options with their defaults, and hashes of
+files.
 """
 
 from __future__ import annotations
@@ -45,16 +46,24 @@ def diff(first: str, second: str, shipped: Callable[[str], str]) -> int:
         return environment.fail(str(error))
     if len(before) == len(after) == 1:
         before, after = ({"": side} for sides in (before, after) for side in sides.values())
-    same = [name for name in before if name in after and before[name].fingerprint == after[name].fingerprint]
+    names = {side.fingerprint: side.name for side in after.values()}
+    shared = [side for side in before.values() if side.fingerprint in names]
+    same = {side.fingerprint: _both(side.name, names[side.fingerprint]) for side in shared}
     if same:
-        print(f"the same: {', '.join(before[name].name for name in same)}")
-    for name in before:
-        if name in after and name not in same:
-            print(_compared(before[name], after[name]))
+        print(f"the same: {', '.join(same.values())}")
+    before, after = (
+        {name: side for name, side in sides.items() if side.fingerprint not in same} for sides in (before, after)
+    )
+    for name in filter(after.__contains__, before):
+        print(_compared(before[name], after[name]))
     for place, sides, others in ((first, before, after), (second, after, before)):
         if alone := [name for name in sides if name not in others]:
             print(f"only in {place}: {', '.join(alone)}")
-    return 0 if len(same) == len(before) == len(after) else 1
+    return 1 if before or after else 0
+
+
+def _both(name: str, other: str) -> str:
+    return name if name == other else f"{name} ({other} there)"
 
 
 def _sides(word: str, shipped: Callable[[str], str]) -> dict[str, Side]:

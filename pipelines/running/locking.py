@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trimtab.pipelines.planning.recipe import Step
-from trimtab.pipelines.recording.locks import Lock, Take, held, of_folder
+from trimtab.pipelines.recording.locks import Lock, Take, alone, held, of_folder
 from trimtab.pipelines.running import disk
 from trimtab.pipelines.running.environment import say
 
@@ -38,11 +38,6 @@ def lock(run: Path, command: str) -> Iterator[None]:
         yield
     finally:
         of_run.release()
-
-
-def alone(take: Take) -> str | None:
-    """What this process finds, which is the only one."""
-    return take()
 
 
 def step_lock(step: Step, agreed: Callable[[Take], str | None] = alone) -> contextlib.AbstractContextManager[None]:

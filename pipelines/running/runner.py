@@ -6,14 +6,14 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from trimtab.pipelines.planning import preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
-from trimtab.pipelines.recording import views
+from trimtab.pipelines.recording import locks, views
 from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, making, orphans
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
@@ -109,20 +109,11 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
     ranks wait for each other.
     """
     distributed = _join_process_group(timeout)
-    with contextlib.nullcontext() if LAUNCHED else locking.step_lock(step, _agreed):
-        if _agreed(lambda: step.done):  # by now, since another process has made it
+    with contextlib.nullcontext() if LAUNCHED else locking.step_lock(step, locks.of_main):
+        if locks.of_main(lambda: step.done):  # by now, since another process has made it
             say(f"    done: {step.output}")
             return
         making.make(recipe, step, distributed, check=check)
-
-
-def _agreed(ask: Callable[[], Any]) -> Any:
-    """What the main process finds, on every rank."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    answer = [ask() if PartialState().is_main_process else None]
-    return broadcast_object_list(answer)[0]
 
 
 def _join_process_group(timeout: timedelta) -> Any:

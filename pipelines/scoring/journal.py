@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab import rewards
 from trimtab.pipelines.planning import reward_blocks
 from trimtab.pipelines.planning.files import fingerprint
-from trimtab.pipelines.recording import watch
+from trimtab.pipelines.recording import locks, watch
 from trimtab.rewards import Outcome, Reward, RewardFailure
 
 if TYPE_CHECKING:
@@ -89,11 +89,22 @@ def _is_failure(outcome: Outcome) -> bool:
 
 
 def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int) -> Scores:
-    """All rows' outcomes; every rank calls it.
+    """All rows' outcomes; every rank calls it. What another process scores at this moment is waited for.
 
     Raises RewardFailure where the block's `on_failure` says stop, or when more than its `max_failures` have failed;
     what was scored by then is kept.
     """
+
+    def told(holder: str) -> None:
+        logger.warning("%s: %s is asked the same by %s. Waiting until that ends", step.name, name, holder)
+
+    lock = locks.Lock(locks.of_folder(_folder(step, name)), f"{step.recipe}/{step.name}")
+    with locks.held(lock, told, locks.of_main):
+        return _score(step, name, reward, rows, batch_size)
+
+
+def _score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int) -> Scores:
+    """Asks for what is missing, while no other process does."""
     from accelerate import PartialState
     from accelerate.utils import gather_object
     from tqdm.auto import tqdm

@@ -72,7 +72,7 @@ def _merge_once(adapter: adapters.Adapter, folder: Path, step: Step) -> None:
         logger.warning("%s is being merged by %s. Waiting until that ends", adapter.name, holder)
 
     lock = locks.Lock(locks.of_folder(folder), f"{step.recipe}/{step.name}")
-    with locks.held(lock, told, lambda take: take()):
+    with locks.held(lock, told):
         if not _is_whole(folder):
             _merge_into(adapter, folder)
 

@@ -44,7 +44,7 @@ def test_a_second_waits_says_for_whom_and_goes_on(tmp_path):
         told.append(who)
         threading.Timer(0.05, first.release).start()
 
-    with held(Lock(tmp_path / "lock", "second"), tell, lambda take: take()):
+    with held(Lock(tmp_path / "lock", "second"), tell):
         assert first.file is None
         assert holder(tmp_path / "lock").endswith("second")
     (who,) = told

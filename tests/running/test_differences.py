@@ -1,6 +1,7 @@
 """Two recipes or two steps, option by option, with what they read and what came of them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import SFT_ROWS
@@ -44,6 +45,13 @@ def test_recipes_differ_in_options_hashes_and_metrics_and_equal_steps_are_said_o
     metrics = lines[lines.index(["metrics", "done", "done"]) :]
     assert ["rows", "24", "11"] in metrics
     assert lines[-1] == ["only", "in", f"{recipes[0]}:", "more"]
+
+
+def test_steps_of_other_names_are_the_same_by_their_fingerprints(recipes, capsys):
+    text = Path(recipes[0]).read_text()
+    Path(recipes[1]).write_text(text.replace("shared", "common").replace("name: one", "name: two"))
+    code, lines = told(capsys, *recipes)
+    assert (code, lines) == (0, ["the same: shared (common there), own, more".split()])
 
 
 def test_steps_are_named_by_recipe_or_folder(recipes, capsys):

@@ -14,7 +14,7 @@ from run_steps import run_recipe, write_recipe
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.planning import preflight, schema
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts, watch
+from trimtab.pipelines.recording import artifacts, locks, watch
 from trimtab.pipelines.scoring import journal
 from trimtab.rewards import RewardFailure, outcomes
 from trimtab.scripts import train
@@ -103,6 +103,27 @@ def test_a_failure_stops_the_step_and_names_reward_sample_and_cure(bench, meets,
 def test_a_wrong_count_or_an_exception_fails_the_whole_call(bench, name, reason, capsys):
     assert bench.run(name) == 1
     assert reason in capsys.readouterr().err
+
+
+def test_what_another_process_scores_is_waited_for_and_not_asked_again(bench, monkeypatch, caplog):
+    assert bench.run() == 0
+    step = bench.step()
+    folder = journal._folder(step, "r")
+    scored = (folder / "rank-0.jsonl").rename(folder / "by-then")
+    (step.dir / "done.json").unlink()
+    other = locks.Lock(locks.of_folder(folder), "other/score")
+    other.take()
+
+    def ends(seconds):
+        if seconds == locks.POLL:
+            scored.rename(folder / "rank-0.jsonl")
+            other.release()
+
+    monkeypatch.setattr(locks.time, "sleep", ends)
+    bench.trouble()
+    assert bench.run() == 0
+    assert bench.asked() == []
+    assert "score: r is asked the same by process" in caplog.text
 
 
 def test_the_same_command_scores_what_is_missing_and_ends_as_if_nothing_had_happened(bench, tmp_path):
