@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 
+_made: dict[tuple[Path, str, str], Promise] = {}  # by the maker's folder, whose name is what it makes
+
+
 @dataclass(frozen=True)
 class Promise:
     """None where something is not certain.
@@ -45,8 +48,11 @@ def of(block: Any, step: Step) -> Promise:
     if maker is None or maker.done or kinds.is_withheld(kinds.STAGES, maker.kind) or not preflight.is_open(maker):
         return Promise()
     folder = Path(name).relative_to(maker.output).as_posix()
-    promise = preflight.build(maker).promise(maker, "" if folder == "." else folder, entry.split)
-    return replace(promise, rows=None) if "[" in entry.split else promise
+    place = (maker.dir, folder, entry.split)
+    if place not in _made:
+        promise = preflight.build(maker).promise(maker, "" if folder == "." else folder, entry.split)
+        _made[place] = replace(promise, rows=None) if "[" in entry.split else promise
+    return _made[place]
 
 
 def is_chat(block: Any, step: Step, place: Sequence[str]) -> bool | None:

@@ -29,6 +29,10 @@ BLOWS = {
 }
 
 
+# the stage from which a chain is hit; run.py starts a launch for each step, of which two show what five do
+FIRST = {"train": "sample", "ranks": "sample", "run": "dpo"}
+
+
 @pytest.fixture(scope="module")
 def folder(model, prompts, tmp_path_factory):
     """A recipe of samples, their scores, and a training with multipliers that saves at each step."""
@@ -61,14 +65,14 @@ def undisturbed(folder):
 
 @pytest.mark.parametrize("mode", BLOWS)
 def test_a_recipe_that_is_hit_again_and_again_ends_as_an_undisturbed_one(mode, folder, undisturbed):
-    chain = Chain(warm, mode, folder / "recipe.yaml", "sample", folder / "now", folder / mode)
+    chain = Chain(warm, mode, folder / "recipe.yaml", FIRST[mode], folder / "now", folder / mode)
     chain.begin(undisturbed[mode])
     hits = list(chain.kills(BLOWS[mode], Random(0)))
     assert [(hit["signal"], hit["expected"]) for hit in hits] == [(blow.signal, True) for blow in BLOWS[mode]], hits
     assert not any(hit["orphans"] or hit["locked"] for hit in hits), hits
     assert chain.end() == 0
     compared, different = chain.differences(undisturbed[mode])
-    assert compared > 15
+    assert compared > 3 * len(chain.steps)
     assert not different
     trained = [metrics_of(step) for step in chain.steps if step.kind in ("dpo", "constrained")]
     assert any(metrics["train/resumed_from"] for metrics in trained)

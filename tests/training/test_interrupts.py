@@ -65,7 +65,8 @@ def test_a_worker_that_is_forked_leaves_ctrl_c_to_its_parent():
 def test_a_training_is_left_and_gone_on_with_everywhere(model, write, tmp_path, capsys):
     data = write("sft.jsonl", SFT_ROWS)
     train = {**TRAIN, "max_steps": 6, "save_steps": 4, "eval_strategy": "steps", "eval_steps": 3}
-    stages = {"sft": {"model": {"model_name_or_path": model}, "data": data, "eval_data": data, "train": train}}
+    sft = {"model": {"model_name_or_path": model}, "data": data, "eval_data": data, "train": train}
+    stages = {"sft": {**sft, "audit": {"overlap": "warn"}}}
     whole = in_folder(tmp_path, "undisturbed", stages)["sft"]
     recipe = again_in(tmp_path)
     numbers = itertools.cycle(NUMBERS)

@@ -22,7 +22,7 @@ def blocks(model, write, lists):
     source = {"model": {"model_name_or_path": model}, "train": {**TRAIN, **LOGGED}}
     pairs = {**source, "data": write("pairs.jsonl", PAIR_ROWS)}
     return {
-        "dpo": {**pairs, "eval_data": pairs["data"]},
+        "dpo": {**pairs, "eval_data": pairs["data"], "audit": {"overlap": "warn"}},
         "prefer": {**source, "data": str(lists["ranked"].output)},
     }
 
@@ -60,7 +60,7 @@ def test_a_step_that_samples_logs_once_however_often_it_is_started(model, write,
     """Rows without a step, as what the audit has counted."""
     rows = [{"prompt": [{"role": "user", "content": content}]} for content in ("say a", "say b", "", "say a")]
     sample = {"model": {"model_name_or_path": model}, "prompts": write("prompts.jsonl", rows),
-              "audit": {"empty_prompt": "drop"}, "batch_size": 1, "generate": {"max_new_tokens": 3}}  # fmt: skip
+              "audit": {"empty_prompt": "drop"}, "sample_batch_size": 1, "generate": {"max_new_tokens": 3}}  # fmt: skip
     whole = in_folder(tmp_path, "undisturbed", {"sample": sample})["sample"]
     recipe = again_in(tmp_path)
     for call in (1, 2):
