@@ -48,15 +48,15 @@ def pack(model: Any) -> None:
     as generation. A batch stays padded where packing would save little, with dropout (rows that share a beginning
     would share its noise), with a cache, and where states of every layer, attentions or router logits are asked for.
     """
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    backbone, base = whole.base_model, whole.config._attn_implementation
+    decoder = whole(model)
+    backbone, base = decoder.base_model, decoder.config._attn_implementation
     padding = getattr(backbone.forward, "__func__", None)  # which hooks of accelerate hide
-    is_simple = not (whole.config.is_encoder_decoder or whole.config.sub_configs)
+    is_simple = not (decoder.config.is_encoder_decoder or decoder.config.sub_configs)
     if hasattr(backbone, TRIED) or base not in ATTENTION or not is_simple or padding is None:
         return
     name = register(base)
-    whole.set_attn_implementation(name)
-    if whole.config._attn_implementation == name:  # its attention can be another function
+    decoder.set_attn_implementation(name)
+    if decoder.config._attn_implementation == name:  # its attention can be another function
         setattr(backbone, TRIED, None)
         backbone.forward = types.MethodType(_packing(padding), backbone)
 
@@ -64,8 +64,13 @@ def pack(model: Any) -> None:
 def packs(model: Any) -> bool:
     """Packs the model and says whether it can be packed, by trying it now."""
     pack(model)
-    backbone = model.base_model
+    backbone = whole(model).base_model
     return hasattr(backbone, TRIED) and _tried(backbone, type(backbone).forward)
+
+
+def whole(model: Any) -> Any:
+    """The model itself, or the one inside that peft has given adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _packing(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig
 
 # keys of GenerationConfig that are honoured here; where there are others, transformers' own `generate` samples
-HONOURED = ("do_sample temperature top_k top_p min_p max_new_tokens min_new_tokens eos_token_id pad_token_id "
-            "transformers_version").split()  # fmt: skip
+HONOURED = {"do_sample", "temperature", "top_k", "top_p", "min_p", "max_new_tokens", "min_new_tokens", "eos_token_id"}
+IDLE = {"pad_token_id", "bos_token_id", "transformers_version", "use_cache", "disable_compile"}  # change no token
+NEUTRAL = {"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "length_penalty": 1.0, "num_beams": 1,
+           "num_return_sequences": 1, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "typical_p": 1.0}  # fmt: skip
 STAY = 0.75  # of the rows: when fewer are going on, those that have ended leave
 
 
@@ -53,11 +55,13 @@ class Completion:
 
 def can_sample(policy: Any, config: GenerationConfig, longest_prompt: int) -> bool:
     """Whether the sampler does all that is asked of transformers' `generate`."""
-    asked = {key for key, value in config.to_diff_dict().items() if value is not None}
-    window = getattr(policy.config.get_text_config(), "sliding_window", None)
-    inside = window is None or longest_prompt + config.max_new_tokens <= window
-    takes = "logits_to_keep" in inspect.signature(policy.forward).parameters
-    return asked <= set(HONOURED) and inside and takes and _packing.packs(policy)
+    asked = {key: value for key, value in config.to_diff_dict().items() if key not in HONOURED | IDLE}
+    is_plain = all(value is None or value is False or value == NEUTRAL.get(key) for key, value in asked.items())
+    whole = _packing.whole(policy)
+    window = getattr(whole.config.get_text_config(), "sliding_window", None)
+    is_inside = window is None or longest_prompt + config.max_new_tokens <= window
+    takes = "logits_to_keep" in inspect.signature(whole.forward).parameters
+    return is_plain and is_inside and takes and _packing.packs(policy)
 
 
 @torch.no_grad()

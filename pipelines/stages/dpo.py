@@ -2,7 +2,9 @@
 
     dpo: {model: {model_name_or_path: $sft}, data: $pairs, train: {beta: 0.1, loss_type: sigmoid}}
 
-The reference is the step's input model. trl's `apo_zero` and `apo_down` are *anchored* preference optimisation.
+The reference is the step's input model. Its log-probabilities are computed once, before the training, where that comes
+by every row: the losses are the same, and no second model is held in memory. trl's `apo_zero` and `apo_down` are
+*anchored* preference optimisation.
 """
 
 from __future__ import annotations

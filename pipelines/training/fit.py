@@ -34,13 +34,12 @@ def fit(
     when nothing was learned, and Interrupted after SIGTERM or SIGINT, with a checkpoint of the last step.
     """
     from trimtab.pipelines.training import optimizer_state, resuming
+    from trimtab.pipelines.training.compute_once import compute_once
     from trimtab.pipelines.training.learning import Learning
-    from trimtab.rewards._packing import pack
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
-    for model in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
-        pack(model)
+    compute_once(trainer)
     lost = _rows_lost(trainer, rows, step)
     learning = Learning(trainer)
     checkpoint = resuming.find(Path(trainer.args.output_dir), step)

@@ -130,3 +130,24 @@ def test_a_prompt_is_read_once_and_who_has_ended_is_not_computed():
     hook.remove()
     said = sum(len(completion.ids) for completion in drawn)
     assert sum(seen) < 1.5 * said + 3 * sum(map(len, PROMPTS))
+
+
+def test_generate_of_a_policy_in_training_is_the_sampler():
+    from trimtab.pipelines.sampling.generating import sample_instead
+
+    model = make()
+    ids, mask = transformers_engine._pad(PROMPTS, 0, model.device, left=True)
+    asked = {"input_ids": ids, "attention_mask": mask, "generation_config": settings(repetition_penalty=1.0)}
+    sample_instead(model, width=4)
+    seen = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda module, ids, output: seen.append(ids[0].shape))
+    torch.manual_seed(5)
+    first = model.generate(**asked)
+    hook.remove()
+    assert max(shape[0] for shape in seen[3:]) <= 4  # the first three try packed rows, and read prompts
+    assert torch.equal(first[:, : ids.shape[1]], ids)
+    assert not torch.equal(first, model.generate(**asked))
+    torch.manual_seed(5)
+    assert torch.equal(first, model.generate(**asked))
+    penalised = model.generate(**{**asked, "generation_config": settings(repetition_penalty=1.5)})
+    assert penalised.shape[0] == len(PROMPTS)
