@@ -41,6 +41,7 @@ from trimtab.pipelines.planning import kinds, upstream
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_values
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
+from trimtab.pipelines.recording.artifacts import Keep
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.scoring.combining import Missing
 from trimtab.pipelines.stages import Stage, StepOptions
@@ -62,7 +63,7 @@ class Apo(Sampling, Stage):
     worst), `drawn` (two of the K at random) or `ranked` (all K, for list-wise losses). With `split_prompts: false`
     every round sees all prompts. `epochs` is one number or one per round. `train` holds trl.SFTConfig's keys
     (trl.DPOConfig's for a loss of trl). Each round has a learning-rate schedule of its own, and with `optimizer: warm`
-    the moments of the round before. `monitor` takes the keys of that stage.
+    the moments of the round before. `monitor` takes the keys of that stage, `keep` is that of every training.
     """
 
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))]
@@ -82,6 +83,7 @@ class Apo(Sampling, Stage):
     optimizer: Literal["fresh", "warm"] = "fresh"
     monitor: Annotated[dict[str, Any], KeysOf(("monitor",))] = field(default_factory=dict)
     train: Annotated[dict[str, Any], KeysOf(("trl.SFTConfig", "trl.DPOConfig"))] = field(default_factory=dict)
+    keep: Keep = "all"
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
@@ -177,7 +179,8 @@ class Apo(Sampling, Stage):
         self, name: str, *, data: str, policy: str, warm: str | None, last: bool, beta: float, epochs: float
     ) -> StepOptions:
         """`warm` is the model beside which the optimizer's state lies."""
-        training: dict[str, Any] = {"model": {**self.model, "model_name_or_path": policy}, "data": data}
+        model = {**self.model, "model_name_or_path": policy}
+        training: dict[str, Any] = {"model": model, "data": data, "keep": self.keep}
         if self.optimizer == "warm":
             training |= {} if last else {"keep_optimizer": True}
             training |= {"optimizer": warm} if warm else {}

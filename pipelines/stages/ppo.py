@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import trl
 
@@ -26,6 +26,7 @@ from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
+from trimtab.pipelines.recording.artifacts import Keep
 from trimtab.pipelines.stages import Stage, StepOptions
 
 
@@ -42,6 +43,8 @@ class Ppo(Stage):
     audit: classes.Actions = field(default_factory=dict)
     train: trl.GRPOConfig
     must_learn: bool = True
+    keep: Keep = "all"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:

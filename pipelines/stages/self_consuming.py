@@ -33,6 +33,7 @@ from trimtab.pipelines.data.forms import ANSWERS, CONVERSATIONS, PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
+from trimtab.pipelines.recording.artifacts import Keep
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.scoring.combining import Missing
 from trimtab.pipelines.stages import Stage, StepOptions
@@ -66,6 +67,7 @@ class SelfConsuming(Sampling, Stage):
     curate: Annotated[dict[str, Any], KeysOf(("curate",))] = field(default_factory=dict)
     monitor: Annotated[dict[str, Any], KeysOf(("monitor",))] = field(default_factory=dict)
     train: Annotated[dict[str, Any], KeysOf(("trl.SFTConfig",))] = field(default_factory=dict)
+    keep: Keep = "all"
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
@@ -152,7 +154,8 @@ class SelfConsuming(Sampling, Stage):
         model = {**self.model, "model_name_or_path": begin}
         evaluated = {"eval_data": self.real_eval} if self.real_eval else {}
         data = f"${name}-{number}-mix"
-        return f"{name}-{number}", "sft", {"model": model, "data": data, "train": self.train, **evaluated}
+        training = {"model": model, "data": data, "train": self.train, "keep": self.keep}
+        return f"{name}-{number}", "sft", {**training, **evaluated}
 
 
 @cache

@@ -91,6 +91,12 @@ def test_without_momentum_it_is_iterative_dpo(tmp_path, model, prompts):
     assert steps["apo-2-sample"].options["model"]["model_name_or_path"] == str(steps["apo-1"].output)
 
 
+def test_what_is_kept_is_said_once_for_all_rounds_and_changes_no_step(tmp_path, model, prompts):
+    steps, kept = (plan(tmp_path, apo(model, prompts), *words) for words in ((), ("defaults.keep=final",)))
+    assert {kept[name].options["keep"] for name in ("apo-1", "apo-2", "apo")} == {"final"}
+    assert [step.dir for step in kept.values()] == [step.dir for step in steps.values()]
+
+
 def test_the_controls_are_one_override_and_share_the_first_round(tmp_path, model, prompts):
     momentum = plan(tmp_path, apo(model, prompts))
     iterative = plan(tmp_path, apo(model, prompts), "stages.apo.momentum=0")
