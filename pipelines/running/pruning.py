@@ -46,6 +46,7 @@ def prune(root: str, *, really: bool) -> int:
         environment.note([f"{recipe} is worked on by {holder}: until that ends, no whole step is removed"])
     waste = list(_waste(found, whole_steps=not launchers))
     sizes = {item.folder: used_disk(item.folder) for item in waste}
+    whole = sum(used_disk(entry.folder) for entry in found)
     rows: list[tuple[str, ...]] = [(str(item.folder), size(sizes[item.folder]), item.reason) for item in waste]
     if rows:
         print(columns(rows))
@@ -54,7 +55,7 @@ def prune(root: str, *, really: bool) -> int:
         _tidy(Path(root))
     told = "removed" if really else "can go: --yes removes it"
     total = sum(sizes[item.folder] for item in (removed if really else waste))
-    print(f"{size(total)} of {size(sum(used_disk(entry.folder) for entry in found))} {told}")
+    print(f"{size(total)} of {size(whole)} {told}")
     return 0
 
 

@@ -52,8 +52,10 @@ def test_prune_shows_first_and_removes_on_request(runs, capsys, monkeypatch):
     assert f"{unreached} " in out
     assert f"{checkpoints} " in out
     assert "can go: --yes removes it" in out
+    total = out.splitlines()[-1].partition(" can go")[0]
     assert unreached.exists()
     assert store.main(["prune", str(runs), "--yes"]) == 0
+    assert f"{total} removed" in capsys.readouterr().out
     assert not unreached.exists()
     assert not checkpoints.exists()
     monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("all is done"))
