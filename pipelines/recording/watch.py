@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+_parts: list[Watch] = []  # those that are watched now, each inside the one before
 _step = ""  # the one that this process works on
 STALLED = 86  # the exit code of a rank that stood still
 
@@ -69,10 +70,18 @@ class Watch:
 
 @contextlib.contextmanager
 def part(place: str) -> Iterator[None]:
-    """Watches one part of a step's work, which ends within the deadline or ends the process."""
+    """Watches one part of a step's work: `moved` is called in it, or it ends, or else the process does."""
     watch = Watch(place)
+    _parts.append(watch)
     watch.begin()
     try:
         yield
     finally:
         watch.end()
+        _parts.remove(watch)
+
+
+def moved() -> None:
+    """Says that something has happened in all parts at hand."""
+    for watch in _parts:
+        watch.moved(watch.place)

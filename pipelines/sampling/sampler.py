@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from trimtab.pipelines.recording import watch
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.decoding import Decoding, Prompt, Reading
 from trimtab.rewards import _packing
@@ -132,6 +133,7 @@ class _Batch:
         """Draws tokens until a part of the rows has ended."""
         least = STAY * len(self.rows)
         while sum(not row.ended for row in self.rows) > least:
+            watch.moved()
             assert self.logits is not None
             tokens, logprobs = self.draw(self.logits, self.rows)
             for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True):

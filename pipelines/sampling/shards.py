@@ -18,8 +18,6 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from trimtab.pipelines.recording import watch
-
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
@@ -27,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[str, Any]]], *, group: int = 1) -> None:
-    """Calls `make(part)` for every part below `count` that is not on disk; rank r takes parts r, r + ranks, ...
+    """Calls `make(part)` for every part below `count` that is not whole on disk; rank r takes parts r, r + ranks, ...
 
     Where a part keeps `group` ranks busy, the first of each group does it and the others wait.
     """
@@ -40,9 +38,7 @@ def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[s
         path = _path(step, name, part)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        with watch.part(f"in {name} {part}"):
-            rows = make(part)
-        pq.write_table(pa.Table.from_pylist(rows), temporary, write_page_checksum=True)
+        pq.write_table(pa.Table.from_pylist(make(part)), temporary, write_page_checksum=True)
         os.replace(temporary, path)
     distributed.wait_for_everyone()
 

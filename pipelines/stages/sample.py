@@ -42,7 +42,7 @@ from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Held, Pass, Rows, Work, told
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.recording import tracking, watch
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.settings import Sampling
@@ -190,7 +190,8 @@ class Sample(Sampling, Stage):
             return list(map(sampler.Completion, completions, logprobs))
 
         def make(number: int) -> list[dict[str, Any]]:
-            completions = complete(number)
+            with watch.part(f"in batch {number}"):
+                completions = complete(number)
             texts = tokenizer.batch_decode([completion.ids for completion in completions], skip_special_tokens=True)
             sampled = []
             for (i, k), completion, answer in zip(parts[number], completions, texts, strict=True):

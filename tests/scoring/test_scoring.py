@@ -312,8 +312,8 @@ def test_a_reward_that_hangs_ends_the_process_with_step_reward_and_line(bench, t
 def test_a_reward_that_moves_is_left_alone_however_long_all_of_it_takes(bench, monkeypatch):
     ended = []
     monkeypatch.setattr(watch.os, "_exit", ended.append)
-    monkeypatch.setenv("TRIMTAB_STALL", "0.5")
-    monkeypatch.setattr(journal, "ask", lambda *args, ask=journal.ask: time.sleep(0.25) or ask(*args))
+    monkeypatch.setenv("TRIMTAB_STALL", "1")
+    monkeypatch.setattr(journal, "ask", lambda *args, ask=journal.ask: time.sleep(0.4) or ask(*args))
     assert bench.run() == 0
     assert ended == []
 

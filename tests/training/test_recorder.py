@@ -59,12 +59,12 @@ def test_the_record_of_a_training_that_begins_anew_has_nothing_of_the_one_before
 def test_a_step_that_samples_logs_once_however_often_it_is_started(model, write, tmp_path, capsys):
     """Rows without a step, as what the audit has counted."""
     rows = [{"prompt": [{"role": "user", "content": content}]} for content in ("say a", "say b", "", "say a")]
-    sample = {"model": {"model_name_or_path": model}, "prompts": write("prompts.jsonl", rows),
-              "audit": {"empty_prompt": "drop"}, "sample_batch_size": 1, "generate": {"max_new_tokens": 3}}  # fmt: skip
+    sample = {"model": {"model_name_or_path": model}, "prompts": write("prompts.jsonl", rows), "sample_batch_size": 1,
+              "audit": {"empty_prompt": "drop"}, "generate": {"max_new_tokens": 3}}  # fmt: skip
     whole = in_folder(tmp_path, "undisturbed", {"sample": sample})["sample"]
     recipe = again_in(tmp_path)
     for call in (1, 2):
-        interrupted(recipe, signal.SIGTERM, "sampling.transformers_engine.generate", call, capsys)
+        interrupted(recipe, signal.SIGTERM, "sampling.sampler.sample", call, capsys)
     (step,) = Recipe.load(str(recipe)).steps
     with (step.dir / "metrics.jsonl").open("a") as file:
         file.write('{"torn": ')  # by a kill
