@@ -23,7 +23,7 @@ class Shape:
     """What a trainer of trl does with a row.
 
     `texts` of each go through the policy; with a `reference` also through the model that it began with. `again` more
-    texts of a row are only looked at, by the policy and the reference alike, as for KTO's estimate of the KL.
+    texts of a row are only looked at, by the policy and the reference alike, as for an estimate of the KL.
     """
 
     texts: int = 1
@@ -71,7 +71,7 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
         passes += [replace(one, backward=False) for one in ([looked, *passes[1:]])]
         if not is_ahead and setting.adapters is None:
             models.append(Held(model))
-        if shape.again and getattr(train, "loss_type", "kto") == "kto":
+        if shape.again and getattr(train, "loss_type", None) != "apo_zero_unpaired":
             passes += [looked] * 2 * shape.again
     return Work("trainer", tuple(models), tuple(passes), steps, prepared * rows.tokens.shape[1], leaves=model)
 

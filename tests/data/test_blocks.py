@@ -233,7 +233,7 @@ class TestSplits:
     def test_a_step_that_has_still_to_run_will_leave_train_alone(self, tmp_path, rows, capsys):
         prompts = {"prompts": rows, "model": {"model_name_or_path": "hub/m"}}
         pair = {"completions": {"path": "$score", "split": "test"}, "reward": "a"}
-        score = {"completions": "$sample", "rewards": {"a": {"kind": "length"}}}
+        score = {"completions": "$sample", "rewards": {"a": {"kind": "length", "target": 2}}}
         recipe = Recipe.load(str(write_recipe(tmp_path, {"sample": prompts, "score": score, "pair": pair})))
         with pytest.raises(RecipeError, match="score leaves the split train alone, and no 'test'"):
             preflight.build(recipe.steps[2]).check(recipe.steps[2])

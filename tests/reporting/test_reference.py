@@ -99,7 +99,7 @@ def test_a_stage_says_what_its_data_holds_what_is_reported_and_what_is_neutral()
     dpo = part(page, "dpo")
     assert "- **Rows** of `data` and `eval_data` hold `chosen` + `rejected`." in dpo
     assert "- **Report**: curves _Loss_, _Reward margin_, _Pairs ranked right_; numbers" in dpo
-    neutral = "`must_learn`, in `train` the [neutral training arguments](#neutral-training-arguments)"
+    neutral = "`must_learn`, `keep`, in `train` the [neutral training arguments](#neutral-training-arguments)"
     assert f"- **Neutral**: {neutral}." in dpo
     assert "`logging_steps`" in part(page, "Neutral training arguments")
     assert "as [`score`](#score) leaves them." in part(page, "compare")

@@ -84,4 +84,4 @@ def test_a_reward_of_several_steps_is_tried_once(tmp_path, write, capsys):
     run_recipe(tmp_path, {"one": score})
     assert run.main([str(write_recipe(tmp_path, stages, wandb=False)), "--check-rewards"]) == 0
     assert capsys.readouterr().out.count("r (length)") == 1
-    assert json.loads(next(tmp_path.rglob("one-*/done.json")).read_text())["metrics"]["rewards/r/scored"] == 1
+    assert json.loads(next(tmp_path.rglob("score-*/done.json")).read_text())["metrics"]["rewards/r/scored"] == 1

@@ -25,7 +25,13 @@ def block(kind, model, prompts, write):
     rows = write("rows.jsonl", {"sft": SFT_ROWS, "dpo": PAIR_ROWS, "reward": RANKED_ROWS}[kind])
     # 12 rows are 3 steps an epoch: sft ends with an epoch, the others within one
     train = {**LOGGED, "max_steps": 6} if kind == "sft" else LOGGED
-    stage = {"model": {"model_name_or_path": model}, "data": rows, "eval_data": rows, "train": train}
+    stage = {
+        "model": {"model_name_or_path": model},
+        "data": rows,
+        "eval_data": rows,
+        "audit": {"overlap": "warn"},
+        "train": train,
+    }
     return {kind: {**stage, **({"loss": "listwise"} if kind == "reward" else {})}}
 
 

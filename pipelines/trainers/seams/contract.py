@@ -43,6 +43,7 @@ ROWS = "pipelines/trainers/row_means.py"
 STEPS = "pipelines/trainers/whole_steps.py"
 LISTS = "pipelines/trainers/lists.py"
 RANKINGS = "pipelines/trainers/listwise_reward.py"
+STORED = "pipelines/trainers/stored_dpo.py"
 CLASSIFIER = "pipelines/trainers/classifier.py"
 TRL = "pipelines/trainers/seams/trl.py"
 ENGINES = "pipelines/trainers/seams/engines.py"
@@ -65,6 +66,10 @@ TRACKERS = "transformers.integrations.integration_utils"
 HUB = "transformers.utils.cached_file"
 
 CONTRACT = (
+    Entry(
+        "trl.DPOTrainer", "compute_ref_log_probs", "method", "calls", (STORED,), ("model", "inputs"),
+        "also where the reference is asked before the training",
+    ),
     # trl.GRPOTrainer: the methods
     Entry(
         "trl.GRPOTrainer", "_calculate_rewards", "method", "overrides", (GRPO,),
