@@ -15,7 +15,7 @@ def compute_once(trainer: Any) -> None:
 
     for model in (trainer.model, getattr(trainer, "ref_model", None)):
         if model is not None:
-            pack(model)
+            pack(trainer.accelerator.unwrap_model(model))
     samples = hasattr(trainer, "generation_config")
     if samples and sharding() is None:  # ranks with parts of a model have to take the same steps
         sample_instead(trainer.model, ROLLOUTS)
