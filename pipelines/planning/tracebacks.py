@@ -84,6 +84,8 @@ def _speaking(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame outside of Python's own library: of a library, of Trimtab, or of the user's code."""
     frames = traceback.extract_tb(error.__traceback__)
     spoken = [frame for frame in frames if _is_installed(frame) or not _is_inside(frame, STANDARD)]
+    while spoken and spoken[-1].name == "exit" and _is_installed(spoken[-1]):
+        spoken.pop()  # libraries put a function of their own in the place of sys.exit, as wandb does
     return spoken[-1] if spoken else None
 
 
