@@ -98,7 +98,6 @@ def test_the_embedded_recipe_is_trained_by_launches(installed):
     record = json.loads((installed.folder / "runs" / "tiny" / "sft" / "done.json").read_text())
     assert record["metrics"]["train/steps"] == 4
     assert "trimtab" in record["versions"]
-    assert "done" in installed("train", "tiny", *SHRUNK, "--stage", "sft").stdout
 
 
 def test_a_users_own_rewards_beside_the_recipe_are_theirs(installed):

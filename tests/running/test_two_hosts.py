@@ -76,7 +76,7 @@ def stage(model, folder, **train):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["fsdp2", "zero3"])  # the kill below is under DDP
 def test_a_recipe_runs_on_two_hosts_and_gives_one_hosts_weights(engine, hosts, model, tmp_path):
     recipe = write_recipe(tmp_path, stage(model, tmp_path), wandb=False)
     for code, out in ended([launch(recipe, rank, f"multi_node_{engine}") for rank in HOSTS], 240):
