@@ -131,7 +131,8 @@ def logprobs(
         ids, mask = _pad([rows[i] for i in batch], 0, policy.device, left=False)
         starts = torch.tensor([len(prompts[i]) for i in batch], device=policy.device)
         learned = mask.bool() & (torch.arange(ids.shape[1], device=policy.device) >= starts[:, None])
-        with watch.part(f"in the log-probabilities of {len(batch)} of {len(order)} completions"):
+        part = watch.part(f"in the log-probabilities of {len(batch)} of {len(order)} completions")
+        with part, whole_models():  # as it was loaded
             chosen, _ = token_logps(policy, ids, mask, learned)
         for row, i in zip(chosen.tolist(), batch, strict=True):
             logprobs_of[i] = row[len(prompts[i]) : len(rows[i])]
