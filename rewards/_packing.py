@@ -31,13 +31,12 @@ from trimtab.rewards._packed_attention import ATTENTION, Packing, Segment, regis
 
 logger = logging.getLogger(__name__)
 
-
 SHARED = 8  # tokens: a shorter common beginning costs more to share than to compute
 WORTH = 0.9  # of the padded batch's tokens: a batch that would keep more of them stays as it is
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}  # relative error of hidden states; of shorter types:
 ROUNDED = 5e-2
-# arguments of a forward pass that ask for what a packed row has not
 TRIED = "packs_rows"  # of a backbone: whether packed rows are right for it; None until it was tried
+# arguments of a forward pass that ask for what a packed row has not
 REFUSED = ("use_cache", "output_hidden_states", "output_attentions", "output_router_logits")
 
 
@@ -62,10 +61,10 @@ def pack(model: Any) -> None:
 
 
 def packs(model: Any) -> bool:
-    """Packs the model and says whether it can be packed, by trying it now."""
+    """Packs the model and says whether it can be packed now, by trying it; while it drops out it cannot."""
     pack(model)
     backbone = whole(model).base_model
-    return hasattr(backbone, TRIED) and _tried(backbone, type(backbone).forward)
+    return hasattr(backbone, TRIED) and not _drops_out(backbone) and _tried(backbone, type(backbone).forward)
 
 
 def whole(model: Any) -> Any:

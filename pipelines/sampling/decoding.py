@@ -45,8 +45,8 @@ class Reading:
 class Decoding:
     """What the rows have said, as keys and values, and the attention of their next token.
 
-    `of` (rows,) says whose prompt a row has, and `begun`
-    (rows,) in which column it has begun. The next token is said in `column`.
+    `of` (rows,) says whose prompt a row has, and `begun` (rows,) in which column it has begun. The next token is said
+    in `column`.
     """
 
     def __init__(self, prompts: Sequence[Prompt], of: Tensor, begun: Tensor, column: int):

@@ -151,3 +151,23 @@ def test_generate_of_a_policy_in_training_is_the_sampler():
     assert torch.equal(first, model.generate(**asked))
     penalised = model.generate(**{**asked, "generation_config": settings(repetition_penalty=1.5)})
     assert penalised.shape[0] == len(PROMPTS)
+
+
+def test_rollouts_of_trl_are_drawn_by_the_sampler(model, tmp_path, monkeypatch):
+    """With the configuration that its trainer really gives to `generate`."""
+    import trl
+    from datasets import Dataset
+
+    from trimtab.pipelines.sampling import generating
+    from trimtab.pipelines.training.compute_once import compute_once
+
+    args = trl.GRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, num_generations=4,
+                          per_device_train_batch_size=4, max_completion_length=6, max_steps=1)  # fmt: skip
+    rows = Dataset.from_dict({"prompt": ["say a"] * 4})
+    lengths = lambda completions, **columns: [float(len(text)) for text in completions]  # noqa: E731
+    trainer = trl.GRPOTrainer(model, reward_funcs=lengths, args=args, train_dataset=rows)
+    drawn = []
+    monkeypatch.setattr(generating, "sample", lambda *given: drawn.append(sampler.sample(*given)) or drawn[-1])
+    compute_once(trainer)
+    trainer.train()
+    assert [len(completions) for completions in drawn] == [4]
