@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 # keys of GenerationConfig that are honoured here; where there are others, transformers' own `generate` samples
 HONOURED = {"do_sample", "temperature", "top_k", "top_p", "min_p", "max_new_tokens", "min_new_tokens", "eos_token_id"}
-IDLE = {"pad_token_id", "bos_token_id", "transformers_version", "use_cache", "disable_compile",
-        "_from_model_config"}  # fmt: skip  # change no token
+IDLE = {"pad_token_id", "bos_token_id", "transformers_version", "use_cache", "disable_compile"}  # change no token
 NEUTRAL = {"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "length_penalty": 1.0, "num_beams": 1,
            "num_return_sequences": 1, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "typical_p": 1.0}  # fmt: skip
 STAY = 0.75  # of the rows: when fewer are going on, those that have ended leave
