@@ -16,6 +16,8 @@ from trimtab.pipelines.planning.errors import Mistakes, RecipeError, RecipeError
 from trimtab.pipelines.planning.yaml_limits import TooMuch, read
 from trimtab.pipelines.planning.yaml_words import Loader
 
+DOTTED = {"sweep": 1, "arms": 2}  # blocks whose keys are dotted paths themselves, and how deep these stand
+
 
 @dataclass
 class Document:
@@ -54,7 +56,7 @@ class Document:
         document.values = values
         for override in overrides:
             with document.mistakes.collected():
-                document._override(override)
+                document.override(override)
         try:
             credentials.refuse(document.values, document.origins)
         except RecipeError as error:
@@ -121,9 +123,10 @@ class Document:
             target = target[key]
         return target
 
-    def _override(self, text: str) -> None:
+    def override(self, text: str) -> None:
+        """Applies `a.b.c=value`. Raises RecipeError."""
         key, equals, value = text.partition("=")
-        path = tuple(key.strip().removeprefix("--").split("."))
+        path = path_of(text)
         if not equals or not all(path):
             raise RecipeError(f"override {key!r}: expected a.b.c=value, as in stages.dpo.train.beta=0.2")
         if path[0] == "stages" and len(path) > 1 and path[1] not in (self.values.get("stages") or {}):
@@ -207,6 +210,13 @@ class Document:
             self.lines[(*path, str(key))] = key_node.start_mark.line + 1
             values[key] = self._values(value_node, (*path, str(key)))
         return values
+
+
+def path_of(override: str) -> tuple[str, ...]:
+    """The path that `a.b.c=value` sets; under a key of DOTTED the rest of it is one key."""
+    parts = tuple(override.partition("=")[0].strip().removeprefix("--").split("."))
+    depth = DOTTED.get(parts[0], len(parts))
+    return (*parts[:depth], ".".join(parts[depth:])) if parts[depth:] else parts
 
 
 def _refuse_nan(value: Any, path: tuple[str, ...]) -> None:

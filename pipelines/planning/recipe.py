@@ -6,6 +6,7 @@
     wandb: {project: trimtab}       # or false
     inputs: {pairs: my/pairs.jsonl} # names for things from outside, used as $pairs
     defaults: {train: {...}}        # merged under every stage that has the block; the stage wins
+    sweep: {seed: [1, 2, 3]}        # and `arms`: the recipe with other values (see planning/points.py)
     stages:
       sft: {model: {...}, data: ..., train: {...}}
       helpful: {kind: reward, model: {model_name_or_path: $sft}, ...}
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab.pipelines.planning import finished
 from trimtab.pipelines.planning.batch import Batch
@@ -28,6 +29,9 @@ from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.stops import stopped
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.points import Point
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,18 @@ class Step:
     recipe: str = field(default="", compare=False)  # the name of the recipe in which it is planned
     key: str = ""  # begins with the fingerprint
     view: Path = field(default=Path(), compare=False)  # runs/<recipe>/<name>, a link to `dir`
+    point: str = ""  # of a sweep: the values by which it differs from steps of its name in other points
+    varied: dict[str, Any] = field(default_factory=dict, compare=False)  # these values, by their paths
 
     @property
     def path(self) -> tuple[str, str]:
         """Where the recipe speaks of it, for error messages."""
         return ("stages", self.stage)
+
+    @property
+    def written(self) -> str:
+        """Its name in the recipe, which steps of other points have too."""
+        return self.name.removesuffix(f"@{self.point}")
 
     @property
     def done(self) -> bool:
@@ -114,6 +125,7 @@ class Recipe:
     steps: tuple[Step, ...]
     document: Document = field(repr=False)
     ranks: Ranks = field(default_factory=Ranks)  # on which it was planned
+    points: tuple[Point, ...] = field(default=(), repr=False)  # of a sweep; `steps` are those of all points, each once
 
     @classmethod
     def load(cls, path: str, overrides: Sequence[str] = (), ranks: Ranks | None = None) -> Recipe:
@@ -121,11 +133,11 @@ class Recipe:
 
         `ranks` says how many each step runs on, by default as many as there are in the process group of this process.
         """
-        from trimtab.pipelines.planning.planner import Planner
+        from trimtab.pipelines.planning.grid import plan
 
         document = Document.sketched(path, overrides)
         try:
-            return Planner(document, tuple(overrides), ranks or Ranks.here()).plan()
+            return plan(document, tuple(overrides), ranks or Ranks.here())
         except RecipeError as error:
             raise document.locate(error) from None
 

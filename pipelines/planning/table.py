@@ -39,7 +39,20 @@ def table(
     if counts["damaged"]:
         lines.append("--rebuild, or the commands above, make what is damaged again")
     told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]
-    return "\n".join([*lines, f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}"])
+    lines.append(f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}")
+    return "\n".join([*lines, *_points(recipe)])
+
+
+def _points(recipe: Recipe) -> list[str]:
+    """A line for each point of a sweep, and what they share."""
+    lines = []
+    for point in recipe.points:
+        done = sum(step.done for step in point.steps.values())
+        lines.append(f"point {point.label}: {len(point.steps)} steps, {done} done")
+    if lines:
+        alone = sum(len(point.steps) for point in recipe.points)
+        lines.append(f"{len(lines)} points have {alone} steps; {len(recipe.steps)} of them differ, and run once")
+    return lines
 
 
 def _origin(step: Step) -> str:

@@ -2,7 +2,8 @@
 
 The file is the record of truth: `metrics.jsonl` in the step's directory, one line per call, flushed. wandb gets the
 same numbers as one run per step (id from the fingerprint, so a resumed step continues its run), grouped by recipe,
-job type = kind, with its inputs and its artifact by reference. It is offline unless a key or WANDB_MODE says
+job type = kind, with its inputs and its artifact by reference. In a sweep the job type is the stage, and a run has the
+name and the values of its point. It is offline unless a key or WANDB_MODE says
 otherwise. Nothing that wandb does or fails to do reaches the step.
 """
 
@@ -186,9 +187,9 @@ class _Tracker:
             entity=settings.get("entity"),
             group=os.environ.get("WANDB_RUN_GROUP") or settings.get("group", self.recipe.name),
             tags=settings.get("tags"),
-            job_type=self.step.kind,
-            name=self.step.name,
-            id=f"{self.step.name}-{self.step.fingerprint}",
+            job_type=self.step.stage if self.recipe.points else self.step.kind,
+            name=self.step.point or self.step.name,
+            id=_word(f"{self.step.name}-{self.step.fingerprint}"),
             resume="allow",
             mode=mode,
             dir=str(self.step.dir),
@@ -197,6 +198,7 @@ class _Tracker:
                 "fingerprint": self.step.fingerprint,
                 "inputs": {step.name: step.fingerprint for step in self.step.inputs},
                 "options": redact(self.step.options),
+                **({"point": redact(self.step.varied)} if self.recipe.points else {}),
             },
             settings=wandb.Settings(silent=True, console="off", init_timeout=60),
         )
@@ -205,7 +207,7 @@ class _Tracker:
         if mode == "online":  # the server resolves names; offline runs keep the lineage in their config
             for source in self.step.inputs:
                 maker, name = finished.made_as(source.dir)  # perhaps another recipe
-                run.use_artifact(f"{maker}-{name}:{source.fingerprint}")
+                run.use_artifact(f"{_word(f'{maker}-{name}')}:{source.fingerprint}")
 
     def _artifact(self, record: Mapping[str, Any]) -> Any:
         import wandb
@@ -217,12 +219,17 @@ class _Tracker:
         elif any(name.endswith(".parquet") for name in names):
             kind = "dataset"
         artifact = wandb.Artifact(
-            f"{self.recipe.name}-{self.step.name}",
+            _word(f"{self.recipe.name}-{self.step.name}"),
             type=kind,
             metadata={"fingerprint": self.step.fingerprint, "inputs": record["inputs"], "metrics": record["metrics"]},
         )
         artifact.add_reference((self.step.dir / "output").resolve().as_uri(), checksum=False)
         return artifact
+
+
+def _word(name: str) -> str:
+    """A name as wandb takes it for an id or an artifact."""
+    return re.sub(r"[^\w.-]", "-", name)
 
 
 def _has_key() -> bool:

@@ -113,7 +113,7 @@ class Monitor(Stage):
             raise RecipeError("a limit on `kl` needs a `reference`", (*step.path, "stop_if", "kl"))
         if "real_nll" in self.stop_if and self.real is None:
             raise RecipeError("a limit on `real_nll` needs `real` rows", (*step.path, "stop_if", "real_nll"))
-        if self.first is None and step.name == step.stage:  # in a loop it is the first round that has none
+        if self.first is None and step.written == step.stage:  # in a loop it is the first round that has none
             for key in filter(self.stop_if.__contains__, drift.OF_FIRST):
                 message = "is a multiple of the `first` round's, which is not there"
                 raise RecipeError(message, (*step.path, "stop_if", key))
