@@ -54,9 +54,7 @@ class Grid:
 
     def __init__(self, axes: Sequence[Axis], recipes: dict[Combination, Recipe]):
         self.axes, self.recipes = axes, recipes
-        self.keys = {
-            point: {step.name: _key(step, point) for step in recipe.steps} for point, recipe in recipes.items()
-        }
+        self.keys = {point: _keys(recipe, point) for point, recipe in recipes.items()}
         self.names = list(dict.fromkeys(step.name for recipe in recipes.values() for step in recipe.steps))
         self.varying = {name: [axis for axis in range(len(axes)) if self._varies(name, axis)] for name in self.names}
         self.steps: dict[tuple[str, object], Step] = {}  # by name in the recipe and key
