@@ -1,6 +1,6 @@
 """The `trimtab` command: the scripts of this folder under one name.
 
-    trimtab run tiny                                  one launch for each pending step of a recipe
+    trimtab run tiny                                  the pending steps of a recipe, launched one by one
     trimtab plan mistral-7b/apo                       check everything, print steps, fingerprints and commands
     trimtab train mine.yaml                           all pending steps in this process group
     trimtab verify runs/mine                          read every file that was written, name what is damaged

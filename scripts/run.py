@@ -1,4 +1,4 @@
-"""Runs a recipe: one `accelerate launch` per pending step, each in processes of its own.
+"""Runs a recipe: one `accelerate launch` per pending step, or for several small ones that are launched alike.
 
     python scripts/run.py recipes/tiny.yaml --plan                    # what would run, and the exact commands
     python scripts/run.py recipes/tiny.yaml --check-rewards           # load and try every reward first

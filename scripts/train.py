@@ -25,7 +25,7 @@ from trimtab.scripts import _arguments  # noqa: E402
 def main(words: list[str] | None = None) -> int:
     """The exit code: see runner.train."""
     parser = _arguments.parser(__doc__, None if __name__ == "__main__" else "trimtab train")
-    parser.add_argument("--stage", help="only this stage or step")
+    parser.add_argument("--stage", action="append", help="only this stage or step; may be given several times")
     parser.add_argument("--rebuild", action="store_true", help="make the artifacts again that are damaged")
     options = parser.parse_intermixed_args(words)
     path, overrides = _arguments.recipe(parser, options)

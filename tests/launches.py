@@ -135,7 +135,7 @@ class Warm:
         self.process.stdin.flush()
         return Fork(out)
 
-    def launch(self, command, recipe):
+    def launch(self, command, recipe, meanwhile=None):
         """Stands for running.processes.launch, with the words that it is given."""
         words = command[command.index("launch") + 1 :]
         code, out = finished(self.start("launch", words, **processes.handed_down(recipe)))

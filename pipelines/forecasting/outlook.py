@@ -10,6 +10,7 @@ import yaml
 
 from trimtab.pipelines.forecasting import cures, machines
 from trimtab.pipelines.forecasting.forecast import Forecast, Forecaster
+from trimtab.pipelines.forecasting.setting import Engine
 from trimtab.pipelines.planning.commands import accelerate_config
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import artifacts
@@ -44,6 +45,10 @@ class Outlook:
             self.forecasts[step.name] = forecaster.forecast(step, self.launches[step.name])
         except Exception as error:  # a stage from outside may fail in any way, and no plan is stopped by a guess
             self.failures.append(f"{step.name}: no forecast ({type(error).__name__}: {error})")
+
+    def engine(self, step: Step) -> Engine | None:
+        """The engine that a step is launched with, as its accelerate configuration says; None without a machine."""
+        return self.forecaster.setting(step, self.launches[step.name]).engine if self.forecaster else None
 
     def text(self, folder: Path) -> str:
         """The table and what follows from it; `folder` is where the run will lie."""

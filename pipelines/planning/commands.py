@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -17,6 +18,7 @@ from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.yaml_limits import Limited, read
 
 SCRIPT = ROOT / "scripts" / "train.py"
+STAGE = "--stage"
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.accelerate_cli")
 
 
@@ -66,7 +68,20 @@ def command(recipe: Recipe, step: Step, extra: Sequence[str] = (), auto: str | N
     config = _from_here(accelerate_config(step, auto))
     launch = [*ACCELERATE, "launch", "--quiet", "--config_file", config, *extra]
     rebuild = ["--rebuild"] if step.damage else []
-    return [*launch, _from_here(SCRIPT), recipe.path, *recipe.overrides, "--stage", step.name, *rebuild]
+    return [*launch, _from_here(SCRIPT), recipe.path, *recipe.overrides, STAGE, step.name, *rebuild]
+
+
+def together(launches: Sequence[Sequence[str]]) -> list[str]:
+    """The words of one launch for the steps of several, which are the same but for the steps that they name."""
+    place = list(launches[0]).index(STAGE)
+    named = (words[place : place + 2] for words in launches)
+    return [*launches[0][:place], *chain.from_iterable(named), *launches[0][place + 2 :]]
+
+
+def without_stage(words: Sequence[str]) -> tuple[str, ...]:
+    """The words of a step's launch but for those that name the step."""
+    place = list(words).index(STAGE)
+    return (*words[:place], *words[place + 2 :])
 
 
 def typed(words: Sequence[str]) -> str:

@@ -141,10 +141,18 @@ class Recipe:
         except RecipeError as error:
             raise document.locate(error) from None
 
-    def select(self, only: str | None = None, start: str | None = None) -> tuple[Step, ...]:
-        """The steps of stage `only`, or those from stage `start` on (a stage or a step name), or all."""
+    def heading(self, step: Step) -> str:
+        """The line above what a step says while it runs."""
+        return f"[{self.steps.index(step) + 1}/{len(self.steps)}] {step.name} ({step.kind}) {step.fingerprint}"
+
+    def select(self, only: str | Sequence[str] | None = None, start: str | None = None) -> tuple[Step, ...]:
+        """The steps of one stage or several, `only`, or those from stage `start` on, or all.
+
+        A stage is named by its name, or by that of one of its steps. Raises RecipeError for a name of none.
+        """
         names = [step.name for step in self.steps]
-        for word in filter(None, (only, start)):
+        chosen = {only} if isinstance(only, str) else set(only or ())
+        for word in filter(None, (*sorted(chosen), start)):
             stages = [step.stage for step in self.steps]
             if word not in names and word not in stages:
                 raise RecipeError(f"{self.path}: no stage {word!r}{suggest(word, dict.fromkeys([*stages, *names]))}")
@@ -152,4 +160,4 @@ class Recipe:
         if start:
             first = next(i for i, step in enumerate(steps) if start in (step.name, step.stage))
             steps = steps[first:]
-        return tuple(step for step in steps if only in (None, step.name, step.stage))
+        return tuple(step for step in steps if not chosen or chosen & {step.name, step.stage})

@@ -28,13 +28,18 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("trimtab", "torch", "trl", "transformers", "accelerate", "peft", "datasets", "deepspeed", "vllm")
 
 
-ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
+ADAPTER, CHECKPOINTS, PARTIAL = "adapter", "checkpoints", "output.partial"
 BESIDE = ("metrics.jsonl", ADAPTER)  # what is kept beside the artifact, and hashed with it
+
+
+def is_begun(directory: Path) -> bool:
+    """Whether a step has begun to make its artifact, and has not published it."""
+    return (directory / PARTIAL).is_dir()
 
 
 def fresh(directory: Path) -> Path:
     """The empty folder in which a step makes its artifact before it is published."""
-    partial = directory / "output.partial"
+    partial = directory / PARTIAL
     _remove(partial)
     partial.mkdir(parents=True)
     return partial
@@ -46,7 +51,7 @@ def publish(directory: Path, record: dict[str, Any], keep: Keep = "all") -> dict
     A damaged artifact that was there is replaced now, and not before; where the new one has other bits, it is told.
     What is not to be kept is removed: an adapter before it is written down, checkpoints once nothing needs them.
     """
-    partial, output = directory / "output.partial", directory / finished.OUTPUT
+    partial, output = directory / PARTIAL, directory / finished.OUTPUT
     before = _manifest(directory)
     if keep == "final":
         _remove(directory / ADAPTER)

@@ -1,4 +1,4 @@
-"""Launches: one `accelerate launch` for each pending step, each in processes of its own."""
+"""Launches: an `accelerate launch` for each pending step, or for several small ones that are launched alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from trimtab.pipelines.forecasting import machines, outlook
@@ -18,7 +18,7 @@ from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.recording import views
-from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, slurm
+from trimtab.pipelines.running import consents, disk, environment, exits, failures, grouping, locking, slurm
 from trimtab.pipelines.running.processes import launch
 
 STOPPED = {128 + signal.SIGINT: "Ctrl-C", 128 + signal.SIGTERM: "SIGTERM"}  # exit codes
@@ -36,7 +36,7 @@ def run(
     rebuild: bool = False,
     trusting: bool = False,
 ) -> int:
-    """Launches the pending steps; with `sbatch`, options of that command, as one Slurm job.
+    """Launches the pending steps, small ones together; with `sbatch`, options of that command, as one Slurm job.
 
     With `rebuild`, also those whose artifacts are damaged, which are refused otherwise. Returns 0 when every chosen
     step is done or queued, 2 for a mistake in the recipe, a damaged artifact or a run directory in use, else the exit
@@ -58,7 +58,8 @@ def run(
     try:
         with locking.lock(recipe.run, shlex.join(sys.argv)) if launches else contextlib.nullcontext():
             views.record(recipe)
-            return _launch_all(recipe, steps, launches)
+            shared = grouping.keys(steps, launches, functools.partial(_launched_on, extra, None))
+            return _launch_all(recipe, steps, launches, shared)
     except locking.Locked as error:
         return environment.fail(str(error))
     except disk.Refused as error:
@@ -164,27 +165,36 @@ def _queue(recipe: Recipe, launches: dict[str, list[str]], sbatch: Sequence[str]
     return 0
 
 
-def _launch_all(recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[str]]) -> int:
-    """Launches the pending steps in order and stops at the first one that fails."""
+def _launch_all(
+    recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[str]], shared: Mapping[str, Hashable]
+) -> int:
+    """Launches the pending steps in order and stops at the first one that fails; `shared` is as in grouping.keys."""
+    launched: list[Step] = []
     for position, step in enumerate(steps):
-        print(f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}")
+        if step in launched:  # with one before it; the launch has told of it
+            continue
+        print(recipe.heading(step))
         if step.name not in launches:
             print(f"    done: {step.output}")
             continue
-        with locking.step_lock(step):
+        with locking.step_locks(grouping.group(steps[position:], shared)) as locks:
             if step.done:  # by now
                 print(f"    done: {step.output}")
                 continue
-            print(f"    {commands.typed(launches[step.name])}", flush=True)
-            code = launch(launches[step.name], recipe)
+            launched = locks.steps
+            words = commands.together([launches[other.name] for other in launched])
+            print(f"    {commands.typed(words)}", flush=True)
+            code = launch(words, recipe, locks.release_done)
         if code in STOPPED:
             left = sum(not other.done for other in steps)
             print(f"stopped by {STOPPED[code]} with {left} steps left. The same command continues here")
             return code
-        if code != 0 or not step.done:
+        failed = next((other for other in launched if not other.done), None)
+        if code != 0 or failed:
+            failed = failed or launched[-1]
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-            left = len(steps) - position - 1
-            message = f"{step.name} failed ({reason}); {left} steps after it were not started"
+            left = len(steps) - steps.index(failed) - 1
+            message = f"{failed.name} failed ({reason}); {left} steps after it were not started"
             print(f"error: {message}. The same command continues here", file=sys.stderr)
             return code if code > 0 else 1
     views.record(recipe)

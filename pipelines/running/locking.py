@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.pipelines.planning.recipe import Step
@@ -40,14 +42,54 @@ def lock(run: Path, command: str) -> Iterator[None]:
         of_run.release()
 
 
+@dataclass
+class StepLocks:
+    """The locks of steps that are made one after the other."""
+
+    steps: list[Step]
+    locks: list[Lock]
+
+    def release_done(self) -> None:
+        """Gives back those of steps that are done, which others may wait for."""
+        for step, lock in zip(self.steps, self.locks, strict=True):
+            if lock.file and step.done:
+                lock.release()
+
+
+@contextlib.contextmanager
+def step_locks(steps: Sequence[Step]) -> Iterator[StepLocks]:
+    """Holds the first of some steps as `step_lock` does, and those after it up to one that another process has.
+
+    What is waited for is the first one alone, while nothing is held: so no two launchers can wait for each other.
+    """
+    first, *others = steps
+    of_first = Lock(of_folder(first.dir), _purpose(first))
+    with held(of_first, functools.partial(_tell, first)):
+        taken = StepLocks([first], [of_first])
+        try:
+            for step in others:
+                lock = Lock(of_folder(step.dir), _purpose(step))
+                if lock.take():
+                    break
+                taken.steps.append(step)
+                taken.locks.append(lock)
+            yield taken
+        finally:
+            for lock in taken.locks[1:]:
+                lock.release()
+
+
 def step_lock(step: Step, agreed: Callable[[Take], str | None] = alone) -> contextlib.AbstractContextManager[None]:
     """Holds a step; while another process makes it, waits, and says who that is.
 
     Where several ranks hold it together, `agreed` gives all of them what one has found.
     """
-    purpose = f"{step.recipe}/{step.name} ({shlex.join(sys.argv)})"
+    return held(Lock(of_folder(step.dir), _purpose(step)), functools.partial(_tell, step), agreed)
 
-    def told(holder: str) -> None:
-        say(f"    {step.name} is being made by {holder}. Waiting until that ends")
 
-    return held(Lock(of_folder(step.dir), purpose), told, agreed)
+def _purpose(step: Step) -> str:
+    return f"{step.recipe}/{step.name} ({shlex.join(sys.argv)})"
+
+
+def _tell(step: Step, holder: str) -> None:
+    say(f"    {step.name} is being made by {holder}. Waiting until that ends")

@@ -47,7 +47,7 @@ def make(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
     used = usage.Usage()
     record = None
     try:
-        metrics = _make(dataclasses.replace(step, output=step.dir / "output.partial"), check=check, main=main)
+        metrics = _make(dataclasses.replace(step, output=step.dir / artifacts.PARTIAL), check=check, main=main)
         measured = usage.largest(gather_object([used.measured()]))
         if main:
             seconds = round(time.time() - started, 3)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -28,8 +29,8 @@ def handed_down(recipe: Recipe) -> dict[str, str]:
     return {"TRIMTAB_LOCK": str(recipe.run.resolve()), **consents.handed_down(recipe), **recipe.ranks.handed_down()}
 
 
-def launch(command: list[str], recipe: Recipe) -> int:
-    """Runs one launch in a process group of its own, and leaves nothing running.
+def launch(command: list[str], recipe: Recipe, meanwhile: Callable[[], None] = lambda: None) -> int:
+    """Runs one launch in a process group of its own, calls `meanwhile` now and then, and leaves nothing running.
 
     The first SIGINT or SIGTERM is handed on, once, and the ranks have TRIMTAB_GRACE seconds to leave a checkpoint; a
     second one ends them at once. The exit code is then 128 and the first signal's number.
@@ -59,7 +60,7 @@ def launch(command: list[str], recipe: Recipe) -> int:
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = _wait(child, received, grace)
+        code = _wait(child, received, grace, meanwhile)
     finally:
         _kill(child)  # workers that outlived their launcher
         for number, handler in previous.items():
@@ -67,13 +68,14 @@ def launch(command: list[str], recipe: Recipe) -> int:
     return 128 + received[0] if received else code
 
 
-def _wait(child: subprocess.Popen, received: list[int], grace: float) -> int:
+def _wait(child: subprocess.Popen, received: list[int], grace: float, meanwhile: Callable[[], None]) -> int:
     """Waits for the child; once a signal was handed on, for `grace` seconds, then ends it."""
     asked = math.inf  # when
     while True:
         try:
             return child.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
+            meanwhile()
             if received:
                 asked = min(asked, time.monotonic())
             if time.monotonic() - asked >= grace:

@@ -90,7 +90,7 @@ def _line(step: Step, ahead: outlook.Outlook) -> tuple[str, str, float | None]:
     forecast = ahead.forecasts.get(step.name)
     seconds = forecast.seconds if forecast else None
     holder = locks.holder(locks.of_folder(step.dir))
-    if holder is None:
+    if holder is None or not artifacts.is_begun(step.dir):  # a launcher holds the next steps of its launch, too
         waits = [source.name for source in step.waiting]
         return step.state, f"after {', '.join(waits)}" if waits else "next", seconds
     reached = pace(tracking.read(step.dir / "metrics.jsonl"))

@@ -14,7 +14,7 @@ from trimtab.pipelines.planning import preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import locks, views
-from trimtab.pipelines.running import consents, disk, environment, exits, failures, locking, making, orphans
+from trimtab.pipelines.running import consents, disk, environment, exits, failures, grouping, locking, making, orphans
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
@@ -24,12 +24,12 @@ from trimtab.rewards import RewardFailure
 def train(
     path: str,
     overrides: Sequence[str] = (),
-    only: str | None = None,
+    only: str | Sequence[str] | None = None,
     *,
     rebuild: bool = False,
     trusting: bool = False,
 ) -> int:
-    """Runs the pending steps of a recipe (of stage `only`) in this process group; every rank calls it.
+    """Runs the pending steps of a recipe (of the stages `only`) in this process group; every rank calls it.
 
     With `rebuild`, also those whose artifacts are damaged, which are refused otherwise.
 
@@ -80,14 +80,14 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
         say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
     if MAIN and not LAUNCHED:
         views.record(recipe)
-    for step in steps:
-        if not LAUNCHED:
-            say(f"[{recipe.steps.index(step) + 1}/{len(recipe.steps)}] {step.name} ({step.kind}) {step.fingerprint}")
+    for step in pending if LAUNCHED else steps:
+        if not LAUNCHED or step is not pending[0]:  # of which the launcher has told
+            say(recipe.heading(step))
         if step.done:
             say(f"    done: {step.output}")
             continue
         try:
-            run(recipe, step, check=step.name in unseen, timeout=max(map(_patience, pending)))
+            run(recipe, step, check=step.name in unseen, timeout=max(map(grouping.patience, pending)))
         except interrupts.Stopped as stopped:
             raise Interrupted(f"{step.name} was interrupted, and keeps what it has finished", stopped.number) from None
         except (RecipeError, Interrupted, RewardFailure, KeyboardInterrupt):
@@ -150,13 +150,3 @@ def _is_sharded() -> bool:
     )
 
     return sharding() is not None
-
-
-def _patience(step: Step) -> timedelta:
-    """How long ranks wait for each other: as `train.ddp_timeout` says, or a day where they sample or score.
-
-    There, one rank may have much more to do than another, and a collective that waits for it is no error.
-    """
-    if "train" not in step.options:
-        return timedelta(days=1)
-    return timedelta(seconds=step.options["train"].get("ddp_timeout", 1800))

@@ -13,8 +13,8 @@ from trimtab.pipelines.planning import finished
 from trimtab.pipelines.planning.errors import RecipeError, RecipeErrors
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.running import grouping, runner
 from trimtab.pipelines.running import launch as launching
-from trimtab.pipelines.running import runner
 from trimtab.scripts import run, train
 
 
@@ -103,7 +103,7 @@ def test_each_process_compares_before_its_step(chain, capsys):
     (steps["second"].dir / "done.json").unlink()
     flip(rows_of(steps["first"]))
     with pytest.raises(Exception, match="its input first is damaged"):
-        runner.run(recipe, recipe.steps[1], check=False, timeout=runner._patience(recipe.steps[1]))
+        runner.run(recipe, recipe.steps[1], check=False, timeout=grouping.patience(recipe.steps[1]))
     assert not (steps["second"].dir / "output.partial").exists()
 
 
@@ -185,7 +185,7 @@ def test_the_launcher_hands_rebuild_on_to_what_is_damaged_alone(chain, monkeypat
     (steps["second"].dir / "done.json").unlink()
     launched = []
 
-    def launch(command, recipe):
+    def launch(command, recipe, _):
         words = command[command.index(recipe.path) + 1 :]
         launched.append(words)
         step = steps[words[1]]

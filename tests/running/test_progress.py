@@ -39,17 +39,20 @@ def test_each_step_is_done_running_or_next(model, write, tmp_path, capsys):
     mixed = {"kind": "mix", "synthetic": [data], "real": data, "real_fraction": 0.5}
     stages = {"mixed": mixed, "first": sft, "second": {**sft, "model": {"model_name_or_path": "$first"}}}
     path = str(write_recipe(tmp_path, stages))
-    done, running, _ = Recipe.load(path).steps
+    done, running, last = Recipe.load(path).steps
     artifacts.fresh(done.dir)
     artifacts.publish(done.dir, {"fingerprint": done.fingerprint, "metrics": {}, "seconds": 3})
     launcher = locks.Lock(locks.of_folder(running.dir), "test/first")
+    queued = locks.Lock(locks.of_folder(last.dir), "test/second")  # which the same launch is to make
     launcher.take()
-    running.dir.mkdir(parents=True)
+    queued.take()
+    artifacts.fresh(running.dir)
     now = time.time()
     logged = "".join(json.dumps(row) + "\n" for row in rows((2, now - 200), (4, now)))
     (running.dir / "metrics.jsonl").write_text(logged)
     assert store.main(["status", path]) == 0
     launcher.release()
+    queued.release()
     head, _, *lines, summary = capsys.readouterr().out.splitlines()
     assert head == "test: nobody works on it"
     assert [line.split()[:2] for line in lines] == [["mixed", "done"], ["first", "running"], ["second", "pending"]]

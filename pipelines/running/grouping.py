@@ -1,0 +1,82 @@
+"""Consecutive small steps that are launched alike share one launch, which costs as much as a small step does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import takewhile
+from typing import Any
+
+from trimtab.pipelines.forecasting import machines, outlook
+from trimtab.pipelines.forecasting.forecast import Forecast
+from trimtab.pipelines.forecasting.setting import Engine
+from trimtab.pipelines.planning import commands
+from trimtab.pipelines.planning.recipe import Launch, Step
+
+LONG = 600.0  # forecast seconds of a step beside which its launch costs nothing that counts
+SHARE = 0.25  # of a rank's memory: a step that needs more gets it to itself
+
+
+def keys(
+    steps: Sequence[Step], words: Mapping[str, Sequence[str]], launched_on: Callable[[Step], Launch | None]
+) -> dict[str, Hashable]:
+    """What has to be equal for two steps to share a launch, by the names of those that may share one.
+
+    `words` are the launches of the pending steps by name. A step shares none that is forecast to be large or long, of
+    which nothing can be forecast, or whose engine keeps something for the rest of its process: FSDP, DeepSpeed, vLLM.
+    """
+    pending = [step for step in steps if step.name in words]
+    if len(pending) < 2:
+        return {}
+    launches = {step.name: launched_on(step) or Launch(1, on_cpu=True) for step in pending}
+    ahead = outlook.Outlook(pending, launches, machines.at_hand())
+    small = [step for step in pending if _is_small(ahead.forecasts.get(step.name))]
+    shared: dict[str, Hashable] = {}
+    for step in small:
+        launch, start = launches[step.name], commands.without_stage(words[step.name])
+        if not _keeps_state(step, start, ahead.engine(step)):
+            shared[step.name] = (*start, patience(step) if launch.processes > 1 else None)
+    return shared
+
+
+def group(steps: Sequence[Step], keys: Mapping[str, Hashable]) -> list[Step]:
+    """The first of some steps, and the pending ones after it that share its launch."""
+    first, *others = steps
+    if first.name not in keys:
+        return [first]
+    pending = (step for step in others if not step.done)
+    return [first, *takewhile(lambda step: keys.get(step.name) == keys[first.name], pending)]
+
+
+def patience(step: Step) -> timedelta:
+    """How long ranks wait for each other: as `train.ddp_timeout` says, or a day where they sample or score.
+
+    There, one rank may have much more to do than another, and a collective that waits for it is no error.
+    """
+    if "train" not in step.options:
+        return timedelta(days=1)
+    return timedelta(seconds=step.options["train"].get("ddp_timeout", 1800))
+
+
+def _is_small(forecast: Forecast | None) -> bool:
+    return forecast is not None and forecast.seconds <= LONG and forecast.peak <= SHARE * forecast.room
+
+
+def _keeps_state(step: Step, words: Sequence[str], engine: Engine | None) -> bool:
+    """Whether an engine is used that leaves something behind in its process."""
+    said = any(name in word for word in words for name in ("fsdp", "deepspeed"))
+    return said or engine != Engine() or any("vllm" in word for word in _words(step.options))
+
+
+def _words(value: Any) -> Iterator[str]:
+    """The keys and the strings of options, but for what is switched off or empty."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inside in value.items():
+            if inside:
+                yield str(key)
+                yield from _words(inside)
+    elif isinstance(value, list | tuple):
+        for inside in value:
+            yield from _words(inside)
