@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from trimtab.pipelines.planning import memos
 
 Head = Literal["words", "score"]
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -53,10 +55,15 @@ class Architecture:
 
 def of_config(config: Mapping[str, Any], head: Head = "words", dtype: str | None = "float32") -> Architecture:
     """The sizes of a model with that configuration, which has its `model_type`."""
-    return _of_json(json.dumps(config, sort_keys=True, default=str), head, dtype or "float32")
+    return _remembered(json.dumps(config, sort_keys=True, default=str), head, dtype or "float32")
 
 
 @functools.cache
+def _remembered(config: str, head: Head, dtype: str) -> Architecture:
+    sizes = memos.recalled("architectures", [config, head, dtype], lambda: asdict(_of_json(config, head, dtype)))
+    return Architecture(**{**sizes, "linears": tuple(map(tuple, sizes["linears"]))})
+
+
 def _of_json(config: str, head: Head, dtype: str) -> Architecture:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.planning.ranks import devices
 
 FILE = Path(__file__).with_name("machines.json")
 BUDGET = re.compile(r"(?:(\d+)x)?(\S+)")
@@ -69,6 +70,8 @@ def gpu() -> dict[str, Any]:
 
 def at_hand() -> Machine:
     """The machine that this runs on: its GPUs where it has some, with their published sizes where they are known."""
+    if devices() == 0:
+        return _machine("cpu", 1, _free_memory())
     import torch
 
     if not torch.cuda.is_available():

@@ -9,7 +9,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trimtab.pipelines.planning import upstream
@@ -72,23 +72,28 @@ def documented_values(cls: Any, name: str) -> list[str]:
     return re.findall(r"'(\w+)'", listed[1]) if listed else []
 
 
-outlined: contextvars.ContextVar[bool] = contextvars.ContextVar("outlined", default=False)
+_imported: contextvars.ContextVar[bool] = contextvars.ContextVar("imported", default=False)
 
 
 @contextlib.contextmanager
-def by_outline() -> Iterator[None]:
-    """Inside, annotations name trl's classes by their outlines: keys and types without an import of torch."""
-    token = outlined.set(True)
+def imported() -> Iterator[None]:
+    """Inside, annotations name trl's own classes, as what is constructed needs them, in the place of outlines."""
+    token = _imported.set(True)
     try:
         yield
     finally:
-        outlined.reset(token)
+        _imported.reset(token)
 
 
-def hints(cls: Any) -> dict[str, Any]:
-    """The annotations of a dataclass, as types."""
-    names = {"trl": upstream.Outlines()} if outlined.get() else None
-    return typing.get_type_hints(cls, localns=names, include_extras=True)
+def hints(cls: Any) -> Mapping[str, Any]:
+    """The annotations of a dataclass, as types; trl's classes by their outlines, without an import of torch."""
+    return _hints(cls, _imported.get())
+
+
+@functools.cache
+def _hints(cls: Any, of_trl_itself: bool) -> Mapping[str, Any]:
+    names = None if of_trl_itself else {"trl": upstream.Outlines()}
+    return types.MappingProxyType(typing.get_type_hints(cls, localns=names, include_extras=True))
 
 
 def bare(hint: Any) -> Any:
@@ -116,24 +121,20 @@ def is_training_arguments(hint: Any) -> bool:
 @functools.cache
 def training(cls: Any) -> str | None:
     """The name of a stage's field of training arguments; None where a stage has none."""
-    with by_outline():
-        types_of = hints(cls)
-    return next((key for key, hint in types_of.items() if is_training_arguments(bare(hint))), None)
+    return next((key for key, hint in hints(cls).items() if is_training_arguments(bare(hint))), None)
 
 
 @functools.cache
 def training_defaults(cls: Any) -> dict[str, Any]:
     """The defaults of the training arguments of a stage that has some, as upstream's source gives them."""
-    with by_outline():
-        arguments = bare(hints(cls)[training(cls) or ""])
+    arguments = bare(hints(cls)[training(cls) or ""])
     return {field.name: default(field) for field in dataclasses.fields(arguments)}
 
 
 @functools.cache
 def trains(cls: Any) -> bool:
     """Whether a stage trains: it takes training arguments, or is a macro that hands them on."""
-    with by_outline():
-        handed_on = [note for hint in hints(cls).values() for note in notes(hint) if isinstance(note, KeysOf)]
+    handed_on = [note for hint in hints(cls).values() for note in notes(hint) if isinstance(note, KeysOf)]
     return training(cls) is not None or any(note.has_training for note in handed_on)
 
 

@@ -61,6 +61,13 @@ def check(place: _source.Place, path: Sequence[str], *, reward: bool, known_by: 
         raise RecipeError(seen, path)
 
 
+def parameters(word: str) -> tuple[str, ...]:
+    """The names of the parameters of the function that a dotted word names, without importing it."""
+    place = _source.locate(word)
+    found = _definition(place.name or "", place.module, place.file) if place else None
+    return _takes(found.node).names if found else ()
+
+
 def check_reward(target: Any, word: str, path: Sequence[str]) -> None:
     """Raises RecipeError for an object that has not a reward's signature."""
     function = target.__call__ if inspect.isclass(target) else target

@@ -10,7 +10,6 @@ from trimtab.pipelines.planning import (
     adapters,
     commands,
     consent,
-    field_types,
     hub,
     kinds,
     provenance,
@@ -48,18 +47,17 @@ def look(steps: Iterable[Step], mistakes: Mistakes) -> None:
     So a misspelt key costs little, and is told of together with the rest.
     """
     steps = [step for step in steps if not kinds.is_withheld(kinds.STAGES, step.kind)]
-    with field_types.by_outline():
-        for step in steps:
-            cls = kinds.find(kinds.STAGES, step.kind, step.path)
-            with mistakes.collected():
-                schema.check(cls, step.options, step.path)
-            with mistakes.collected():
-                if step.accelerate != "auto":
-                    commands.accelerate_config(step)
-        for step in filter(is_open, steps if mistakes.kept else ()):
-            cls = kinds.find(kinds.STAGES, step.kind, step.path)
-            with mistakes.collected():
-                schema.sketch(cls, step.options, step.path).check_columns(step)
+    for step in steps:
+        cls = kinds.find(kinds.STAGES, step.kind, step.path)
+        with mistakes.collected():
+            schema.check(cls, step.options, step.path)
+        with mistakes.collected():
+            if step.accelerate != "auto":
+                commands.accelerate_config(step)
+    for step in filter(is_open, steps if mistakes.kept else ()):
+        cls = kinds.find(kinds.STAGES, step.kind, step.path)
+        with mistakes.collected():
+            schema.sketch(cls, step.options, step.path).check_columns(step)
 
 
 def require_inputs(steps: Iterable[Step]) -> None:

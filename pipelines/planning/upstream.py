@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import dataclasses
 import enum
+import importlib
 import importlib.util
+import sys
 import typing
 from collections.abc import Iterator
 from functools import cache
@@ -21,20 +24,41 @@ ENUMERATIONS = {"Enum", "StrEnum", "ExplicitEnum"}
 
 
 class Outlines:
-    """Stands for the module `trl` where annotations are read: `trl.SFTConfig` is an outline of it."""
+    """Stands for the module `trl` where annotations are read: `trl.SFTConfig` is an outline of it.
+
+    A class of a file that imports nothing but Python's own library is that class itself.
+    """
 
     def __getattr__(self, name: str) -> Any:
+        module = _module(name)
+        if module is not None and _is_light(module):
+            return getattr(importlib.import_module(module), name)
         return outline(name)
 
 
 @cache
 def outline(name: str) -> Any:
     """A dataclass with the fields of a configuration of trl; Any where its source does not show them."""
+    module = _module(name)
+    return Any if module is None else _named(module, name)
+
+
+@cache
+def _module(name: str) -> str | None:
+    """The module of a configuration of trl, None where none has it."""
     folder = _file("trl").parent / "trainer"
     for file in sorted(folder.glob("*_config.py")):
         if f"class {name}" in file.read_text():
-            return _named(f"trl.trainer.{file.stem}", name)
-    return Any
+            return f"trl.trainer.{file.stem}"
+    return None
+
+
+@cache
+def _is_light(module: str) -> bool:
+    nodes = list(ast.walk(_tree(module)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {"." * node.level + (node.module or "") for node in nodes if isinstance(node, ast.ImportFrom)}
+    return all(name.split(".")[0] in sys.stdlib_module_names for name in names)
 
 
 @cache
@@ -79,7 +103,7 @@ def _outlined(module: str, node: ast.ClassDef) -> Any:
         fields |= {field.name: (field.name, field.type, _copied(field)) for field in dataclasses.fields(inherited)}
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-            fields[item.target.id] = (item.target.id, _type(module, item.annotation), _field(item.value))
+            fields[item.target.id] = (item.target.id, _type(module, item.annotation), _field(item.value, node))
     made = dataclasses.make_dataclass(node.name, fields.values(), kw_only=True)
     made.__module__ = module
     return made
@@ -111,19 +135,36 @@ def _type(module: str, annotation: ast.expr) -> Any:
         return Any
 
 
-def _field(value: ast.expr | None) -> Any:
-    """The dataclass field that stands behind an annotation; a default that is no literal is None."""
+def _field(value: ast.expr | None, within: ast.ClassDef) -> Any:
+    """The dataclass field that stands behind an annotation; a default that the source does not show is None."""
     if value is None:
         return dataclasses.field()
     if not isinstance(value, ast.Call):
-        return _defaulting(_literal(value), {})
+        return _defaulting(_value(value, within), {})
     keywords = {word.arg: word.value for word in value.keywords}
     metadata = keywords.get("metadata")
     pairs = zip(metadata.keys, metadata.values, strict=True) if isinstance(metadata, ast.Dict) else ()
     noted = {_literal(key): _literal(item) for key, item in pairs if key is not None}
-    if not {"default", "default_factory"} & set(keywords):
-        return dataclasses.field(metadata=noted)
-    return _defaulting(_literal(keywords["default"]) if "default" in keywords else None, noted)
+    default, factory = keywords.get("default"), keywords.get("default_factory")
+    if default is not None:
+        return _defaulting(_value(default, within), noted)
+    return dataclasses.field(metadata=noted) if factory is None else _defaulting(_produced(factory), noted)
+
+
+def _value(node: ast.expr, within: ast.ClassDef) -> Any:
+    """What an expression stands for: a literal, or a name by what it is set to last in the body of the class."""
+    if not isinstance(node, ast.Name):
+        return _literal(node)
+    assignments = [line for line in ast.walk(within) if isinstance(line, ast.Assign)]
+    values = [line.value for line in assignments if node.id in map(ast.unparse, line.targets)]
+    return _literal(values[-1]) if values else None
+
+
+def _produced(factory: ast.expr) -> Any:
+    """What a factory of defaults makes: `lambda: [...]`, `list` or `dict`."""
+    if isinstance(factory, ast.Lambda):
+        return _literal(factory.body)
+    return {"list": [], "dict": {}}.get(ast.unparse(factory))
 
 
 def _copied(field: dataclasses.Field) -> Any:
@@ -133,7 +174,7 @@ def _copied(field: dataclasses.Field) -> Any:
 
 
 def _defaulting(value: Any, metadata: dict[Any, Any]) -> Any:
-    return dataclasses.field(default_factory=lambda: value, metadata=metadata)
+    return dataclasses.field(default_factory=lambda: copy.copy(value), metadata=metadata)
 
 
 def _literal(node: ast.expr) -> Any:

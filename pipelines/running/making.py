@@ -66,20 +66,17 @@ def make(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
 def build(step: Step) -> Any:
     """The step's stage as it is run, with training arguments that are constructed. Raises RecipeError."""
     cls = kinds.find(kinds.STAGES, step.kind, step.path)
-    checked = schema.check(cls, step.options, step.path)
-    trained = [
-        key
-        for key, hint in field_types.hints(cls).items()
-        if field_types.is_training_arguments(field_types.bare(hint))
-    ]
-    for key in trained:
-        from trimtab.pipelines.training.arguments import arguments
+    with field_types.imported():
+        checked = schema.check(cls, step.options, step.path)
+        trained = field_types.training(cls)
+        if trained is not None:
+            from trimtab.pipelines.training.arguments import arguments
 
-        checked[key] = arguments(checked.get(key, {}), step)
-    try:
-        return schema.instance(cls, checked)
-    except ValueError as error:  # trl's own check of settings that have to fit each other
-        raise RecipeError(str(error), (*step.path, *trained[:1])) from error
+            checked[trained] = arguments(checked.get(trained, {}), step)
+        try:
+            return schema.instance(cls, checked)
+        except ValueError as error:  # trl's own check of settings that have to fit each other
+            raise RecipeError(str(error), (*step.path, *([trained] if trained else []))) from error
 
 
 def _make(step: Step, *, check: bool, main: bool) -> dict[str, float]:

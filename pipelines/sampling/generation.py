@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.pipelines.planning import memos
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError, suggest
 
 MAX_NEW_TOKENS = 256  # unless the recipe says otherwise
@@ -120,7 +121,7 @@ def check(generate: Mapping[str, Any], path: Sequence[str]) -> None:
     least, most = generate.get("min_new_tokens") or 0, generate.get("max_new_tokens")
     if most is not None and least > most:
         raise RecipeError(f"is {least}, more than max_new_tokens, which is {most}", (*path, "min_new_tokens"))
-    _construct(generate, path)
+    memos.recalled("generation", dict(generate), lambda: _construct(generate, path))
 
 
 def check_ranges(values: Mapping[str, Any], path: Sequence[str]) -> None:
@@ -160,9 +161,7 @@ def reshaped(generate: Mapping[str, Any]) -> list[str]:
 
 
 def _check_key(key: str, value: Any, place: tuple[str, ...]) -> None:
-    from transformers import GenerationConfig
-
-    if key not in GenerationConfig().to_dict():
+    if key not in {*HONOURED, *REFUSED, *HARMLESS} and key not in memos.recalled("generation", "keys", _keys):
         raise RecipeError(f"unknown key for GenerationConfig{suggest(key, HONOURED)}", place)
     if value is None or (key in HARMLESS and value == HARMLESS[key]):
         return
@@ -181,6 +180,13 @@ def _check_key(key: str, value: Any, place: tuple[str, ...]) -> None:
         )
     if key == "stop_strings" and not all(isinstance(word, str) and word for word in listed(value)):
         raise RecipeError(f"expected a text or a list of them, got {value!r}", place)
+
+
+def _keys() -> list[str]:
+    """The keys of transformers' GenerationConfig."""
+    from transformers import GenerationConfig
+
+    return sorted(GenerationConfig().to_dict())
 
 
 def _construct(generate: Mapping[str, Any], path: Sequence[str]) -> None:

@@ -67,7 +67,9 @@ class Miniature:
     def changes(self, cls: type, block: Mapping[str, Any]) -> dict[str, Any]:
         """`key.subkey` -> value of what changes in a block of the stage class `cls`, by the types of its fields."""
         changes: dict[str, Any] = {}
-        for key, hint in field_types.hints(cls).items():
+        with field_types.imported():
+            types_of = field_types.hints(cls)
+        for key, hint in types_of.items():
             if _is_arguments(hint):
                 changes |= self._arguments(key, block.get(key) or {}, _types(hint))
             elif block.get(key) is not None:

@@ -133,8 +133,9 @@ class Constrained(TrainerStage):
     def check(self, step: Step) -> None:
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
+        kind: Any = type(self)
         for key, instead in UNUSED.items():
-            if getattr(self.train, key) != field_types.default(trl.GRPOConfig.__dataclass_fields__[key]):
+            if getattr(self.train, key) != field_types.training_defaults(kind)[key]:
                 raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
         self._check_thresholds(step)
         self._check_weights(step)

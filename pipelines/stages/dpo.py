@@ -19,6 +19,7 @@ from trimtab.pipelines.data.forms import PREFERENCE, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting import shows as reporting
 from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training import warm_starts
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class Dpo(TrainerStage):
         return not OVER_MICRO_BATCHES.isdisjoint(losses)
 
     def check(self, step: Step) -> None:
-        from trimtab.pipelines.training import optimizer_state
-
         losses = self.train.loss_type
         losses = [losses] if isinstance(losses, str) else list(losses)
         if not self.train.beta > 0 and losses != ["sft"]:
@@ -59,7 +58,7 @@ class Dpo(TrainerStage):
                 f"must be above 0, got {self.train.beta:g}: the loss would not depend on the preferences",
                 (*step.path, "train", "beta"),
             )
-        optimizer_state.check(self, step)
+        warm_starts.check(self, step)
         super().check(step)
 
     def run(self, step: Step) -> Metrics:

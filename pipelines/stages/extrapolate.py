@@ -10,6 +10,7 @@ started from.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -40,30 +41,21 @@ class Extrapolate(Stage):
     shows: ClassVar[Shows] = Shows(results=("relative_step", "step_norm"))
 
     def check(self, step: Step) -> None:
-        from trimtab.pipelines.algorithms.extrapolation import match
-        from trimtab.pipelines.algorithms.weights import Weights
-
         if not 0 <= self.momentum < 1:
             expected = f"expected a number of at least 0 and below 1, got {self.momentum}"
             raise RecipeError(f"{expected}: at 1 rounds add up without end", (*step.path, "momentum"))
         if self.new == self.previous:
             raise RecipeError("is `new` itself, so that there is no step to extrapolate", (*step.path, "previous"))
-        models = []
+        folders = {}
         for key in ("new", "previous"):
             folder = Path(getattr(self, key)).expanduser()
             if step.pending(str(folder)) or _on_hub(getattr(self, key)) or adapters.find(str(folder)):
                 continue
             if not folder.is_dir():
                 raise RecipeError(f"no such folder: {folder}: a model's folder or $stage", (*step.path, key))
-            try:
-                models.append(Weights(folder))
-            except (OSError, ValueError) as error:
-                raise RecipeError(str(error), (*step.path, key)) from error
-        if len(models) == 2:
-            try:
-                match(*models)
-            except ValueError as error:
-                raise RecipeError(str(error), (*step.path, "previous")) from error
+            folders[key] = folder
+        if folders:
+            _check_weights(folders, step)
 
     def work(self, known: Known) -> Work:
         return Work(leaves=known.model(self.new))
@@ -83,6 +75,24 @@ class Extrapolate(Stage):
             return extrapolate(new, previous, step.output, self.momentum)
         except ValueError as error:  # what only the numbers show, such as a step lost in rounding
             raise RecipeError(str(error), step.path) from error
+
+
+def _check_weights(folders: Mapping[str, Path], step: Step) -> None:
+    """Raises RecipeError for folders, by their keys, that are no models in safetensors, or two that do not match."""
+    from trimtab.pipelines.algorithms.extrapolation import match
+    from trimtab.pipelines.algorithms.weights import Weights
+
+    models = []
+    for key, folder in folders.items():
+        try:
+            models.append(Weights(folder))
+        except (OSError, ValueError) as error:
+            raise RecipeError(str(error), (*step.path, key)) from error
+    if len(models) == 2:
+        try:
+            match(*models)
+        except ValueError as error:
+            raise RecipeError(str(error), (*step.path, "previous")) from error
 
 
 def _on_hub(name: str) -> bool:

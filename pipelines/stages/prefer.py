@@ -17,7 +17,6 @@ out and counted.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,12 +31,13 @@ from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import LISTS, Data, Form
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Work
+from trimtab.pipelines.planning import outlines
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import WordOf
 from trimtab.pipelines.planning.kinds import LOSSES
 from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import inputs
+from trimtab.pipelines.training import inputs, warm_starts
 from trimtab.pipelines.training.fit import fit
 from trimtab.rewards._vocabulary import foreign
 
@@ -82,8 +82,6 @@ class Prefer(TrainerStage):
         return {"data": form, "eval_data": form}
 
     def check(self, step: Step) -> None:
-        from trimtab.pipelines.training import optimizer_state
-
         if not self.beta > 0:
             raise RecipeError(f"must be above 0, got {self.beta}", (*step.path, "beta"))
         if not 0 < self.epsilon < 0.5:
@@ -98,7 +96,7 @@ class Prefer(TrainerStage):
                 rows = loading.load(block, (*step.path, key))
                 self._check_rows(rows, ", ".join(sources), (*step.path, key))
                 self._check_vocabulary(rows, step, (*step.path, key))
-        optimizer_state.check(self, step)
+        warm_starts.check(self, step)
         super().check(step)
 
     def work(self, known: Known) -> Work:
@@ -124,11 +122,15 @@ class Prefer(TrainerStage):
 
     def _loss(self) -> Any:
         loss = losses.named(self.loss)
-        takes = inspect.signature(loss).parameters
+        takes = self._parameters()
         return partial(loss, **{key: getattr(self, key) for key in ("beta", "epsilon") if key in takes})
 
+    def _parameters(self) -> tuple[str, ...]:
+        """What the loss takes, as its source says it: a plan imports no torch for it."""
+        return outlines.parameters(f"{LOSSES}.{self.loss}.{self.loss}")
+
     def _columns(self) -> tuple[str, ...]:
-        return ("prompt_ids", "completion_ids", *losses.columns(self._loss()).values())
+        return ("prompt_ids", "completion_ids", *losses.columns(self._parameters()).values())
 
     def _check_rows(self, rows: Any, source: str, place: tuple[str, ...]) -> None:
         prompt, answers, *numbers = self._columns()

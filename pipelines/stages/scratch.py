@@ -21,6 +21,7 @@ import trl
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import CORPUS, Data
 from trimtab.pipelines.forecasting.work import Work
+from trimtab.pipelines.planning import memos
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
@@ -53,10 +54,8 @@ class Scratch(Stage):
         return {**super().small(block, miniature), "vocab_size": 400, "config": config}
 
     def check(self, step: Step) -> None:
-        from transformers import CONFIG_MAPPING
-
         kind = self.config.get("model_type")
-        if kind not in CONFIG_MAPPING:
+        if not memos.recalled("model_types", kind, lambda: from_scratch.is_known(kind)):
             raise RecipeError(f"transformers has no model_type {kind!r}", (*step.path, "config", "model_type"))
         if self.chat_template and not self.chat_template.is_file():
             raise RecipeError(f"no such file: {self.chat_template}", (*step.path, "chat_template"))

@@ -38,7 +38,7 @@ class ListTrainer(RowMeansTrainer, SFTTrainer):
         self.list_loss, self.asked = loss, set(inspect.signature(loss).parameters)
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.remove_unused_columns = False  # the model's forward knows none of ours
-        numbers = columns(loss)
+        numbers = columns(self.asked)
         for name in ("train_dataset", "eval_dataset"):
             if kwargs.get(name) is not None:
                 needed = kwargs[name].select_columns(["prompt_ids", "completion_ids", *numbers.values()])

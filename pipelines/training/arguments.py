@@ -69,11 +69,15 @@ def settings(step: Step) -> dict[str, Any]:
 
 
 def arguments(train: dict[str, Any], step: Step) -> dict[str, Any]:
-    """The `train` block as it is built: the recipe's over the pipeline's.
+    """The `train` block as it is built: the recipe's over the pipeline's."""
+    merged = settings(step) | train
+    return merged | {"report_to": trackers(merged["report_to"])}
+
+
+def trackers(reports: str | list[str] | None) -> list[str]:
+    """The trackers that transformers is told of.
 
     `report_to: wandb` is honoured by tracking.py, which owns the step's one run, so it must not start a second one.
     """
-    merged = settings(step) | train
-    reports = merged["report_to"]
-    reports = [reports] if isinstance(reports, str) or reports is None else reports
-    return merged | {"report_to": [name for name in reports if name not in ("wandb", "none", "all", None)]}
+    names = [reports] if isinstance(reports, str) else reports or []
+    return [name for name in names if name not in ("wandb", "none", "all", None)]

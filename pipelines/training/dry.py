@@ -5,14 +5,16 @@ What upstream refuses then is a mistake in the recipe, with upstream's words, be
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from trimtab.pipelines.planning import adapters, field_types, hub, schema
+from trimtab.pipelines.planning import adapters, field_types, hub, memos, ranks, schema
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
 from trimtab.pipelines.training import inputs
-from trimtab.pipelines.training.arguments import arguments
+from trimtab.pipelines.training.arguments import arguments, trackers
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -31,22 +33,42 @@ def check(stage: Any, step: Step) -> None:
 
 
 def _arguments(stage: Any, step: Step) -> None:
-    """Constructs the training arguments for as many processes as will be launched, where that is known."""
+    """Constructs the training arguments for as many processes as will be launched, where that is known.
+
+    Upstream's classes take seconds to import: what they have taken once is remembered (see planning/memos.py).
+    """
+    launch, place = step.launch, (*step.path, "train")
+    if launch is None:
+        return
+    half = next((key for key in ("fp16", "fp16_full_eval") if getattr(stage.train, key, False)), None)
+    if launch.on_cpu and half:
+        raise RecipeError("needs a GPU, and the step is launched on CPUs: leave it out", (*place, half))
+    cls = field_types.bare(field_types.hints(type(stage))["train"])
+    name = f"{cls.__module__}.{cls.__name__}"
+    launcher = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    subject = [name, step.options.get("train", {}), asdict(launch), ranks.devices(), launcher]
+
+    def construct() -> bool:
+        _construct(stage, step, launch.processes, place)
+        return True
+
+    if name.startswith("trl."):
+        memos.recalled("constructed", subject, construct)
+    else:
+        construct()  # a class of a user's own may change
+
+
+def _construct(stage: Any, step: Step, processes: int, place: tuple[str, ...]) -> None:
     from trimtab.pipelines.trainers.seams.engines import untouched
 
-    if step.launch is None:
-        return
-    cls = field_types.bare(field_types.hints(type(stage))["train"])
-    place = (*step.path, "train")
-    block = schema.check(cls, step.options.get("train", {}), place)
-    if step.launch.on_cpu and (block.get("fp16") or block.get("fp16_full_eval")):
-        key = "fp16" if block.get("fp16") else "fp16_full_eval"
-        raise RecipeError("needs a GPU, and the step is launched on CPUs: leave it out", (*place, key))
-    try:
-        with untouched():
-            schema.instance(_without_devices(cls, step.launch.processes), arguments(block, step))
-    except REFUSALS as error:
-        raise RecipeError(str(error), (*place, *_key_meant(str(error), block))) from error
+    with field_types.imported():
+        cls = field_types.bare(field_types.hints(type(stage))["train"])
+        block = schema.check(cls, step.options.get("train", {}), place)
+        try:
+            with untouched():
+                schema.instance(_without_devices(cls, processes), arguments(block, step))
+        except REFUSALS as error:
+            raise RecipeError(str(error), (*place, *_key_meant(str(error), block))) from error
 
 
 def _without_devices(cls: Any, processes: int) -> Any:
@@ -67,15 +89,14 @@ def _key_meant(message: str, block: dict[str, Any]) -> list[str]:
 
 def _trackers(stage: Any, step: Step) -> None:
     """Raises RecipeError for a tracker in `report_to` that transformers does not know, or that is not installed."""
-    given = step.options.get("train", {}).get("report_to")
-    if given is None:
+    names = trackers(stage.train.report_to) if step.options.get("train", {}).get("report_to") else []
+    if not names:
         return
     from trimtab.pipelines.trainers.seams.trl import (
         get_available_reporting_integrations,
         get_reporting_integration_callbacks,
     )
 
-    names = arguments({"report_to": stage.train.report_to}, step)["report_to"]
     installed = get_available_reporting_integrations()
     try:
         for name in names:
@@ -97,7 +118,8 @@ def _adapters(stage: Any, step: Step) -> None:
     import trl
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    scores = field_types.bare(field_types.hints(type(stage))["train"]) is trl.RewardConfig
+    with field_types.imported():
+        scores = field_types.bare(field_types.hints(type(stage))["train"]) is trl.RewardConfig
     made_by = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
     place = (*step.path, "model", "lora_target_modules")
     config = trl.get_peft_config(stage.model)

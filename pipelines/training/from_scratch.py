@@ -18,6 +18,13 @@ TEMPLATE = (
 SMALLEST = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
+def is_known(model_type: Any) -> bool:
+    """Whether transformers has models of that type."""
+    from transformers import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
+
+
 def make_tokenizer(
     texts: Iterable[str],
     *,

@@ -8,38 +8,14 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerState
 
-from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.trainers.seams.engines import sharding
-
-if TYPE_CHECKING:
-    from trimtab.pipelines.planning.recipe import Step
-
-STATE = Path("optimizer", "state.safetensors")  # in a folder of its own: engines read every weight file beside a model
-
-
-def check(stage: Any, step: Step) -> None:
-    """Raises RecipeError where a stage's `optimizer` or `keep_optimizer` cannot be done."""
-    if not (stage.optimizer or stage.keep_optimizer):
-        return
-    key = "optimizer" if stage.optimizer else "keep_optimizer"
-    if stage.model.use_peft:
-        raise RecipeError("every step has new adapters, which no earlier optimizer knows", (*step.path, key))
-    if engine := sharding():
-        raise RecipeError(
-            f"{engine} splits the optimizer's state over the ranks: a warm one needs one process or DDP",
-            (*step.path, key),
-        )
-    if stage.optimizer and not step.pending(stage.optimizer) and not _file(stage.optimizer).is_file():
-        raise RecipeError(
-            f"{stage.optimizer} has no optimizer state: train it with `keep_optimizer: true`", (*step.path, key)
-        )
+from trimtab.pipelines.training import warm_starts
 
 
 def save(trainer: Any, output: Path) -> None:
@@ -52,7 +28,7 @@ def save(trainer: Any, output: Path) -> None:
             if not isinstance(value, torch.Tensor):
                 kinds[key] = type(value).__name__  # a count, in some optimizers
             tensors[key] = torch.as_tensor(value).detach().cpu().contiguous()
-    path = output / STATE
+    path = output / warm_starts.STATE
     path.parent.mkdir()
     save_file(tensors, path, metadata={**kinds, "optimizer": type(optimizer).__name__})
 
@@ -62,7 +38,7 @@ def load(trainer: Any, model: str) -> None:
 
     Raises ValueError where it is another optimizer's or another model's.
     """
-    path, optimizer = _file(model), _inner(trainer.optimizer)
+    path, optimizer = warm_starts.file_of(model), _inner(trainer.optimizer)
     with safe_open(path, framework="pt") as file:
         kinds = file.metadata()
     if kinds["optimizer"] != type(optimizer).__name__:
@@ -88,10 +64,6 @@ class Warm(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
             load(self.trainer, self.model)
-
-
-def _file(model: str) -> Path:
-    return Path(model).expanduser() / STATE
 
 
 def _inner(optimizer: Any) -> Any:

@@ -24,6 +24,7 @@ def test_an_outline_has_the_keys_types_and_words_of_the_class(name):
         given = fields[field.name].metadata.get("choices")
         assert field.metadata.get("choices") in (given, None)
         assert field_types.is_required(field) == field_types.is_required(fields[field.name])
+        assert field_types.default(field) == field_types.default(fields[field.name])
         assert parts(field.type) >= parts(types[field.name]) - {"ParallelismConfig"}
 
 

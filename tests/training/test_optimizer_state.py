@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from short_trainings import LORA, apo, plan
 
-from trimtab.pipelines.training import optimizer_state
+from trimtab.pipelines.training import warm_starts
 
 CONSTANT = {"lr_scheduler_type": "constant", "learning_rate": 1e-3}
 
@@ -38,8 +38,8 @@ def test_two_steps_are_one(optim, block, lists, tmp_path):
 def test_a_fresh_optimizer_is_another_run(block, lists, tmp_path):
     ran = run_recipe(tmp_path, handed_on(block, lists, "adamw_torch", {}))
     assert distance(ran) > 1e-4
-    assert not (ran["second"].output / optimizer_state.STATE).exists()  # kept only where asked for
-    with safe_open(ran["first"].output / optimizer_state.STATE, framework="pt") as file:
+    assert not (ran["second"].output / warm_starts.STATE).exists()  # kept only where asked for
+    with safe_open(ran["first"].output / warm_starts.STATE, framework="pt") as file:
         assert file.metadata()["optimizer"] == "AdamW"
         assert file.get_tensor("lm_head.weight/exp_avg_sq").dtype == torch.float32
         assert file.get_tensor("lm_head.weight/step").item() == 3

@@ -14,8 +14,7 @@ parameters say what it asks for.
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a plan needs the names of the losses, and no torch
@@ -30,9 +29,9 @@ def named(word: str) -> Callable[..., Tensor]:
     return getattr(importlib.import_module(f"{__name__}.{word}"), word)
 
 
-def columns(loss: Callable[..., Tensor]) -> dict[str, str]:
-    """Those of `COLUMNS` that the loss asks for, by the names of its parameters."""
-    return {name: COLUMNS[name] for name in inspect.signature(loss).parameters if name in COLUMNS}
+def columns(parameters: Iterable[str]) -> dict[str, str]:
+    """Those of `COLUMNS` that a loss with these parameters asks for."""
+    return {name: COLUMNS[name] for name in parameters if name in COLUMNS}
 
 
 def ordered_pairs(present: Tensor) -> Tensor:

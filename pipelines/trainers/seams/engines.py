@@ -7,9 +7,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # a plan asks whether there is an engine, and needs no torch
+    import torch
 
 
 def sharding() -> str | None:
@@ -25,7 +26,11 @@ def prepare_cpu_engines() -> None:
     would refuse bf16. The runner calls it once, before the process group is made; elsewhere it does nothing.
     """
     engine = sharding()
-    if engine is None or torch.accelerator.is_available():
+    if engine is None:
+        return
+    import torch
+
+    if torch.accelerator.is_available():
         return
     import transformers.training_args
     from accelerate import PartialState
@@ -106,6 +111,8 @@ def save_model(trainer: Any, folder: Path) -> None:
 
     DeepSpeed with bf16 or fp16 trains float32 weights that its optimizer keeps, and would save the rounded copies.
     """
+    import torch
+
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapters = hasattr(model, "peft_config")
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad or not adapters}

@@ -1,0 +1,44 @@
+"""What takes seconds of imports to find out, remembered in the user's cache while the libraries stay the same.
+
+A memo stands for all that an answer depends on, with the versions of the libraries that are asked. Without a folder to
+write in, they are asked every time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from trimtab.pipelines.planning import files
+
+LIBRARIES = ("trl", "transformers", "accelerate", "peft", "torch")
+
+
+def recalled(name: str, subject: Any, ask: Callable[[], Any]) -> Any:
+    """The answer about a JSON-like `subject` that is remembered under `name`, else what `ask` returns, which is kept.
+
+    An answer is JSON-like too. What `ask` raises is not remembered.
+    """
+    versions = {library: _version(library) for library in LIBRARIES}
+    text = json.dumps([subject, versions], sort_keys=True, default=repr)
+    memo = files.cache_folder(name) / hashlib.sha256(text.encode()).hexdigest()
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(memo.read_text())
+    answer = ask()
+    with contextlib.suppress(OSError):  # a read-only home costs time, not the plan
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(memo, json.dumps(answer))
+    return answer
+
+
+@cache
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
