@@ -16,20 +16,13 @@ from trimtab.pipelines.reporting.records import Record, mapping, shows
 
 def render(records: Sequence[Record], samples: int, recipe: str) -> str:
     """The page of the steps that `read` has read, with the completions of `samples` prompts."""
-    import jinja2
     from markupsafe import Markup
 
     evaluations = [sections.evaluation(record) for record in records if shows(record).section == "evaluation"]
     reward_models = [sections.reward_model(record) for record in records if shows(record).section == "reward model"]
     completions = [] if evaluations else sections.completions(records, samples)
     audited = [block for record in records for block in sections.audited(record)]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {
         "number": numerals.number,
         "error": numerals.with_error,
@@ -54,6 +47,19 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
         completions=completions,
         samples=samples,
         interval=lambda win: Markup(plots.interval(*map(mapping(win).get, ("low", "rate", "high")))),
+    )
+
+
+def templates() -> Any:
+    """The jinja environment of the pages, which escapes all that is no drawing."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

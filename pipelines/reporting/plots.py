@@ -74,7 +74,7 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]
     for title, patterns in wanted:
         chosen = {key: sorted(series[key]) for key in matching(series, patterns)}
         if chosen:
-            drawn.append((title, _panel(title, chosen)))
+            drawn.append((title, panel(title, chosen, _labels(list(chosen)))))
     return drawn
 
 
@@ -98,7 +98,8 @@ def _generic(series: Mapping[str, Any]) -> dict[str, list[str]]:
     return {tail: [key for key in names if (key.partition("/")[2] or key) == tail] for tail in order}
 
 
-def _panel(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def panel(title: str, series: Mapping[str, Sequence[tuple[float, float]]], labels: Sequence[str]) -> str:
+    """One drawing of curves, each of them with its label."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -111,7 +112,7 @@ def _panel(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
         axes = figure.subplots()
         axes.grid(axis="y")
         axes.set_axisbelow(True)
-        for n, (key, label) in enumerate(zip(series, _labels(list(series)), strict=True)):
+        for n, (key, label) in enumerate(zip(series, labels, strict=True)):
             points = _thinned(series[key])
             single = len(points) == 1 or key.startswith("eval")
             constant = len(points) > 1 and len({round(value, 9) for _, value in points}) == 1
@@ -216,6 +217,17 @@ def interval(low: Any, value: Any, high: Any) -> str:
     return (
         '<svg class="interval" viewBox="-4 0 108 10" aria-hidden="true">'
         '<path d="M0 5H100" style="stroke: var(--rule)"/><path d="M50 0V10" style="stroke: var(--muted)"/>'
+        f'<path d="M{low} 5H{high}" style="stroke: var(--c1); stroke-width: 3"/>'
+        f'<circle cx="{value}" cy="5" r="3" style="fill: var(--c1)"/></svg>'
+    )
+
+
+def whisker(low: float, value: float, high: float, reference: float) -> str:
+    """A mean with its error, all as shares of a scale that the rows of a table have; `reference` is a tick."""
+    low, value, high, reference = (round(100 * share, 1) for share in (low, value, high, reference))
+    return (
+        '<svg class="interval" viewBox="-4 0 108 10" aria-hidden="true">'
+        f'<path d="M0 5H100" style="stroke: var(--rule)"/><path d="M{reference} 0V10" style="stroke: var(--muted)"/>'
         f'<path d="M{low} 5H{high}" style="stroke: var(--c1); stroke-width: 3"/>'
         f'<circle cx="{value}" cy="5" r="3" style="fill: var(--c1)"/></svg>'
     )

@@ -13,14 +13,15 @@ LOSS = ("train/loss", "eval/loss")
 class Shows:
     """Curves and numbers of a step, and the section of the page that its artifact fills.
 
-    `panels` maps the title of a learning curve to the metrics (or patterns) in it, and `results` are those that the
-    table of steps shows. With `by_round` the curves are those of the steps of a loop, one point each, instead of one
-    step's. `section` says what the artifact is: an `evaluation` (with its evaluation.json), a
-    `reward model` with its accuracy, or a dataset of `completions`.
+    `panels` maps the title of a learning curve to the metrics (or patterns) in it, `results` are those that the table
+    of steps shows, and by those in `compares` the points of a sweep are compared. With `by_round` the curves are those
+    of the steps of a loop, one point each, instead of one step's. `section` says what the artifact is: an `evaluation`
+    (with its evaluation.json), a `reward model` with its accuracy, or a dataset of `completions`.
     """
 
     panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     results: Sequence[str] = ()
+    compares: Sequence[str] = ()
     by_round: bool = False
     section: Literal["evaluation", "reward model", "completions", None] = None
 
@@ -32,4 +33,5 @@ PREFERENCE = Shows(
         "Pairs ranked right": ("*/rewards/accuracies",),
     },
     ("eval/rewards/accuracies", "eval/loss", "train/loss"),
+    ("eval/rewards/accuracies",),
 )

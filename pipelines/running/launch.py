@@ -18,7 +18,7 @@ from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.recording import views
-from trimtab.pipelines.running import consents, disk, environment, exits, failures, grouping, locking, slurm
+from trimtab.pipelines.running import comparing, consents, disk, environment, exits, failures, grouping, locking, slurm
 from trimtab.pipelines.running.processes import launch
 
 STOPPED = {128 + signal.SIGINT: "Ctrl-C", 128 + signal.SIGTERM: "SIGTERM"}  # exit codes
@@ -198,6 +198,6 @@ def _launch_all(
             print(f"error: {message}. The same command continues here", file=sys.stderr)
             return code if code > 0 else 1
     views.record(recipe)
-    environment.show(steps)
+    comparing.show(recipe, steps)
     environment.note(provenance.notes(recipe.steps))
     return 0

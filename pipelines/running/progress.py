@@ -16,7 +16,7 @@ from trimtab.pipelines.forecasting.machines import at_hand
 from trimtab.pipelines.planning.commands import launch
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
-from trimtab.pipelines.planning.recipe import Launch, Step
+from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import artifacts, locks, tracking, views
 from trimtab.pipelines.reporting.numerals import DASH, duration
 from trimtab.pipelines.running import consents, environment, exits
@@ -40,10 +40,7 @@ def status(path: str, overrides: Sequence[str] = (), *, trusting: bool = False) 
     """Prints a line for each step of a recipe, and how long the whole has to go. Returns 2 for a mistake in it."""
     environment.prepare()
     try:
-        recipe = consents.load(path, overrides, trusting=trusting)
-        known = [plan for plan in views.plans(recipe.run) if plan["path"] == os.path.abspath(recipe.path)]
-        if known and known[-1].get("ranks"):  # as it was launched
-            recipe = consents.load(path, overrides, Ranks(every=known[-1]["ranks"]), trusting=trusting)
+        recipe = as_launched(path, overrides, trusting=trusting)
     except RecipeError as error:
         return environment.fail(str(error))
     holder = locks.holder(recipe.run / ".lock")
@@ -63,6 +60,15 @@ def status(path: str, overrides: Sequence[str] = (), *, trusting: bool = False) 
     more = f", without {', '.join(unknown)}, of which nothing can be said" if unknown else ""
     print(f"{done} of {len(recipe.steps)} steps are done; {duration(to_go)} to go{more}")
     return 0
+
+
+def as_launched(path: str, overrides: Sequence[str] = (), *, trusting: bool = False) -> Recipe:
+    """The recipe on the ranks with which it was launched last, where it was. Raises RecipeError."""
+    recipe = consents.load(path, overrides, trusting=trusting)
+    known = [plan for plan in views.plans(recipe.run) if plan["path"] == os.path.abspath(recipe.path)]
+    if known and known[-1].get("ranks"):
+        return consents.load(path, overrides, Ranks(every=known[-1]["ranks"]), trusting=trusting)
+    return recipe
 
 
 def pace(rows: Sequence[dict]) -> Pace | None:

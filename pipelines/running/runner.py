@@ -14,8 +14,19 @@ from trimtab.pipelines.planning import preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import locks, views
-from trimtab.pipelines.running import consents, disk, environment, exits, failures, grouping, locking, making, orphans
-from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say, show
+from trimtab.pipelines.running import (
+    comparing,
+    consents,
+    disk,
+    environment,
+    exits,
+    failures,
+    grouping,
+    locking,
+    making,
+    orphans,
+)
+from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say
 from trimtab.pipelines.training import interrupts
 from trimtab.rewards import RewardFailure
 
@@ -97,7 +108,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
     if not LAUNCHED:
         if MAIN:
             views.record(recipe)
-        show(steps)
+        comparing.show(recipe, steps)
         environment.note(provenance.notes(recipe.steps))
     return 0
 

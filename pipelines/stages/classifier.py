@@ -40,7 +40,9 @@ class Classifier(TrainerStage):
     train: trl.RewardConfig
 
     shows: ClassVar[Shows] = Shows(
-        {"Loss": LOSS, "Accuracy": ("*/accuracy",)}, ("eval/accuracy", "eval/loss", "train/loss")
+        {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
+        ("eval/accuracy", "eval/loss", "train/loss"),
+        ("eval/accuracy",),
     )
 
     def work(self, known: Known) -> Work:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -23,6 +24,7 @@ from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import SCORED, Data
 from trimtab.pipelines.forecasting.work import Held, Work, told
 from trimtab.pipelines.planning.errors import RecipeError, suggest
+from trimtab.pipelines.reporting import by_prompt
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import _vocabulary, text
@@ -38,13 +40,13 @@ Scores = dict[str, dict[int, list[float]]]  # reward -> prompt_index -> the scor
 
 @dataclass(kw_only=True)
 class Compare(Stage):
-    """Artifact: `evaluation.json`, `summary.txt`."""
+    """Artifact: `evaluation.json`, `summary.txt`, `by_prompt.parquet`."""
 
     scored: dict[str, Annotated[Data, SCORED]]
     baseline: str
     reference: trl.ModelConfig | None = None
 
-    shows: ClassVar[Shows] = Shows(section="evaluation")
+    shows: ClassVar[Shows] = Shows(section="evaluation", compares=("*/mean",))
 
     def check(self, step: Step) -> None:
         if self.baseline not in self.scored:
@@ -105,6 +107,7 @@ class Compare(Stage):
         if PartialState().is_main_process:
             (step.output / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
             (step.output / "summary.txt").write_text(_summary(result))
+            by_prompt.write(step.output, _means(scores, rows[self.baseline]["prompt_index"], prompts))
         metrics = {}
         for name, policy in policies.items():
             for reward, numbers in policy["rewards"].items():
@@ -176,6 +179,16 @@ def _by_prompt(rows: Any) -> Scores:
             if score is not None:
                 scores[reward].setdefault(index, []).append(score)
     return scores
+
+
+def _means(scores: dict[str, Scores], groups: Sequence[int], prompts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Every mean of the metrics, prompt by prompt."""
+    names = {index: by_prompt.identifier(prompt) for index, prompt in zip(groups, prompts, strict=True)}
+    means: dict[str, dict[str, float]] = {}
+    for policy, of_rewards in scores.items():
+        for reward, given in of_rewards.items():
+            means[f"{policy}/{reward}/mean"] = {names[index]: sum(some) / len(some) for index, some in given.items()}
+    return means
 
 
 def _mean(scores: dict[int, list[float]], completions: int) -> dict[str, float]:

@@ -52,6 +52,7 @@ class Reward(TrainerStage):
     shows: ClassVar[Shows] = Shows(
         {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
         ("eval/accuracy", "eval/loss", "train/loss"),
+        ("eval/accuracy",),
         section="reward model",
     )
 

@@ -31,7 +31,9 @@ class Sft(TrainerStage):
     train: trl.SFTConfig
 
     shows: ClassVar[Shows] = Shows(
-        {"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)}, ("eval/loss", "train/loss")
+        {"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)},
+        ("eval/loss", "train/loss"),
+        ("eval/loss",),
     )
 
     def run(self, step: Step) -> Metrics:
