@@ -37,7 +37,7 @@ def cheapest(forecaster: Forecaster, step: Step, setting: Setting) -> Cure | Non
     What changes the result (adapters, bfloat16) comes after what does not.
     """
     cures: list[tuple[int, Cure]] = []
-    for cost, changes, changed in sorted(_changes(setting), key=lambda change: change[0]):
+    for cost, changes, changed in sorted(_changes(step, setting), key=lambda change: change[0]):
         if cures and cost > cures[0][0]:
             break
         forecast = forecaster.under(step, changed)
@@ -46,9 +46,9 @@ def cheapest(forecaster: Forecaster, step: Step, setting: Setting) -> Cure | Non
     return min((cure for _, cure in cures), key=lambda cure: cure.forecast.seconds, default=None)
 
 
-def _changes(setting: Setting) -> Iterator[tuple[int, tuple[str, ...], Setting]]:
+def _changes(step: Step, setting: Setting) -> Iterator[tuple[int, tuple[str, ...], Setting]]:
     """(cost, keys, setting) of all changes together and alone."""
-    choices = (_batches(setting), _saved(setting), _engines(setting), _precision(setting), _adapters(setting))
+    choices = (_batches(step, setting), _saved(setting), _engines(setting), _precision(setting), _adapters(setting))
     for chosen in product(*choices):
         changes = tuple(change for change, _, _ in chosen if change)
         cost = sum(cost for _, cost, _ in chosen)
@@ -63,12 +63,14 @@ Choice = list[tuple[str, int, dict]]  # the change as it is written, its cost, a
 AS_IT_IS: tuple[str, int, dict] = ("", 0, {})
 
 
-def _batches(setting: Setting) -> Choice:
-    """Smaller batches of a rank, with as many rows behind a step of the optimizer."""
+def _batches(step: Step, setting: Setting) -> Choice:
+    """Smaller batches of a rank, with as many rows behind a step of the optimizer: the fingerprint stays."""
     choices = [AS_IT_IS]
+    follows = step.batch is not None and step.batch.is_given
     whole = setting.batch * setting.accumulation
     for batch in (size for size in range(setting.batch - 1, 0, -1) if setting.batch % size == 0):
-        change = f"train: {{per_device_train_batch_size: {batch}, gradient_accumulation_steps: {whole // batch}}}"
+        accumulation = "" if follows else f", gradient_accumulation_steps: {whole // batch}"
+        change = f"train: {{per_device_train_batch_size: {batch}{accumulation}}}"
         choices.append((change, 1, {"batch": batch, "accumulation": whole // batch}))
     return choices
 

@@ -79,9 +79,7 @@ def _of_pass(one: Pass, setting: Setting, learned: float, seen: float) -> float:
         kept = (tokens + one.width * one.drawn) * model.layers * model.cached * size
         return kept + seen * size * tokens * model.inside + 4 * HEAD_COPIES * one.width * model.vocabulary
     head = 0.0
-    if one.logits:
-        head = 4.0 * HEAD_COPIES * one.width * one.logits * model.vocabulary
-    elif model.head == "words":
+    if model.head == "words":
         at_once = min(tokens, HEAD_TOKENS if setting.on_cpu else HEAD_TOKENS_ON_GPU)
         head = 4.0 * HEAD_COPIES * at_once * model.vocabulary
     if not one.backward:

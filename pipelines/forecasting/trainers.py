@@ -22,19 +22,21 @@ if TYPE_CHECKING:
 class Shape:
     """What a trainer of trl does with a row.
 
-    `texts` of each go through the policy; with a `reference` also through the model that it began with. `again` more
-    texts of a row are only looked at, by the policy and the reference alike, as for an estimate of the KL.
+    `texts` of each go through the policy; with a `reference` also through the model that it began with, which is asked
+    `once` before the training where that comes by all rows (trainers/stored_dpo.py). `again` more texts of a row are
+    only looked at, by the policy and the reference alike, as for an estimate of the KL.
     """
 
     texts: int = 1
     reference: bool = False
+    once: bool = False
     again: int = 0
     head: Head = "words"
 
 
 SHAPES = {
     "SFTConfig": Shape(),
-    "DPOConfig": Shape(texts=2, reference=True),
+    "DPOConfig": Shape(texts=2, reference=True, once=True),
     "KTOConfig": Shape(reference=True, again=1),
     "RewardConfig": Shape(texts=2, head="score"),
 }
@@ -66,9 +68,10 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
     passes = [learned, *_evaluations(train, held.cut(limit) if held else None, model, steps, setting)]
     models = [Held(model, is_trained=True)]
     if shape.reference:
-        is_ahead = bool(getattr(train, "precompute_ref_log_probs", False))
+        is_ahead = _asks_reference_ahead(train, shape, rows.count, setting.rows_of_update)
         looked = replace(learned, backward=False, rows=rows.count if is_ahead else learned.rows)
-        passes += [replace(one, backward=False) for one in ([looked, *passes[1:]])]
+        evaluated = [replace(one, rows=held.count) if held and is_ahead else one for one in passes[1:]]
+        passes += [looked, *evaluated]
         if not is_ahead and setting.adapters is None:
             models.append(Held(model))
         if shape.again and getattr(train, "loss_type", None) != "apo_zero_unpaired":
@@ -113,6 +116,13 @@ def work(stage: Any, known: Known) -> Work:
     arguments = field_types.bare(field_types.hints(type(stage))["train"])
     names = [cls.__name__ for cls in getattr(arguments, "__mro__", ())]
     return offline(stage, known, next((SHAPES[name] for name in names if name in SHAPES), Shape()))
+
+
+def _asks_reference_ahead(train: Any, shape: Shape, rows: float, rows_of_update: float) -> bool:
+    """Whether the reference's log-probabilities of all rows are computed before the training."""
+    meets_all = train.max_steps * rows_of_update >= rows if train.max_steps > 0 else train.num_train_epochs >= 1
+    is_stored = shape.once and meets_all and not getattr(train, "sync_ref_model", False)
+    return is_stored or bool(getattr(train, "precompute_ref_log_probs", False))
 
 
 def _is_flat(train: Any) -> bool:

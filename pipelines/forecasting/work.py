@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Libraries = Literal["rows", "models", "trainer"]
 BYTES_OF_TOKEN = 16  # of a row of completions on disk
-LOGITS = 1 << 27  # in one block, of sampling.transformers_engine
+TOKENS = 1 << 14  # of a batch whose log-probabilities sampling.transformers_engine computes
 FEWEST_DRAWS = 8
 DRAWS = 256  # batches that are drawn to see how long the longest text of one is
 
@@ -86,8 +86,7 @@ class Pass:
     """So many `rows` of texts that go through a model, `batch` of them in a call of a rank.
 
     With `backward` they are learned from; `drawn` tokens are then put behind each, one after another. Texts that are
-    `sorted` by length are in a batch with those that are as long. Of `logits` positions of each text the logits
-    are in memory.
+    `sorted` by length are in a batch with those that are as long.
     """
 
     model: Architecture
@@ -97,7 +96,6 @@ class Pass:
     backward: bool = False
     drawn: float = 0
     sorted: bool = False
-    logits: float = 0
 
     def tokens_of_call(self) -> tuple[float, float]:
         """The tokens of a call with their padding: in the mean, and at most."""
@@ -117,11 +115,10 @@ def judged(model: Architecture, rows: Rows, count: float, tokens_per_batch: int 
     return Pass(model, rows, count, batch, sorted=True)
 
 
-def told(model: Architecture, rows: Rows, count: float, most: float = 256) -> Pass:
-    """The pass of completions whose log-probabilities a model tells, `most` of them at a time, or fewer long ones."""
-    longest = (rows.answer or float(rows.tokens.max())) + 1
-    batch = max(1.0, min(most, rows.count, LOGITS // (longest * model.vocabulary)))
-    return Pass(model, rows, count, batch, sorted=True, logits=longest)
+def told(model: Architecture, rows: Rows, count: float) -> Pass:
+    """The pass of completions whose log-probabilities a model tells, so many tokens at a time."""
+    batch = max(1.0, min(rows.count, TOKENS // float(rows.tokens.max())))
+    return Pass(model, rows, count, batch, sorted=True)
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,15 @@ ORDERS = ("random", "sequential")  # of `train_sampling_strategy`, that look at 
 class Batch:
     """The rows of an optimizer step: those of a micro-batch times the accumulation times the ranks.
 
-    `rollout` is how many completions are sampled at once, on all ranks, where a training samples.
+    `rollout` is how many completions are sampled at once, on all ranks, where a training samples. Where it `is_given`,
+    the recipe says `batch_size`, and the others follow.
     """
 
     per_device: int
     accumulation: int
     ranks: int
     rollout: int | None = None
+    is_given: bool = False
 
     @property
     def rows(self) -> int:
@@ -82,7 +84,7 @@ def derived(
         _require_divisor(rollout, ranks, uneven, (*path, field, ROLLOUT))
         share = math.gcd(share, rollout // ranks)
     size = micro_batch(share, numbers.size)
-    batch = Batch(size, rows // ranks // size, ranks, rollout)
+    batch = Batch(size, rows // ranks // size, ranks, rollout, is_given=True)
     parts = {SIZE: size, ACCUMULATION: batch.accumulation} | ({ROLLOUT: rollout} if rollout else {})
     return {**options, field: {**train, **parts}}, batch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,11 @@ class Document:
             target[path[-1]] = value
         self._mark(path, value, origin, line)
 
-    def merge(self, path: tuple[str, ...], source: tuple[str, ...]) -> None:
+    def merge(self, path: tuple[str, ...], source: tuple[str, ...], without: Collection[str] = ()) -> None:
         """Copies what `source` has and `path` has not, keeping the lines and calling the origin "defaults"."""
         for key, value in self.at(source).items():
+            if key in without:
+                continue
             target, default = (*path, key), (*source, key)
             mine = self.at(path)
             if key in mine and isinstance(mine[key], dict) and isinstance(value, dict):

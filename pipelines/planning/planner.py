@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.pipelines.planning import batch, consent, field_types, kinds, preflight, schema, store
+from trimtab.pipelines.planning.defaults import Defaults
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RENAMED, RecipeError, nearest, suggest
 from trimtab.pipelines.planning.files import fingerprint
@@ -41,9 +42,8 @@ class Planner:
             self.mistakes.add(taken)
         self.store = Store(Path(self._top("output_dir", str, "runs")).expanduser())
         self.run = self.store.root / self.name
-        self.defaults: dict[str, Any] = self._top("defaults", dict, {})
+        self.defaults = Defaults(document, self._top("defaults", dict, {}))
         self.steps: dict[str, Step] = {}
-        self.known: set[str] = set()  # keys of the stages' kinds
         self.references = References(document, self._top("inputs", dict, {}))
         self.identities = Identities(self.references)
 
@@ -60,10 +60,8 @@ class Planner:
             with self.mistakes.collected():
                 self._stage(name)
             self.references.steps.setdefault(name, absent(str(name)))
-        for key in self.defaults:  # others may be for stages that the recipe has not
-            near = suggest(key, self.known)
-            if key not in self.known and near:
-                self.mistakes.add(RecipeError(f"no stage has such a key{near}", ("defaults", key)))
+        for mistake in self.defaults.mistakes():
+            self.mistakes.add(mistake)
         if self.mistakes.kept:
             preflight.look(self.steps.values(), self.mistakes)
         self.mistakes.raise_any()
@@ -76,6 +74,7 @@ class Planner:
             steps=tuple(self.steps.values()),
             document=self.document,
             ranks=self.ranks,
+            skipped=tuple(self.defaults.notes()),
         )
 
     def _top(self, key: str, kind: Any, default: Any) -> Any:
@@ -110,9 +109,8 @@ class Planner:
         keys = {field.name for field in dataclasses.fields(cls)}
         of_any = {"accelerate", "seed", *(("batch_size",) if field_types.trains(cls) else ())}
         known = {"kind", *of_any, *keys}
-        self.known |= known
         # the batch of trainings, whatever a stage that does not train calls so
-        self._merge_defaults(block, path, (keys - {"batch_size"}) | of_any)
+        self.defaults.merge(cls, name, block, (keys - {"batch_size"}) | of_any)
         for key in block:  # before a macro meets them
             if key not in known:
                 hint = f": {RENAMED[key]}" if key in RENAMED else suggest(key, known)
@@ -165,16 +163,6 @@ class Planner:
         if not isinstance(block, dict):
             raise RecipeError(f"expected a mapping, got {block!r}", path)
         return block
-
-    def _merge_defaults(self, block: dict[str, Any], path: tuple[str, str], known: set[str]) -> None:
-        """Puts what `defaults` says under what the stage says, where the kind has such a key."""
-        for key, value in self.defaults.items():
-            if key not in known:
-                continue
-            if isinstance(value, dict) and isinstance(block.setdefault(key, {}), dict):
-                self.document.merge((*path, key), ("defaults", key))
-            elif key not in block:
-                self.document.set((*path, key), value, "defaults", self.document.lines.get(("defaults", key)))
 
     def _step(
         self, name: str, stage: str, kind: str, options: dict[str, Any], seed: int, accelerate: str, rows: int | None

@@ -125,6 +125,7 @@ class Recipe:
     steps: tuple[Step, ...]
     document: Document = field(repr=False)
     ranks: Ranks = field(default_factory=Ranks)  # on which it was planned
+    skipped: tuple[str, ...] = ()  # a line for each default that does not fit some stage
     points: tuple[Point, ...] = field(default=(), repr=False)  # of a sweep; `steps` are those of all points, each once
 
     @classmethod

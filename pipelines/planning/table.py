@@ -40,7 +40,7 @@ def table(
         lines.append("--rebuild, or the commands above, make what is damaged again")
     told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]
     lines.append(f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}")
-    return "\n".join([*lines, *_points(recipe)])
+    return "\n".join([*lines, *recipe.skipped, *_points(recipe)])
 
 
 def _points(recipe: Recipe) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import shlex
 import signal
@@ -86,14 +87,17 @@ def plan(
     """
     environment.prepare()
     try:
-        recipe = consents.load(path, overrides, _ranks(extra, sbatch), trusting=trusting, refusing=False)
-        steps = recipe.select(only, start)
         planned_for = machines.budget(budget) if budget else None
+        ranks = _ranks(extra, sbatch)
+        if planned_for:
+            ranks = dataclasses.replace(ranks, devices=0 if planned_for.on_cpu else planned_for.count)
+        recipe = consents.load(path, overrides, ranks, trusting=trusting, refusing=False)
+        steps = recipe.select(only, start)
         launched_on: Callable[[Step], Launch | None] = functools.partial(_launched_on, extra, sbatch)
         if planned_for:
             launched_on = functools.partial(outlook.launch, planned_for)
         unseen = preflight.check(recipe, steps, without_hub=True, launch=launched_on)
-        auto = None if sbatch is None else slurm.CONFIG
+        auto = ranks.auto if sbatch is None else slurm.CONFIG
         print(table(recipe, steps, extra, auto, verbose=verbose))
         if code := consents.section(recipe):
             print(code)

@@ -138,7 +138,7 @@ class Sample(Sampling, Stage):
     def work(self, known: Known) -> Work:
         model, prompts, answers = known.model(self.model), known.rows("prompts"), self.leaves(known, "", "train")
         drawn = Pass(model, prompts, answers.count, self.sample_batch_size, drawn=self._longest, sorted=True)
-        scored = told(model, answers, answers.count, self.sample_batch_size)
+        scored = told(model, answers, answers.count)
         size = answers.count * BYTES_OF_TOKEN * float(answers.tokens.mean())
         return Work("models", (Held(model),), (drawn, scored), handled=answers.count, leaves=size)
 

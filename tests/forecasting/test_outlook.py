@@ -48,6 +48,8 @@ def test_a_plan_for_another_machine_says_what_fits_and_what_would(large, capsys)
     assert run.main([large, "--plan", "--budget", "8xh100"]) == 0
     said = capsys.readouterr().out
     assert "forecast for 8 x h100 (published, not measured)" in said
+    assert " x 8  " in said  # ranks of the batch
+    assert "accelerate_configs/ddp.yaml" in said
     assert "dpo (and sft) needs" in said
     assert "`accelerate: fsdp2` makes it" in said
     assert run.main([large, "--plan", "--budget", "8xh9"]) == 2
@@ -75,6 +77,26 @@ def test_a_smaller_batch_is_proposed_where_only_the_batch_is_too_large(write, mo
     tight = Forecaster(replace(forecaster.machine, memory=0.9 * whole.peak))
     cure = cures.cheapest(tight, step, tight.setting(step, Launch(1, on_cpu=True)))
     assert cure.changes == ("train: {per_device_train_batch_size: 512, gradient_accumulation_steps: 2}",)
+    given = replace(step, batch=replace(step.batch, is_given=True))  # as `batch_size` says it
+    cure = cures.cheapest(tight, given, tight.setting(step, Launch(1, on_cpu=True)))
+    assert cure.changes == ("train: {per_device_train_batch_size: 512}",)
+
+
+@pytest.mark.parametrize(
+    ("train", "asked"),
+    [
+        ({"num_train_epochs": 3}, 2),
+        ({"max_steps": 1, "per_device_train_batch_size": 1}, 1),
+        ({"sync_ref_model": True}, 24),
+    ],
+)
+def test_the_reference_of_dpo_is_asked_once_where_the_training_meets_every_row(train, asked, write, model, tmp_path):
+    dpo = {"model": {"model_name_or_path": model}, "data": write("p.jsonl", PAIR_ROWS[:2]), "train": train}
+    step = Recipe.load(str(write_recipe(tmp_path, {"dpo": dpo}))).steps[0]
+    forecaster = Forecaster(machines.budget("cpu"))
+    work, _ = forecaster.work(step, forecaster.setting(step, Launch(1, on_cpu=True)))
+    assert work.passes[1].rows == asked
+    assert len(work.held) == (1 if asked == 2 else 2)  # the policy, and the reference
 
 
 @pytest.fixture(scope="module")

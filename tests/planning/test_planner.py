@@ -8,6 +8,7 @@ from run_steps import write_recipe
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.stages import Stage
 
 
@@ -49,6 +50,28 @@ def test_defaults_go_under_blocks_that_exist_and_lose_to_the_stage(tmp_path):
     assert sft.options["train"] == {"learning_rate": 1e-5, "max_steps": 2}
     assert dpo.options["train"] == {"beta": 0.1, "learning_rate": 3.0, "max_steps": 2}
     assert "rounds" not in sft.options
+
+
+GRPO = {"kind": "constrained", "method": "fixed", "model": {"model_name_or_path": "$sft"}, "data": "hub/prompts",
+        "rewards": {"length": {"kind": "length", "target": 20}}, "train": {}}  # fmt: skip
+
+
+def test_a_default_that_does_not_fit_a_stage_is_skipped_there_and_shown(tmp_path, capsys):
+    stages = {"sft": STAGES["sft"], "online": GRPO}
+    path = str(write_recipe(tmp_path, stages, defaults={"train": {"max_length": 64, "max_steps": 2}}))
+    loaded = Recipe.load(path)
+    sft, online = loaded.steps
+    assert sft.options["train"]["max_length"] == 64
+    assert online.options["train"] == {"max_steps": 2}
+    assert "defaults.train.max_length is no key of online: skipped there" in table(loaded, loaded.steps)
+
+
+def test_a_default_that_fits_no_stage_is_a_mistake(tmp_path):
+    stages = {"sft": STAGES["sft"], "online": GRPO}
+    with pytest.raises(RecipeError) as raised:
+        Recipe.load(str(write_recipe(tmp_path, stages, defaults={"train": {"learning_rat": 1e-3}})))
+    message = "defaults.train.learning_rat: no stage has such a key in `train`, did you mean 'learning_rate'?"
+    assert message in str(raised.value)
 
 
 @dataclass(kw_only=True)

@@ -106,7 +106,7 @@ def test_a_mistake_in_the_defaults_is_told_once(recipe, tmp_path, capsys):
     assert run.main([str(path), "--plan"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert "stages.sft.train.max_stepz: unknown key for SFTConfig, did you mean 'max_steps'?" in lines[0]
+    assert "defaults.train.max_stepz: no stage has such a key in `train`, did you mean 'max_steps'?" in lines[0]
     assert "defaults.modle: no stage has such a key, did you mean 'model'?" in lines[1]
 
 
