@@ -14,12 +14,13 @@ from collections.abc import Sequence
 
 from trimtab.pipelines.planning import points
 from trimtab.pipelines.planning.document import Document
-from trimtab.pipelines.planning.errors import Mistakes, RecipeError
+from trimtab.pipelines.planning.errors import Mistakes, RecipeError, suggest
 from trimtab.pipelines.planning.planner import Planner
 from trimtab.pipelines.planning.points import Axis, Choice, Point
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.references import UNKNOWN
+from trimtab.pipelines.planning.search import Search, Study
 
 MOST = 1000  # points: what is planned in each process
 
@@ -28,7 +29,22 @@ Combination = tuple[int, ...]  # the index of a choice for each axis
 
 def plan(document: Document, overrides: tuple[str, ...], ranks: Ranks) -> Recipe:
     """The plan of a recipe, of all its points where it has some. Raises RecipeError."""
-    axes = points.axes(document, overrides)
+    entries = points.entries(document, overrides)
+    search = Search.read(document)
+    if search is None:
+        return _expanded(points.axes(document, entries), document, overrides, ranks)
+    alone = Planner(Document.sketched(document.path, overrides), overrides, ranks).plan()
+    _require_step(search, alone)
+    space = [entry for entry in entries if not entry.of_seeds]
+    study = Study.of(search, space, alone.run, {step.name: step.key for step in alone.steps})
+    axes = points.axes(document, [entry for entry in entries if entry.of_seeds])
+    trials = study.axis()
+    recipe = _expanded([trials, *axes] if trials else axes, document, overrides, ranks)
+    return dataclasses.replace(recipe, study=study)
+
+
+def _expanded(axes: Sequence[Axis], document: Document, overrides: tuple[str, ...], ranks: Ranks) -> Recipe:
+    """The plan of all combinations of the choices of some axes."""
     if not axes:
         return Planner(document, overrides, ranks).plan()
     count = math.prod(len(axis.choices) for axis in axes)
@@ -62,7 +78,8 @@ class Grid:
     def recipe(self) -> Recipe:
         """The one plan. Raises RecipeError for two choices that come to the same steps."""
         for axis in self.axes:
-            self._require_difference(axis)
+            if axis.place != ("search",):  # where trials may come to the same values
+                self._require_difference(axis)
         merged = [self._point(combination) for combination in self.recipes]
         first = next(iter(self.recipes.values()))
         for other in self.recipes.values():  # where the values of all points are written
@@ -111,6 +128,13 @@ class Grid:
                 names = f"{axis.choices[one].label} and {axis.choices[other].label}"
                 why = "every stage may say otherwise for itself, or the command line does"
                 raise RecipeError(f"{names} come to the same steps ({why}): leave one out", axis.place)
+
+
+def _require_step(search: Search, recipe: Recipe) -> None:
+    """Raises RecipeError for a metric of a step that the recipe has not."""
+    name, names = search.metric.partition("/")[0], [step.name for step in recipe.steps]
+    if name not in names:
+        raise RecipeError(f"no step {name!r}{suggest(name, names)}", ("search", "metric"))
 
 
 def _document(plain: Document, choices: Sequence[Choice], written: Document) -> Document:

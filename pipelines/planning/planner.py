@@ -18,7 +18,7 @@ from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.references import UNKNOWN, References, absent
 from trimtab.pipelines.planning.store import STEPS, Store
 
-KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages", "sweep", "arms")
+KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages", "sweep", "arms", "search")
 WANDB = ("project", "entity", "group", "tags", "log_models")
 NAME = re.compile(r"^[A-Za-z][\w-]*$")
 

@@ -1,4 +1,4 @@
-"""The points of a recipe: what `sweep` and `arms` make of it, each of them the recipe with other values.
+"""The points of a recipe: what `sweep`, `arms` and `search` make of it, each of them the recipe with other values.
 
     sweep: {stages.dpo.train.beta: [0.05, 0.1], seed: [1, 2, 3]}    # a grid: all combinations
     arms: {control: {}, matched: {stages.apo.arm: matched}}         # named sets of values, each with the whole grid
@@ -54,6 +54,30 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A path under `sweep`, what it is called in names, and the values that it is to have."""
+
+    name: str
+    path: tuple[str, ...]
+    values: Any
+
+    @property
+    def dotted(self) -> str:
+        """The path as it is written."""
+        return ".".join(self.path)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where it is written."""
+        return "sweep", self.dotted
+
+    @property
+    def of_seeds(self) -> bool:
+        """Whether its points are repeats of one setting."""
+        return self.path[-1] == SEED
+
+
+@dataclass(frozen=True)
 class Point:
     """The recipe with one choice of each axis. `steps` are those of the plan, by their names in the recipe.
 
@@ -67,29 +91,41 @@ class Point:
     steps: Mapping[str, Step]
 
 
-def axes(document: Document, overrides: Sequence[str]) -> list[Axis]:
-    """Arms and all that is swept, but for what the command line sets. Raises RecipeError for what is no list."""
+def entries(document: Document, overrides: Sequence[str]) -> list[Entry]:
+    """All that is swept, but for what the command line sets. Raises RecipeError for a path of nothing."""
     fixed = [path_of(text) for text in overrides]
-    mistakes = document.mistakes
-    listed: list[Axis] = []
-    with mistakes.collected():
-        listed += _arms(document)
-    paths: list[tuple[str, ...]] = []
-    with mistakes.collected():
-        paths = _swept(document)
+    block = document.values.get("sweep") or {}
+    if not isinstance(block, dict):
+        raise RecipeError(f"expected a mapping of paths to lists, got {block!r}", ("sweep",))
+    paths = [tuple(str(dotted).split(".")) for dotted in block]
+    listed = []
     for path, name in zip(paths, _names(paths), strict=True):
-        place = ("sweep", ".".join(path))
+        entry = Entry(name, path, block.get(".".join(path)))
         if any(path[: len(override)] == override for override in fixed):
             continue
-        with mistakes.collected():
-            _check_path(document, path, place)
-            listed.append(swept(name, path, place, document.at(place)))
-    mistakes.raise_any()
+        with document.mistakes.collected():
+            _check_path(document, path, entry.place)
+            listed.append(entry)
+    document.mistakes.raise_any()
     return listed
+
+
+def axes(document: Document, listed: Sequence[Entry]) -> list[Axis]:
+    """Those of the arms and of all that is swept. Raises RecipeError for what is no list."""
+    listed_axes: list[Axis] = []
+    with document.mistakes.collected():
+        listed_axes += arms(document)
+    for entry in listed:
+        with document.mistakes.collected():
+            listed_axes.append(swept(entry.name, entry.path, entry.place, entry.values))
+    document.mistakes.raise_any()
+    return listed_axes
 
 
 def swept(name: str, path: tuple[str, ...], place: tuple[str, ...], values: Any) -> Axis:
     """The axis of one path. Raises RecipeError for what is no list of different values."""
+    if isinstance(values, dict) and "low" in values:
+        raise RecipeError("a range is for a `search` to choose from: write a list of values", place)
     if not isinstance(values, list) or not values:
         raise RecipeError(f"expected a list of values, such as [1, 2, 3], got {values!r}", place)
     for index, value in enumerate(values):
@@ -110,23 +146,15 @@ def label(choices: Sequence[Choice]) -> str:
     return whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}-{fingerprint(whole)}"
 
 
-def _swept(document: Document) -> list[tuple[str, ...]]:
-    """The paths under `sweep`."""
-    block = document.values.get("sweep") or {}
-    if not isinstance(block, dict):
-        raise RecipeError(f"expected a mapping of paths to lists, got {block!r}", ("sweep",))
-    return [tuple(str(path).split(".")) for path in block]
-
-
-def _arms(document: Document) -> Iterator[Axis]:
+def arms(document: Document) -> Iterator[Axis]:
     """The axis of the arms, where there are any."""
-    arms = document.values.get("arms")
-    if not arms:
+    blocks = document.values.get("arms")
+    if not blocks:
         return
-    if not isinstance(arms, dict):
-        raise RecipeError(f"expected a mapping of names to values, got {arms!r}", ("arms",))
+    if not isinstance(blocks, dict):
+        raise RecipeError(f"expected a mapping of names to values, got {blocks!r}", ("arms",))
     choices = []
-    for name, block in arms.items():
+    for name, block in blocks.items():
         place = ("arms", str(name))
         if not isinstance(name, str) or not NAME.match(name):
             raise RecipeError(f"{name!r} is not a name: letters, digits, _ and -", place)

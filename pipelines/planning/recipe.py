@@ -32,6 +32,7 @@ from trimtab.pipelines.planning.stops import stopped
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.points import Point
+    from trimtab.pipelines.planning.search import Study
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ class Recipe:
     ranks: Ranks = field(default_factory=Ranks)  # on which it was planned
     skipped: tuple[str, ...] = ()  # a line for each default that does not fit some stage
     points: tuple[Point, ...] = field(default=(), repr=False)  # of a sweep; `steps` are those of all points, each once
+
+    study: Study | None = field(default=None, repr=False)  # of a search, whose trials are points
 
     @classmethod
     def load(cls, path: str, overrides: Sequence[str] = (), ranks: Ranks | None = None) -> Recipe:

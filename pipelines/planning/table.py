@@ -49,7 +49,10 @@ def _points(recipe: Recipe) -> list[str]:
     for point in recipe.points:
         done = sum(step.done for step in point.steps.values())
         lines.append(f"point {point.label}: {len(point.steps)} steps, {done} done")
-    if lines:
+    if recipe.study:
+        begun = len({point.setting for point in recipe.points if point.setting})
+        lines.append(f"search: {begun} of {recipe.study.search.trials} trials are begun, each with steps like these")
+    elif lines:
         alone = sum(len(point.steps) for point in recipe.points)
         lines.append(f"{len(lines)} points have {alone} steps; {len(recipe.steps)} of them differ, and run once")
     return lines

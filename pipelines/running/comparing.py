@@ -21,9 +21,26 @@ def show(recipe: Recipe, steps: Sequence[Step]) -> None:
     """Prints what a person came for: of a recipe with points their comparison, else what its steps say."""
     if not recipe.points:
         environment.show(steps)
-    elif environment.MAIN:
-        compared = comparison.compare(recipe)
-        print(f"\n{text(compared)}\ncomparison: {write(recipe, compared)}", flush=True)
+    elif recipe.study is None:  # a search shows all trials at its end
+        present(recipe)
+
+
+def present(recipe: Recipe) -> None:
+    """Prints the comparison, and leaves its page."""
+    if environment.MAIN:
+        compared, best = comparison.compare(recipe), chosen(recipe)
+        lines = ["", text(compared), *([best] if best else []), f"comparison: {write(recipe, compared, best)}"]
+        print("\n".join(lines), flush=True)
+
+
+def chosen(recipe: Recipe) -> str:
+    """What a search has found so far, in a sentence."""
+    best = recipe.study.best() if recipe.study else None
+    if recipe.study is None or best is None:
+        return ""
+    values = ", ".join(f"{'.'.join(change.path)} = {change.value}" for change in recipe.study.changes(best))
+    metric, ended = recipe.study.search.metric, recipe.study.ended
+    return f"Of {ended} trials, trial-{best.number} has the best {metric}, {best.value:.4g}, with {values}."
 
 
 @exits.command
@@ -36,7 +53,7 @@ def compare(path: str, overrides: Sequence[str] = (), *, trusting: bool = False)
         return environment.fail(str(error))
     if not recipe.points:
         return environment.fail(f"{path} has no points: give it a `sweep` or `arms`")
-    show(recipe, recipe.steps)
+    present(recipe)
     return 0
 
 

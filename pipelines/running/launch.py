@@ -19,7 +19,18 @@ from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.recording import views
-from trimtab.pipelines.running import comparing, consents, disk, environment, exits, failures, grouping, locking, slurm
+from trimtab.pipelines.running import (
+    comparing,
+    consents,
+    disk,
+    environment,
+    exits,
+    failures,
+    grouping,
+    locking,
+    searching,
+    slurm,
+)
 from trimtab.pipelines.running.processes import launch
 
 STOPPED = {128 + signal.SIGINT: "Ctrl-C", 128 + signal.SIGTERM: "SIGTERM"}  # exit codes
@@ -44,8 +55,25 @@ def run(
     code of the rank that failed.
     """
     environment.prepare()
+    load = functools.partial(consents.load, path, overrides, _ranks(extra, sbatch), trusting=trusting)
+    if not searching.is_search(path, overrides):
+        return _run(load, only, start, extra, sbatch, rebuild)
+    if sbatch is not None:
+        return environment.fail("a search chooses trial after trial: queue `trimtab run` itself as a job")
+    return searching.run(load, lambda: _run(load, only, start, extra, sbatch, rebuild))
+
+
+def _run(
+    load: Callable[[], Recipe],
+    only: str | None,
+    start: str | None,
+    extra: Sequence[str],
+    sbatch: Sequence[str] | None,
+    rebuild: bool,
+) -> int:
+    """Launches or queues what is pending in the plan."""
     try:
-        recipe = consents.load(path, overrides, _ranks(extra, sbatch), trusting=trusting)
+        recipe = load()
         steps = recipe.select(only, start)
         provenance.require_whole(recipe, steps, rebuild=rebuild)
         provenance.require_content(recipe, (step for step in steps if not step.done))

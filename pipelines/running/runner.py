@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from trimtab.pipelines.running import (
     locking,
     making,
     orphans,
+    searching,
 )
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say
 from trimtab.pipelines.training import interrupts
@@ -50,8 +52,16 @@ def train(
     """
     environment.prepare()
     orphans.die_with_launcher()
+    load = functools.partial(consents.load, path, overrides, trusting=trusting)
+    if searching.is_search(path, overrides):
+        return searching.run(load, lambda: _train(load, only, rebuild))
+    return _train(load, only, rebuild)
+
+
+def _train(load: Callable[[], Recipe], only: str | Sequence[str] | None, rebuild: bool) -> int:
+    """Runs what is pending in the plan, as `train` does."""
     try:
-        recipe = consents.load(path, overrides, trusting=trusting)
+        recipe = load()
         steps = recipe.select(only=only)
         pending = [step for step in steps if not step.done]
         provenance.require_whole(recipe, steps, rebuild=rebuild)
