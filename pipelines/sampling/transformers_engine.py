@@ -162,7 +162,7 @@ def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:
     distributed = PartialState()
     places = list(range(distributed.process_index, len(rows), distributed.num_processes))
     share = rows.select(places)
-    others = logprobs(policy, share["prompt_ids"], share["completion_ids"])
+    others = logprobs(policy, share["prompt_ids"][:], share["completion_ids"][:])  # a column gives rows slowly
     pairs = zip(places, share["logprobs"], others, strict=True)
     ratios = [(place, sum(sampled) - sum(other)) for place, sampled, other in pairs]
     return [ratio for _, ratio in sorted(gather_object(ratios))]
