@@ -14,6 +14,7 @@ from trimtab.pipelines.planning.recipe import Step
 
 MAIN = int(os.environ.get("RANK", "0")) == 0
 LAUNCHED = "TRIMTAB_LOCK" in os.environ  # by running/launch.py, which holds the lock and prints the headings
+RANK = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # what torchrun tells a rank
 DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -45,6 +46,20 @@ class Told(logging.Formatter):
         level = record.levelname.lower()
         whose = "" if record.name.startswith("trimtab.") else f" {record.name}:"
         return f"{level}:{whose} {super().format(record)}"
+
+
+def be_plain_where_alone() -> None:
+    """Forgets a launch of one rank, before the libraries look: DDP would copy every gradient, for nobody.
+
+    An engine that shards is left as it is, and so is a machine with more devices, which would be shared out again.
+    """
+    import torch
+
+    from trimtab.pipelines.trainers.seams.engines import sharding
+
+    if os.environ.get("WORLD_SIZE") == "1" and not sharding() and torch.accelerator.device_count() <= 1:
+        for name in RANK:
+            os.environ.pop(name, None)
 
 
 def leave_process_group() -> None:

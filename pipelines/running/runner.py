@@ -152,6 +152,7 @@ def _join_process_group(timeout: timedelta) -> Any:
 
         use_lean_head_on_cpu()
     prepare_cpu_engines()
+    environment.be_plain_where_alone()
     # without `cpu` the ranks of a machine without GPUs would not know each other
     return PartialState(cpu=on_cpu and not sharding(), timeout=timeout)
 
