@@ -6,25 +6,45 @@ import hashlib
 import weakref
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from accelerate import PartialState
 
 from trimtab.rewards._forward import Forward
 
 REMEMBERED = 1 << 20  # logits kept for a second reward that asks for another head
+SHARE = 0.05  # of a device's memory that checkpoints may take which no reward holds
 _open: weakref.WeakValueDictionary[tuple, Checkpoint] = weakref.WeakValueDictionary()
+_kept: dict[tuple, Checkpoint] = {}
+_wanted: set[str] = set()
 
 
 def share(path: str, revision: str, dtype: str, device: str | None) -> Checkpoint:
-    """The checkpoint, loaded at first use and kept as long as a reward holds it."""
+    """The checkpoint, loaded at first use and kept as long as a reward holds it, or longer (see `keep`)."""
     key = (path, revision, dtype, device)
     checkpoint = _open.get(key)
-    if checkpoint is None:
+    if checkpoint is None or checkpoint.files != _files(path):
+        _kept.pop(key, None)
         checkpoint = _open[key] = Checkpoint(*key)
+    if path in _wanted and checkpoint.files and _has_room(key, checkpoint):
+        _kept[key] = checkpoint
     return checkpoint
+
+
+def keep(paths: Collection[str]) -> None:
+    """From now on the models in these folders stay in memory, as far as they are small.
+
+    Others leave it with their rewards. Whoever asks for one later gets it as long as its files are those that it was
+    loaded from.
+    """
+    _wanted.clear()
+    _wanted.update(paths)
+    for key in [key for key in _kept if key[0] not in _wanted]:
+        del _kept[key]
 
 
 class Checkpoint:
@@ -34,9 +54,8 @@ class Checkpoint:
     """
 
     def __init__(self, path: str, revision: str, dtype: str, device: str | None):
-        from accelerate import PartialState
-
         self.path, self.revision = path, revision
+        self.files = _files(path)
         model, self.tokenizer = self._adapted(dtype) if _has_adapter(path, revision) else self._whole(dtype)
         config = model.config.get_text_config()
         if config.pad_token_id is None:  # or the last token could not be found
@@ -103,6 +122,27 @@ class Checkpoint:
                 f"{self.path} has no trained head ({', '.join(missing)} would be random): "
                 "give a sequence-classification checkpoint, such as the artifact of a `reward` stage"
             )
+
+
+def _files(path: str) -> tuple:
+    """What a model in a folder would not keep if it became another; nothing of one that is not whole in a folder."""
+    folder = Path(path)
+    if not folder.is_dir() or _has_adapter(path, ""):
+        return ()
+    states = ((file.name, file.stat()) for file in sorted(folder.iterdir()))
+    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states)
+
+
+def _has_room(key: tuple, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint may be kept beside the others that are."""
+    device = checkpoint.model.device
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+    else:
+        memory = psutil.virtual_memory().total // PartialState().num_processes
+    kept = {**_kept, key: checkpoint}.values()
+    taken = sum(weight.nbytes for one in kept for weight in one.model.parameters())
+    return taken <= SHARE * memory
 
 
 def _has_adapter(path: str, revision: str) -> bool:

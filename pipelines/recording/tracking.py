@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.pipelines.planning import finished
 from trimtab.pipelines.planning.files import write_atomically
+from trimtab.pipelines.recording.artifacts import versions
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Recipe, Step
@@ -198,9 +199,11 @@ class _Tracker:
                 "fingerprint": self.step.fingerprint,
                 "inputs": {step.name: step.fingerprint for step in self.step.inputs},
                 "options": redact(self.step.options),
+                "versions": versions(),
                 **({"point": redact(self.step.varied)} if self.recipe.points else {}),
             },
-            settings=wandb.Settings(silent=True, console="off", init_timeout=60),
+            # which would look up all packages that are installed, for every step: those that matter are `versions`
+            settings=wandb.Settings(silent=True, console="off", init_timeout=60, x_save_requirements=False),
         )
         run.define_metric("train/*", step_metric="train/global_step")
         run.define_metric("eval/*", step_metric="train/global_step")

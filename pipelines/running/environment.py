@@ -14,7 +14,8 @@ from trimtab.pipelines.planning.recipe import Step
 
 MAIN = int(os.environ.get("RANK", "0")) == 0
 LAUNCHED = "TRIMTAB_LOCK" in os.environ  # by running/launch.py, which holds the lock and prints the headings
-RANK = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # what torchrun tells a rank
+# what a launcher tells a rank
+RANK = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",

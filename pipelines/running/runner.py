@@ -9,11 +9,13 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from trimtab.pipelines.planning import preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
+from trimtab.pipelines.planning.references import strings
 from trimtab.pipelines.recording import locks, views
 from trimtab.pipelines.running import (
     comparing,
@@ -101,12 +103,14 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
         say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
     if MAIN and not LAUNCHED:
         views.record(recipe)
-    for step in pending if LAUNCHED else steps:
+    chosen = pending if LAUNCHED else steps
+    for position, step in enumerate(chosen):
         if not LAUNCHED or step is not pending[0]:  # of which the launcher has told
             say(recipe.heading(step))
         if step.done:
             say(f"    done: {step.output}")
             continue
+        _keep_rewards_of(chosen[position + 1 :])
         try:
             run(recipe, step, check=step.name in unseen, timeout=max(map(grouping.patience, pending)))
         except interrupts.Stopped as stopped:
@@ -135,6 +139,14 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
             say(f"    done: {step.output}")
             return
         making.make(recipe, step, distributed, check=check)
+
+
+def _keep_rewards_of(steps: Sequence[Step]) -> None:
+    """Lets the reward models that steps to come ask stay in memory, where they are small."""
+    from trimtab.rewards import _checkpoint
+
+    options = (strings(step.options) for step in steps if not step.done)
+    _checkpoint.keep(set(chain.from_iterable(options)))
 
 
 def _join_process_group(timeout: timedelta) -> Any:

@@ -17,8 +17,9 @@ out and counted.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -109,16 +110,16 @@ class Prefer(TrainerStage):
         for key in ("data", "eval_data") if self.eval_data else ("data",):
             place = (*step.path, key)
             self._check_vocabulary(loading.load(getattr(self, key), place), step, place)
-        verified = self._verify(step) if "ref_logps" in self._columns() else {}
-        trained = fit(
+        has_reference = "ref_logps" in self._columns()
+        return fit(
             ListTrainer,
             self,
             step,
             loss=self._loss(),
             optimizer=self.optimizer,
             keep_optimizer=self.keep_optimizer,
+            **({"look": partial(self._verify, step)} if has_reference else {}),
         )
-        return trained | verified
 
     def _loss(self) -> Any:
         loss = losses.named(self.loss)
@@ -158,24 +159,32 @@ class Prefer(TrainerStage):
                 place,
             )
 
-    def _verify(self, step: Step) -> dict[str, float]:
+    def _verify(self, step: Step, trainer: Any) -> dict[str, float]:
         """The largest difference between the stored log-probabilities and the model's, in nats per answer.
 
         Raises RecipeError where it is more than rounding. Every rank does the same, so that all of them stop.
         """
-        from accelerate.utils import release_memory
-
-        from trimtab.pipelines.sampling import transformers_engine
-
-        policy = transformers_engine.load(replace(self.model, dtype="float32"))
         largest = 0.0
-        for key in ("data", "eval_data") if self.eval_data else ("data",):
-            rows = loading.load(getattr(self, key), (*step.path, key))
-            for i in range(0, len(rows), math.ceil(len(rows) / VERIFIED)):  # from all over a mixture
-                largest = max(largest, self._verify_row(rows[i], i, policy, (*step.path, key)))
-        del policy
-        release_memory()
+        with self._untrained(trainer) as policy:
+            for key in ("data", "eval_data") if self.eval_data else ("data",):
+                rows = loading.load(getattr(self, key), (*step.path, key))
+                for i in range(0, len(rows), math.ceil(len(rows) / VERIFIED)):  # from all over a mixture
+                    largest = max(largest, self._verify_row(rows[i], i, policy, (*step.path, key)))
         return {"ref_logps/largest_error": largest}
+
+    @contextlib.contextmanager
+    def _untrained(self, trainer: Any) -> Iterator[Any]:
+        """The trainer's own model before its training, or one that is loaded for now where that is not whole here."""
+        from trimtab.pipelines.sampling import transformers_engine
+        from trimtab.pipelines.trainers.seams.engines import sharding
+
+        if sharding() or self.model.load_in_4bit or self.model.load_in_8bit:
+            yield transformers_engine.load(self.model)
+            return
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        was_training = policy.training
+        yield policy.eval()
+        policy.train(was_training)
 
     def _verify_row(self, row: dict[str, Any], number: int, policy: Any, place: tuple[str, ...]) -> float:
         from trimtab.pipelines.sampling import transformers_engine

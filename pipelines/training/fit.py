@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,14 @@ def fit(
     *,
     optimizer: str | None = None,
     keep_optimizer: bool = False,
+    look: Callable[[Any], dict[str, float]] = lambda trainer: {},
     **extra: Any,
 ) -> dict[str, float]:
     """Trains (from the newest complete checkpoint, if there is one), saves a complete model, and evaluates.
 
-    The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `extra`
-    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
+    The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `look`
+    is called with the trainer while its model is still the step's input, and gives further metrics. `extra` goes to
+    the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
     when nothing was learned, and Interrupted after SIGTERM or SIGINT, with a checkpoint of the last step.
     """
     from trimtab.pipelines.training import optimizer_state, resuming
@@ -40,6 +43,7 @@ def fit(
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
     compute_once(trainer)
+    seen = look(trainer)
     lost = _rows_lost(trainer, rows, step)
     learning = Learning(trainer)
     checkpoint = resuming.find(Path(trainer.args.output_dir), step)
@@ -51,7 +55,7 @@ def fit(
     if keep_optimizer and trainer.accelerator.is_main_process:
         optimizer_state.save(trainer, step.output)
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}
-    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": resumed_from, **lost}
+    metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": resumed_from, **lost, **seen}
     if trainer.eval_dataset is not None:
         evaluated = _evaluate(trainer, step)
         metrics |= {f"eval/{key.removeprefix('eval_')}": value for key, value in evaluated.items()}

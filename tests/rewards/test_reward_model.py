@@ -1,11 +1,14 @@
 """Kind `reward_model`: the tokens it reads, the work it shares, and the checkpoints it takes or refuses."""
 
 import json
+import shutil
+import weakref
 
 import chat_templates
 import pytest
 import torch
 from conftest import PAIR_ROWS
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trimtab.pipelines.planning import schema
@@ -107,6 +110,35 @@ def test_weights_leave_the_memory_with_the_last_reward(scorer):
     assert key in _checkpoint._open
     del reward
     assert key not in _checkpoint._open
+
+
+def test_weights_that_a_later_step_asks_stay_in_memory_until_their_files_change(scorer, tmp_path, request):
+    request.addfinalizer(lambda: _checkpoint.keep(()))
+    copy = str(shutil.copytree(scorer, tmp_path / "scorer"))
+    _checkpoint.keep([copy])
+    reward = load(copy)
+    before, kept = score(reward), weakref.ref(reward._checkpoint)
+    del reward
+    again = load(copy)
+    assert score(again) == before
+    assert again._checkpoint is kept()
+    del again
+    weights = load_file(f"{copy}/model.safetensors")
+    save_file({**weights, "score.weight": 2 * weights["score.weight"]}, f"{copy}/model.safetensors", {"format": "pt"})
+    other = load(copy)
+    assert score(other) == pytest.approx([2 * value for value in before], rel=1e-4)
+    assert kept() is None
+    del other
+    _checkpoint.keep(())
+    assert not [key for key in _checkpoint._open if key[0] == copy]
+
+
+def test_large_weights_are_not_kept(scorer, monkeypatch, request):
+    request.addfinalizer(lambda: _checkpoint.keep(()))
+    monkeypatch.setattr(_checkpoint, "SHARE", 1e-9)
+    _checkpoint.keep([scorer])
+    score(load(scorer))
+    assert not [key for key in _checkpoint._open if key[0] == scorer]
 
 
 def test_one_beginning_and_one_end_as_in_training(model, tmp_path):

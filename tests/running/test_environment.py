@@ -9,7 +9,11 @@ from trimtab.pipelines.running import environment
 
 @pytest.mark.parametrize(
     ("variables", "is_plain"),
-    [({"WORLD_SIZE": "1"}, True), ({"WORLD_SIZE": "2"}, False), ({"WORLD_SIZE": "1", "ACCELERATE_USE_FSDP": "true"}, False)],
+    [
+        ({"WORLD_SIZE": "1"}, True),
+        ({"WORLD_SIZE": "2"}, False),
+        ({"WORLD_SIZE": "1", "ACCELERATE_USE_FSDP": "true"}, False),
+    ],
 )
 def test_a_launch_of_one_rank_is_a_plain_process(variables, is_plain, monkeypatch):
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", **variables}.items():
