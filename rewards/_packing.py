@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trimtab.rewards._alignment import align
 from trimtab.rewards._packed_attention import ATTENTION, Packing, Segment, register
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ def pack(model: Any) -> None:
     The model, a `PreTrainedModel` or one with adapters of peft, keeps its attention implementation for all else, such
     as generation. A batch stays padded where packing would save little, with dropout (rows that share a beginning
     would share its noise), with a cache, and where states of every layer, attentions or router logits are asked for.
+    Its weights are aligned.
     """
+    align(model)
     decoder = whole(model)
     backbone, base = decoder.base_model, decoder.config._attn_implementation
     padding = getattr(backbone.forward, "__func__", None)  # which hooks of accelerate hide

@@ -81,6 +81,8 @@ class Classifier:
         from accelerate import PartialState
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from trimtab.rewards._alignment import align
+
         model = AutoModelForSequenceClassification.from_pretrained(self.path)
         trained = _classes(model.config.id2label)
         classes = list(map(_name, self.labels)) or trained
@@ -90,6 +92,7 @@ class Classifier:
             raise ValueError(f"{self.path} has its classes in the order {', '.join(trained)}: leave `labels` out")
         self._classes = classes
         self._tokenizer = AutoTokenizer.from_pretrained(self.path, truncation_side="left")
+        align(model)
         self._model = model.to(self.device or PartialState().device).eval()
 
 

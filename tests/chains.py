@@ -30,8 +30,10 @@ from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.planning.store import STEPS
 
 TIMES = re.compile(r"^time$|seconds|runtime|per_second|_time|time/|memory|resumed_from")
-# what a report says of when and how long
-WHEN = re.compile(rb"<time>.*?</time>|\d+ h \d+ min|\d+ min \d+ s|[\d.]+ (?:s|min|h)\b|\d{4}-\d\d-\d\dT[\d:+]+")
+# what a report says of when and how long, of measured memory, and how far a forecast was from it
+MEASURED = re.compile(
+    r"<time>.*?</time>|\d+ h \d+ min|\d+ min \d+ s|[\d.]+ (?:s|min|h|[KMG]iB)\b|\d{4}-\d\d-\d\dT[\d:+]+|[+−±]?\d+%"
+)
 
 
 def shortened(recipe: Path, last: str, folder: Path) -> Path:
@@ -139,7 +141,8 @@ def content(run: Path, steps: list[str]) -> dict[str, str]:
     for step in steps:
         for path in sorted(path for path in (run / step / "output").rglob("*") if path.is_file()):
             data = path.read_bytes()
-            data = WHEN.sub(b"", data) if path.name == "report.html" else data
+            if path.name == "report.html":
+                data = MEASURED.sub("", data.decode()).encode()
             hashes[str(path.relative_to(run))] = hashlib.sha256(data).hexdigest()
         text = json.dumps(record(run / step), sort_keys=True)
         hashes[f"{step}/metrics"] = hashlib.sha256(text.encode()).hexdigest()

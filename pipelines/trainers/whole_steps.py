@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from trimtab.pipelines.trainers.row_means import rows_that_count
+from trimtab.pipelines.trainers.stored_dpo import StoredReferenceDPOTrainer
 
 
 class SFTTrainer(trl.SFTTrainer):
@@ -74,8 +75,8 @@ class PairsTrainer(Trainer):
         return sum(losses[1:], losses[0])
 
 
-class DPOTrainer(PairsTrainer, trl.DPOTrainer):
-    """trl.DPOTrainer with whole steps."""
+class DPOTrainer(PairsTrainer, StoredReferenceDPOTrainer):
+    """trl.DPOTrainer with whole steps, whose reference is asked once."""
 
 
 class RewardTrainer(PairsTrainer, trl.RewardTrainer):

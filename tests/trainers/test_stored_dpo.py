@@ -8,7 +8,7 @@ import trl
 from datasets import Dataset
 
 from trimtab.pipelines.trainers.seams.trl import use_lean_head_on_cpu
-from trimtab.pipelines.trainers.stored_dpo import StoredReferenceDPOTrainer
+from trimtab.pipelines.trainers.whole_steps import DPOTrainer
 from trimtab.pipelines.training.compute_once import compute_once
 from trimtab.rewards._packing import packs
 
@@ -31,7 +31,7 @@ def trained(trainer_class, model, folder, **keys):
                          max_steps=4, logging_steps=1, per_device_train_batch_size=4, learning_rate=1e-3,
                          label_smoothing=0.1, save_strategy="no", **keys)  # fmt: skip
     trainer = trainer_class(model=model, args=args, train_dataset=ROWS)
-    if trainer_class is StoredReferenceDPOTrainer:
+    if trainer_class is DPOTrainer:
         compute_once(trainer)
         assert packs(trainer.model)
     trainer.train()
@@ -43,7 +43,7 @@ def trained(trainer_class, model, folder, **keys):
 def test_four_steps_are_those_of_trl(losses, model, tmp_path):
     use_lean_head_on_cpu()
     _, theirs, weights = trained(trl.DPOTrainer, model, tmp_path, loss_type=losses)
-    trainer, ours, mine = trained(StoredReferenceDPOTrainer, model, tmp_path, loss_type=losses)
+    trainer, ours, mine = trained(DPOTrainer, model, tmp_path, loss_type=losses)
     assert trainer.ref_model is None
     assert len(ours) == len(theirs) == 4
     for row, expected in zip(ours, theirs, strict=True):
@@ -55,13 +55,13 @@ def test_four_steps_are_those_of_trl(losses, model, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_first_loss_is_that_of_two_equal_models(dtype, model, tmp_path):
     keys = {"model_init_kwargs": {"dtype": dtype}}
-    _, rows, _ = trained(StoredReferenceDPOTrainer, model, tmp_path, loss_type="sigmoid", **keys)
+    _, rows, _ = trained(DPOTrainer, model, tmp_path, loss_type="sigmoid", **keys)
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_a_few_steps_of_many_rows_ask_the_reference_for_those_only(model, tmp_path):
     few = {"per_device_train_batch_size": 1, "max_steps": 2}
     args = trl.DPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, **few)
-    trainer = StoredReferenceDPOTrainer(model=model, args=args, train_dataset=ROWS)
+    trainer = DPOTrainer(model=model, args=args, train_dataset=ROWS)
     assert trainer.ref_model is not None
     assert "ref_chosen_logps" not in trainer.train_dataset.column_names
