@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 FILE = "by_prompt.parquet"
@@ -12,9 +13,15 @@ DIGITS = 16  # of a prompt's hash
 Values = Mapping[str, Mapping[str, float]]  # metric -> hash of a prompt -> value
 
 
-def identifier(prompt: str) -> str:
-    """What stands for a prompt: the same in all artifacts."""
-    return hashlib.sha256(prompt.encode()).hexdigest()[:DIGITS]
+def identifiers(prompts: Iterable[str]) -> list[str]:
+    """What stands for each prompt, the same in all artifacts; one that stands there twice is told apart by a number."""
+    counts: Counter[str] = Counter()
+    names = []
+    for prompt in prompts:
+        digest = hashlib.sha256(prompt.encode()).hexdigest()[:DIGITS]
+        counts[digest] += 1
+        names.append(f"{digest}-{counts[digest]}")
+    return names
 
 
 def write(output: Path, values: Values) -> None:

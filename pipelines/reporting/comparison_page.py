@@ -51,7 +51,7 @@ def counts(given: Estimate) -> str:
 def probability(value: float) -> str:
     """A corrected probability in few digits."""
     if math.isnan(value):
-        return "p unknown"
+        return ""
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 

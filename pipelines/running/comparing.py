@@ -73,7 +73,8 @@ def text(compared: Comparison) -> str:
     if compared.same:
         lines += ["", f"the same in every setting: {'; '.join(compared.same)}"]
     if compared.comparisons:
-        lines += ["", next(comparison_page.rule(compared))]
+        told, _, *caveats = comparison_page.rule(compared)
+        lines += ["", told, *caveats]
     return "\n".join(lines)
 
 

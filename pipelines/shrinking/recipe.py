@@ -43,10 +43,34 @@ def shrunk(path: str, overrides: Sequence[str] = ()) -> str:
         changes = {"accelerate": "cpu", **stage.small(block, miniature)}
         words += [f"stages.{name}.{key}={json.dumps(value)}" for key, value in changes.items()]
     values = Document.read(path, [*overrides, *words]).values
+    values |= _points(values, [word.partition("=")[0] for word in words])
     target = FOLDER / f"{values.get('name') or Path(path).stem}.yaml"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(yaml.dump(values, Dumper=Dumper, sort_keys=False))
     return str(target)
+
+
+def _points(values: Mapping[str, Any], changed: Sequence[str]) -> dict[str, Any]:
+    """Sweep, arms and search without what shrinking has changed, and no more than two trials."""
+
+    def kept(block: Mapping[str, Any]) -> dict[str, Any]:
+        return {path: value for path, value in block.items() if not any(_overlap(path, other) for other in changed)}
+
+    points: dict[str, Any] = {}
+    if isinstance(values.get("sweep"), dict):
+        points["sweep"] = kept(values["sweep"])
+    if isinstance(values.get("arms"), dict):
+        arms = {name: kept(block or {}) for name, block in values["arms"].items()}
+        distinct = {json.dumps(block, sort_keys=True): name for name, block in reversed(arms.items())}
+        points["arms"] = {name: arms[name] for name in arms if name in distinct.values()}
+    if isinstance(values.get("search"), dict):
+        points["search"] = values["search"] | {"trials": 2}
+    return points
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether one of two dotted paths is the other, or lies in it."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
 def _without_inputs(value: Any, inputs: Mapping[str, str]) -> Any:

@@ -183,7 +183,8 @@ def _by_prompt(rows: Any) -> Scores:
 
 def _means(scores: dict[str, Scores], groups: Sequence[int], prompts: Sequence[str]) -> dict[str, dict[str, float]]:
     """Every mean of the metrics, prompt by prompt."""
-    names = {index: by_prompt.identifier(prompt) for index, prompt in zip(groups, prompts, strict=True)}
+    asked = dict(zip(groups, prompts, strict=True))
+    names = dict(zip(asked, by_prompt.identifiers(asked.values()), strict=True))
     means: dict[str, dict[str, float]] = {}
     for policy, of_rewards in scores.items():
         for reward, given in of_rewards.items():

@@ -90,3 +90,19 @@ def test_a_line_cut_by_a_crash_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
     assert tracking.read(tmp_path / "metrics.jsonl") == [{"step": 1}]
     assert tracking.read(tmp_path / "none.jsonl") == []
+
+
+def test_a_run_of_a_sweep_is_grouped_by_recipe_stage_and_point(tmp_path, monkeypatch):
+    import wandb
+
+    given = []
+    monkeypatch.setattr(wandb, "init", lambda **words: given.append(words))
+    stages = {"tiny": {"kind": "world", "sft": 16, "pairs": 16, "test": 4}}
+    sweep = {"stages.tiny.prompts": [8, 9], "seed": [1]}
+    run_recipe(tmp_path, stages, wandb={}, sweep=sweep)
+    assert [(words["group"], words["job_type"], words["name"]) for words in given] == [
+        ("test", "tiny", "prompts=8"),
+        ("test", "tiny", "prompts=9"),
+    ]
+    assert given[0]["config"]["point"] == {"stages.tiny.prompts": 8}
+    assert given[0]["id"].startswith("tiny-prompts-8-")

@@ -38,7 +38,7 @@ def evaluated(recipe, gains, points=9):
     """Leaves all steps of the first points, where `gains` are what a setting adds to every score."""
     for point in recipe.points[:points]:
         rng = random.Random(point.seeds)
-        prompts = {by_prompt.identifier(str(number)): rng.gauss(0, 1) for number in range(40)}
+        prompts = {name: rng.gauss(0, 1) for name in by_prompt.identifiers(map(str, range(40)))}
         for step in point.steps.values():
             if step.done:
                 continue

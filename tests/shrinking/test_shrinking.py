@@ -58,3 +58,20 @@ def test_an_unknown_family_says_so(write):
     path = write("recipe.yaml", yaml.safe_dump({"stages": {"sft": stage}}))
     with pytest.raises(RecipeError, match="knows no family for the model 'org/unheard-of-7b'"):
         shrinking.shrunk(path)
+
+
+def test_points_stay_but_for_what_is_shrunk(write):
+    stage = {"model": {"model_name_or_path": "org/llama-7b"}, "data": "org/data", "train": {"learning_rate": 1e-5}}
+    model = "stages.sft.model.model_name_or_path"
+    top = {
+        "sweep": {"seed": [1, 2], model: ["org/llama-1b", "org/llama-2b"], "stages.sft.train.learning_rate": [1, 2]},
+        "arms": {
+            "one": {model: "org/llama-7b"},
+            "two": {model: "org/llama-8b"},
+            "three": {"stages.sft.train.beta": 1},
+        },
+    }
+    path = write("recipe.yaml", yaml.safe_dump({**top, "stages": {"sft": stage}}))
+    shrunk = yaml.safe_load(open(shrinking.shrunk(path)))
+    assert set(shrunk["sweep"]) == {"seed", "stages.sft.train.learning_rate"}
+    assert list(shrunk["arms"]) == ["one", "three"]

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from trimtab.pipelines.reporting import by_prompt
+
 
 def test_evaluation_of_a_policy_against_itself_is_even(chained):
     result = json.loads((chained["evaluate"].output / "evaluation.json").read_text())
@@ -12,6 +14,10 @@ def test_evaluation_of_a_policy_against_itself_is_even(chained):
     assert two["difference"]["as"] == {"mean": 0.0, "stderr": 0.0}
     assert two["kl"]["mean"] == pytest.approx(0, abs=1e-4)
     assert result["prompts"] == 7
+    values = by_prompt.read(chained["evaluate"].output)
+    for name in ("one", "two"):
+        mean = result["policies"][name]["rewards"]["as"]["mean"]
+        assert sum(values[f"{name}/as/mean"].values()) / 7 == pytest.approx(mean)
     assert "wins vs one" in (chained["evaluate"].output / "summary.txt").read_text()
 
 
