@@ -14,7 +14,7 @@ Values = Mapping[str, Mapping[str, float]]  # metric -> hash of a prompt -> valu
 
 
 def identifiers(prompts: Iterable[str]) -> list[str]:
-    """What stands for each prompt, the same in all artifacts; one that stands there twice is told apart by a number."""
+    """What stands for each prompt, the same in all artifacts; one that is there twice is told apart by a number."""
     counts: Counter[str] = Counter()
     names = []
     for prompt in prompts:

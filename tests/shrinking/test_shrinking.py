@@ -1,5 +1,7 @@
 """Any recipe shrinks to one with the same steps, by what its classes say; tests/test_recipes.py runs them."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import ROOT
@@ -72,6 +74,6 @@ def test_points_stay_but_for_what_is_shrunk(write):
         },
     }
     path = write("recipe.yaml", yaml.safe_dump({**top, "stages": {"sft": stage}}))
-    shrunk = yaml.safe_load(open(shrinking.shrunk(path)))
+    shrunk = yaml.safe_load(Path(shrinking.shrunk(path)).read_text())
     assert set(shrunk["sweep"]) == {"seed", "stages.sft.train.learning_rate"}
     assert list(shrunk["arms"]) == ["one", "three"]
