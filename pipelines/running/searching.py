@@ -11,6 +11,7 @@ from typing import Any
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.planning.search import Search
 from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.reporting.numerals import number
 from trimtab.pipelines.running import comparing, environment
@@ -43,7 +44,7 @@ def run(load: Callable[[], Recipe], run_pending: Callable[[], int]) -> int:
             code = run_pending()
             if code and not (code == FAULT and study.search.on_failure == "skip"):
                 return code
-            value = None if code else _value(load(), trial)
+            value = None if code else _value(load(), study.search, trial)
             study.tell(trial, value)
             outcome = "failed" if value is None else f"{study.search.metric} {number(value)}"
             environment.say(f"{head}: {outcome}")
@@ -53,10 +54,9 @@ def run(load: Callable[[], Recipe], run_pending: Callable[[], int]) -> int:
     return 0
 
 
-def _value(recipe: Recipe, trial: Any) -> float | None:
+def _value(recipe: Recipe, search: Search, trial: Any) -> float | None:
     """The metric of a trial, the mean over its seeds; None where it is no number. Raises RecipeError without it."""
-    assert recipe.study is not None
-    name, _, metric = recipe.study.search.metric.partition("/")
+    name, _, metric = search.metric.partition("/")
     values = []
     for point in recipe.points:
         if point.setting != f"trial-{trial.number}":
