@@ -43,6 +43,7 @@ class RewardModel:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str | None = None
 
+    needs: ClassVar[str] = "score"  # the head that a checkpoint must have
     neutral: ClassVar[tuple[str, ...]] = ("device",)
 
     @staticmethod

@@ -15,8 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # a plan of what is done imports it too, and needs no numbers
+    import numpy as np
 
 LEVEL = 0.05
 SHARE = 0.5  # of prompts that two seeds or settings must have in common to be taken as asked the same
@@ -52,6 +54,8 @@ class Difference:
 
 def estimate(cells: Cells) -> Estimate:
     """The mean over seeds and prompts. Raises ValueError without a value."""
+    import numpy as np
+
     seeds = len(cells)
     if not seeds or not all(cells.values()):
         raise ValueError("every seed needs a value")

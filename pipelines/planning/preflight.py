@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from trimtab.pipelines.planning import (
     adapters,
+    ahead,
     commands,
     consent,
     hub,
@@ -36,6 +39,8 @@ def check(
     steps = [step for step in steps if not step.done]
     hub.prefer_cache(value for step in steps for value in strings(step.options))
     try:
+        if steps:
+            _require_writable(recipe.run)
         return [recipe.document.locate(error) for error in _unseen(recipe, steps, without_hub, launch)]
     except RecipeError as error:
         raise recipe.document.locate(error) from error.__cause__
@@ -60,6 +65,13 @@ def look(steps: Iterable[Step], mistakes: Mistakes) -> None:
             schema.sketch(cls, step.options, step.path).check_columns(step)
 
 
+def _require_writable(folder: Path) -> None:
+    """Raises RecipeError where a run could not write its folder."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        raise RecipeError(f"nothing can be written in {there}: give another `output_dir`", ("output_dir",))
+
+
 def require_inputs(steps: Iterable[Step]) -> None:
     """Raises RecipeError when a step refers to one that is neither done nor among those to be run."""
     steps = list(steps)
@@ -81,7 +93,10 @@ def _unseen(
         with mistakes.collected():
             stages.append((step, build(step)))
     mistakes.raise_any()
+    of_makers = ahead.Ahead({step.dir: stage for step, stage in stages})
     for step, stage in stages:
+        with mistakes.collected():
+            of_makers.check(step)
         if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
             with mistakes.collected(), provenance.explained(recipe, step), tracebacks.mistakes_of(step.path):
                 adapters.check(stage, step.path)

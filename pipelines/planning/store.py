@@ -20,6 +20,7 @@ from typing import Any
 from trimtab.pipelines.planning import files, finished
 
 STEPS = "steps"  # no recipe can be called so
+SCORED, MERGED = "scored", "_merged"  # beside the steps: scores and merged adapters; no stage can be called so
 KEYED = re.compile(r".+-[0-9a-f]{16}")
 OLDER = re.compile(r".+-([0-9a-f]{8})")
 

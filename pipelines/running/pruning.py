@@ -1,5 +1,7 @@
 """`trimtab prune`: what an output directory can do without: checkpoints of finished steps, and steps of no recipe.
 
+Scores and merged adapters, which steps share, can go where every step that a recipe reaches is finished.
+
 Recipes are known by the view.json that each run leaves in `<output_dir>/<recipe>`: what none of their plans has, and
 no option of their steps names, is reached by no recipe. What is being made is left alone, and while a launcher works
 on any recipe, so are all whole steps, since that recipe may be about to use them.
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from trimtab.pipelines.forecasting.machines import used_disk
 from trimtab.pipelines.planning import finished
-from trimtab.pipelines.planning.store import is_view
+from trimtab.pipelines.planning.store import MERGED, SCORED, STEPS, is_view
 from trimtab.pipelines.recording import inventory
 from trimtab.pipelines.recording.inventory import Entry
 from trimtab.pipelines.recording.locks import Lock, of_folder
@@ -23,16 +25,17 @@ from trimtab.pipelines.reporting.numerals import size
 from trimtab.pipelines.running import environment, exits
 from trimtab.pipelines.running.listing import columns
 
+SHARED = (SCORED, MERGED)
 LEFT_OVER = ".*.pruned"  # by a prune that was interrupted
 
 
 @dataclass(frozen=True)
 class Waste:
-    """A folder that can go, and why; `entry` is the step that it is, or is of."""
+    """A folder that can go, and why; `entry` is the step that it is, or is of, None of what several steps share."""
 
     folder: Path
     reason: str
-    entry: Entry
+    entry: Entry | None = None
 
 
 @exits.command
@@ -45,8 +48,13 @@ def prune(root: str, *, really: bool) -> int:
     for recipe, holder in launchers.items():
         environment.note([f"{recipe} is worked on by {holder}: until that ends, no whole step is removed"])
     waste = list(_waste(found, whole_steps=not launchers))
+    shared = _shared(Path(root))
+    if not launchers and all(entry.record for entry in found if entry.reached):
+        waste += [
+            Waste(folder, "every step is finished, and it is made again where it is needed") for folder in shared
+        ]
     sizes = {item.folder: used_disk(item.folder) for item in waste}
-    whole = sum(used_disk(entry.folder) for entry in found)
+    whole = sum(map(used_disk, [*(entry.folder for entry in found), *shared]))
     rows: list[tuple[str, ...]] = [(str(item.folder), size(sizes[item.folder]), item.reason) for item in waste]
     if rows:
         print(columns(rows))
@@ -69,20 +77,32 @@ def _waste(found: list[Entry], *, whole_steps: bool) -> Iterator[Waste]:
             yield Waste(entry.checkpoints, f"the step is finished ({', '.join(entry.reached)})", entry)
 
 
+def _shared(root: Path) -> list[Path]:
+    """The folders of scores and of merged adapters, which are no steps: whoever needs one makes it again."""
+    return sorted(folder for name in SHARED for folder in (root / STEPS / name).glob("[!.]*") if folder.is_dir())
+
+
 def _remove(waste: Waste) -> bool:
     """Removes a folder, unless somebody works on its step by now."""
+    if waste.entry is None:
+        _rename_and_remove(waste.folder)
+        return True
     lock = Lock(of_folder(waste.entry.folder), "prune")
     if lock.take():
         return False
     try:
         if waste.folder != waste.entry.folder and finished.damage(waste.entry.folder, None) != ():
             return False  # what is damaged may be made again from its checkpoints
-        hidden = waste.folder.with_name(f".{waste.folder.name}.pruned")
-        os.rename(waste.folder, hidden)  # whole or gone, whenever this is interrupted
-        shutil.rmtree(hidden, ignore_errors=True)
+        _rename_and_remove(waste.folder)
     finally:
         lock.release()
     return True
+
+
+def _rename_and_remove(folder: Path) -> None:
+    hidden = folder.with_name(f".{folder.name}.pruned")
+    os.rename(folder, hidden)  # whole or gone, whenever this is interrupted
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _tidy(root: Path) -> None:

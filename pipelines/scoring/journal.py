@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab import rewards
 from trimtab.pipelines.planning import reward_blocks
 from trimtab.pipelines.planning.files import fingerprint
+from trimtab.pipelines.planning.store import SCORED
 from trimtab.pipelines.recording import locks, watch
 from trimtab.rewards import Outcome, Reward, RewardFailure
 
@@ -235,7 +236,7 @@ def _checksum(line: Mapping[str, Any]) -> int:
 def _folder(step: Step, name: str) -> Path:
     options = step.identity["options"]
     reward = {key: value for key, value in options["rewards"][name].items() if key not in reward_blocks.POLICY}
-    return step.dir.parent / "scored" / f"{name}-{fingerprint([options['completions'], reward])}"
+    return step.dir.parent / SCORED / f"{name}-{fingerprint([options['completions'], reward])}"
 
 
 def _stopped(first: RewardFailure, failed: int, scored: int, rows: int, *, limited: bool) -> RewardFailure:

@@ -56,6 +56,7 @@ class Stage:
     neutral: ClassVar[tuple[str, ...]] = ()  # keys that cannot change the result: they are not in the fingerprint
     neutral_when_empty: ClassVar[tuple[str, ...]] = ()  # keys that are no part of the fingerprint while empty
     writes: ClassVar[tuple[str, ...]] = ()  # the columns of the dataset that it leaves, where that is its artifact
+    head: ClassVar[Literal["words", "score"] | None] = None  # of the model that it leaves, where that is known
     shows: ClassVar[Shows] = Shows()
 
     @classmethod
@@ -142,6 +143,10 @@ class Stage:
         """What its artifact has the sizes of: a model, by block, name or configuration; None where it is no model."""
         return None
 
+    def folders(self) -> Collection[str] | None:
+        """The folders inside its artifact, by which `$stage/folder` names them; None where that cannot be said."""
+        return None
+
     def leaves(self, known: Known, folder: str, split: str) -> Rows | None:
         """The rows that it will leave in a folder of its artifact, as far as that can be said before it runs."""
         return None
@@ -165,6 +170,7 @@ class TrainerStage(Stage):
     trained, and `all` the checkpoints too. `dtype` is that of the model which is kept, by default the trained one's.
     """
 
+    head: ClassVar[Literal["words", "score"] | None] = "words"
     neutral: ClassVar[tuple[str, ...]] = ("must_learn", "keep")
     neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "dtype")
 
@@ -211,6 +217,9 @@ class TrainerStage(Stage):
 
     def makes(self) -> Any:
         return self.model
+
+    def folders(self) -> Collection[str] | None:
+        return ("critic", "optimizer")  # of some kinds, and where they are kept
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:
         return Promise() if folder else Promise(columns=())  # a model, and no rows

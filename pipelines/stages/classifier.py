@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
 
@@ -39,6 +39,7 @@ class Classifier(TrainerStage):
     eval_data: Annotated[Data | None, LABELLED] = None
     train: trl.RewardConfig
 
+    head: ClassVar[Literal["words", "score"] | None] = "score"
     shows: ClassVar[Shows] = Shows(
         {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
         ("eval/accuracy", "eval/loss", "train/loss"),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from trimtab.pipelines.forecasting.setting import Setting
 from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning import adapters
 from trimtab.pipelines.planning.errors import RecipeError
@@ -56,6 +57,20 @@ class Extrapolate(Stage):
             folders[key] = folder
         if folders:
             _check_weights(folders, step)
+        if len(folders) < 2:
+            self._check_sizes(step)
+
+    def _check_sizes(self, step: Step) -> None:
+        """Raises RecipeError for models, some still to be made, of which it is known that their sizes differ."""
+        from trimtab.pipelines.forecasting.known import Known, Memory
+
+        if not (step.pending(self.new) or step.pending(self.previous)):
+            return
+        known = Known(step, Setting(), Memory())
+        new, previous = known.model(self.new), known.model(self.previous)
+        if not known.assumed and new.linears != previous.linears:
+            sizes = f"{previous.parameters} parameters, and `new` one of {new.parameters}"
+            raise RecipeError(f"is a model of another architecture: of {sizes}", (*step.path, "previous"))
 
     def work(self, known: Known) -> Work:
         return Work(leaves=known.model(self.new))

@@ -49,6 +49,7 @@ class Reward(TrainerStage):
     loss: Literal["pairwise", "listwise"] = "pairwise"
     train: trl.RewardConfig
 
+    head: ClassVar[Literal["words", "score"] | None] = "score"
     shows: ClassVar[Shows] = Shows(
         {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
         ("eval/accuracy", "eval/loss", "train/loss"),

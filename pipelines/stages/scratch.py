@@ -45,6 +45,7 @@ class Scratch(Stage):
     max_length: int = 1024
     chat_template: Path | None = None
 
+    head: ClassVar[Literal["words", "score"] | None] = "words"
     shows: ClassVar[Shows] = Shows(results=("parameters", "vocabulary"))
 
     @classmethod

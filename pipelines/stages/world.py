@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -72,6 +72,9 @@ class World(Stage):
 
     def work(self, known: Known) -> Work:
         return Work(handled=self.sft + self.prompts + self.pairs + 3 * self.test)
+
+    def folders(self) -> Collection[str]:
+        return ("sft", "prompts", *self.labels)
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:
         sets = {"sft": (self.sft, ("prompt", "completion")), "prompts": (self.prompts, ("prompt",))}

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.pipelines.planning import adapters, finished, manifests
 from trimtab.pipelines.planning.files import file_hash, fingerprint
+from trimtab.pipelines.planning.store import MERGED
 from trimtab.pipelines.recording import artifacts, locks
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
-MERGED = "_merged"  # no stage can be called so
 logger = logging.getLogger(__name__)
 
 

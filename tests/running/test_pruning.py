@@ -110,3 +110,18 @@ def test_an_older_recipes_folder_reaches_what_it_links(tmp_path, capsys):
 def test_where_there_are_no_steps(tmp_path, capsys):
     for command in ("ls", "prune"):
         assert store.main([command, str(tmp_path)]) == 2
+
+
+def test_scores_and_merged_adapters_go_where_every_step_is_finished(runs, capsys):
+    shared = [runs / "steps" / name for name in ("scored/length-0a1b", "_merged/adapter-2c3d")]
+    for folder in shared:
+        folder.mkdir(parents=True)
+        (folder / "kept").write_bytes(bytes(1000))
+    reached = next(entry.folder for entry in inventory.entries(runs) if entry.reached)
+    (reached / "done.json").rename(reached / "away.json")  # a step that has still to go on
+    assert store.main(["prune", str(runs), "--yes"]) == 0
+    assert all(folder.exists() for folder in shared)
+    (reached / "away.json").rename(reached / "done.json")
+    assert store.main(["prune", str(runs), "--yes"]) == 0
+    assert "every step is finished" in capsys.readouterr().out
+    assert not any(folder.exists() for folder in shared)
