@@ -11,7 +11,7 @@ it is does not depend on the batch, the order or the rank that it is sampled in,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 # keys of GenerationConfig that are honoured here; where there are others, transformers' own `generate` samples
 HONOURED = {"do_sample", "temperature", "top_k", "top_p", "min_p", "max_new_tokens", "min_new_tokens", "eos_token_id"}
-IDLE = {"pad_token_id", "bos_token_id", "transformers_version", "use_cache", "disable_compile"}  # change no token
+IDLE = {"pad_token_id", "bos_token_id", "transformers_version", "use_cache", "disable_compile",
+        "_from_model_config"}  # fmt: skip  # change no token
 NEUTRAL = {"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "length_penalty": 1.0, "num_beams": 1,
            "num_return_sequences": 1, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "typical_p": 1.0}  # fmt: skip
 STAY = 0.75  # of the rows: when fewer are going on, those that have ended leave
@@ -66,17 +67,27 @@ def can_sample(policy: Any, config: GenerationConfig, longest_prompt: int) -> bo
 
 
 @torch.no_grad()
-def sample(policy: Any, requests: Sequence[Request], config: GenerationConfig, width: int) -> list[Completion]:
-    """The completions that are asked for, up to `width` at once. Those of one prompt stand together."""
+def sample(
+    policy: Any,
+    requests: Sequence[Request],
+    config: GenerationConfig,
+    width: int,
+    any_rank: Callable[[bool], bool] | None = None,
+) -> list[Completion]:
+    """The completions that are asked for, up to `width` at once. Those of one prompt stand together.
+
+    With `any_rank`, which says whether any rank says yes, all of them take every pass through the policy together.
+    """
     rows = [_Row(request.prompt, np.random.default_rng(request.seed)) for request in requests]
     _packing.pack(policy)
-    batch, begun = _Batch(policy, config), 0
+    batch, begun = _Batch(policy, config, any_rank), 0
     while begun < len(rows) or batch.rows:
         stay = [number for number, row in enumerate(batch.rows) if not row.ended]
         room = width - len(stay)
         batch.renew(stay, rows[begun : begun + room])
         begun += room
         batch.advance()
+    batch.wait()
     return [Completion(row.ids, row.logprobs) for row in rows]
 
 
@@ -94,8 +105,8 @@ class _Row:
 class _Batch:
     """The rows at hand, with the logits of what each says next."""
 
-    def __init__(self, policy: Any, config: GenerationConfig):
-        self.policy = policy
+    def __init__(self, policy: Any, config: GenerationConfig, any_rank: Callable[[bool], bool] | None):
+        self.policy, self.any_rank = policy, any_rank
         self.stops, self.longest = set(generation.listed(config.eos_token_id)), config.max_new_tokens
         self.draw = _Draw(config, sorted(self.stops))
         self.rows: list[_Row] = []
@@ -144,6 +155,11 @@ class _Batch:
             if not all(row.ended for row in self.rows):
                 self._hear(tokens)
 
+    def wait(self) -> None:
+        """Takes part in the passes of the ranks that have work left."""
+        while self.any_rank is not None and self.any_rank(False):
+            self.policy(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.policy.device), use_cache=False)
+
     def _read(self, rows: list[_Row]) -> tuple[list[Prompt], Tensor, Tensor]:
         """The prompts of new rows, whose prompt each row has, and the logits of the rows' first tokens."""
         device = self.policy.device
@@ -170,6 +186,8 @@ class _Batch:
         self.decoding.advance()
 
     def _ask(self, ids: Tensor, positions: Tensor, sees: Any, keep: Any) -> Tensor:
+        if self.any_rank is not None:
+            self.any_rank(True)
         nothing = _packing.unseen(ids)
         inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": nothing, "logits_to_keep": keep}
         return self.policy(**inputs, use_cache=False, sees=sees).logits

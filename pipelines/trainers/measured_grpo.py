@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from trimtab.pipelines.trainers.merged_metrics import EvaluatedCompletions, MergedMetrics
-from trimtab.pipelines.trainers.resumable_grpo import ResumableGRPOTrainer
 from trimtab.pipelines.trainers.row_means import rows_that_count
+from trimtab.pipelines.trainers.seeded_rollouts import SeededGRPOTrainer
 
 
-class MeasuredGRPOTrainer(ResumableGRPOTrainer):
+class MeasuredGRPOTrainer(SeededGRPOTrainer):
     """What a step logs is weighted by tokens; an evaluation's metrics are taken of all its completions together."""
 
     def __init__(self, *args: Any, **kwargs: Any):

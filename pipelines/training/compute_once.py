@@ -1,4 +1,4 @@
-"""What a trainer's models compute twice, they compute once: packed rows."""
+"""What a trainer's models compute twice, they compute once: packed rows, and prompts that are read once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any
 
 
 def compute_once(trainer: Any) -> None:
-    """Packs the rows of the trainer's policy and of its reference, where that can be."""
+    """Packs the rows of the trainer's policy and of its reference, and gives it our sampler where it samples."""
+    from trimtab.pipelines.sampling import rollouts
     from trimtab.rewards._packing import pack
 
     for model in (trainer.model, getattr(trainer, "ref_model", None)):
         if model is not None:
             pack(trainer.accelerator.unwrap_model(model))
+    if hasattr(trainer, "sampler"):
+        trainer.sampler = rollouts.draw

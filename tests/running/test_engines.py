@@ -1,7 +1,6 @@
 """Every stage that trains, on two ranks under DDP, FSDP2, ZeRO-2 and ZeRO-3 (gloo, on a CPU): the weights are equal.
 
-The reference is one process with both ranks' batches where nothing is sampled, and two ranks of DDP where each rank
-samples completions of its own. The launches are forks (tests/warm.py) but for one, as a user launches it, under
+The reference is one process with both ranks' batches. The launches are forks (tests/warm.py) but for one, as a user launches it, under
 ZeRO-2; those of the other engines are in test_two_hosts.py.
 """
 
@@ -77,9 +76,8 @@ def reference(inputs, tmp_path_factory):
 
     def get(stage):
         if stage not in made:
-            ranks = 2 if stage in SAMPLES else 1
             folder = tmp_path_factory.mktemp(f"reference-{stage}")
-            made[stage] = launch(folder, {stage: block(stage, inputs, 4 // ranks)}, "ddp", ranks)[stage]
+            made[stage] = launch(folder, {stage: block(stage, inputs, 4)}, "ddp", 1)[stage]
         return made[stage]
 
     return get
@@ -90,8 +88,6 @@ def reference(inputs, tmp_path_factory):
 def test_the_weights_are_those_of_the_reference(engine, stage, inputs, reference, tmp_path):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    if engine == "ddp" and stage in SAMPLES:
-        pytest.skip("is the reference")
     step = launch(tmp_path, {stage: block(stage, inputs, 2)}, engine, real=(engine, stage) == ("zero2", "sft"))[stage]
     record = artifacts.read_done(step.dir)
     assert (record["distributed"], record["world_size"]) == (NAMES[engine], 2)

@@ -16,6 +16,7 @@ from trimtab.pipelines.algorithms.objectives import Lagrangian
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
 from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+from trimtab.pipelines.training.compute_once import compute_once
 
 TRAIN = {
     "beta": 0.1,
@@ -42,9 +43,12 @@ def made(kind, model, prompts, folder, **train):
     objective = Lagrangian({"as": 1.0}, Multipliers(constraints))
     extra = {"objective": objective, **train.pop("extra", {})}
     if kind == "ppo":
-        return grpo_trainer(ConstrainedPPOTrainer, model, prompts, folder, {**TRAIN, **train},
-                            critics=CriticSettings(trunk="shared"), **extra)  # fmt: skip
-    return grpo_trainer(ConstrainedGRPOTrainer, model, prompts, folder, {**TRAIN, **train}, **extra)
+        trainer = grpo_trainer(ConstrainedPPOTrainer, model, prompts, folder, {**TRAIN, **train},
+                               critics=CriticSettings(trunk="shared"), **extra)  # fmt: skip
+    else:
+        trainer = grpo_trainer(ConstrainedGRPOTrainer, model, prompts, folder, {**TRAIN, **train}, **extra)
+    compute_once(trainer)
+    return trainer
 
 
 def outcome(trainer):
@@ -86,7 +90,7 @@ def test_what_is_compared_moves(kind, whole, model):
 @pytest.mark.parametrize(("size", "parts"), SPLITS, ids=str)
 @pytest.mark.parametrize("kind", ["grpo", "ppo"])
 def test_accumulation_changes_nothing(kind, size, parts, whole, model, prompts, tmp_path):
-    """The rollouts are the same: trl samples all completions of two steps at once, by one state of chance."""
+    """The rollouts are the same, of two steps at once; within a rank trl shuffles them by one state of chance."""
     split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts,
              "steps_per_generation": 2 * parts}  # fmt: skip
     assert_same(outcome(made(kind, model, prompts, tmp_path, **split)), whole[kind])
@@ -116,13 +120,13 @@ def test_an_evaluation_does_not_depend_on_its_batches(kind, model, prompts, tmp_
 
 @pytest.mark.slow
 def test_two_ranks_are_one(model, prompts, tmp_path):
-    """Ranks sample by chance of their own, so the most likely tokens are taken; the evaluation ends unevenly.
+    """Each step learns from a whole rollout: of a part, trl shuffles what every rank has by itself.
 
-    Each step learns from a whole rollout: of a part, trl shuffles what every rank has by itself.
+    The evaluation, whose last batch is uneven, takes the likeliest tokens.
     """
     steps = []
     for ranks in (1, 2):
-        train = {**TRAIN, "top_k": 1, "num_generations": 2, "num_generations_eval": 1, "eval_strategy": "steps",
+        train = {**TRAIN, "num_generations": 2, "num_generations_eval": 1, "eval_strategy": "steps",
                  "eval_steps": 1, "per_device_train_batch_size": 8 // ranks, "per_device_eval_batch_size": 4 // ranks,
                  "gradient_checkpointing": False}  # fmt: skip
         rewards = {name: {key: value for key, value in block.items() if key != "threshold"}

@@ -39,6 +39,7 @@ PPO = "pipelines/trainers/constrained_ppo.py"
 ROLLOUTS = "pipelines/trainers/rollouts.py"
 MEASURED = "pipelines/trainers/measured_grpo.py"
 RESUMABLE = "pipelines/trainers/resumable_grpo.py"
+SEEDED = "pipelines/trainers/seeded_rollouts.py"
 ROWS = "pipelines/trainers/row_means.py"
 STEPS = "pipelines/trainers/whole_steps.py"
 LISTS = "pipelines/trainers/lists.py"
@@ -80,6 +81,11 @@ CONTRACT = (
         "trl.GRPOTrainer", "_tokenize_prompts", "method", "overrides", (GRPO,), ("prompts",),
         "returns ids, images and further inputs of a model that sees",
     ),
+    Entry(
+        "trl.GRPOTrainer", "_generate_single_turn", "method", "overrides", (SEEDED,),
+        ("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"),
+        "returns completions' ids and, where vLLM samples, their log-probabilities",
+    ),
     Entry("trl.GRPOTrainer", "compute_loss", "method", "overrides", (MEASURED, GRPO, PPO), LOSS),
     Entry("trl.GRPOTrainer", "log", "method", "overrides", (MEASURED,), ("logs", "start_time")),
     Entry(
@@ -115,14 +121,20 @@ CONTRACT = (
     Entry("trl.GRPOTrainer", "num_generations", "attribute", "reads", (GRPO,)),
     Entry("trl.GRPOTrainer", "num_generations_eval", "attribute", "reads", (MEASURED, GRPO)),
     Entry("trl.GRPOTrainer", "eos_token_ids", "attribute", "reads", (MEASURED,)),
-    Entry("trl.GRPOTrainer", "num_iterations", "attribute", "reads", (RESUMABLE,)),
+    Entry("trl.GRPOTrainer", "num_iterations", "attribute", "reads", (RESUMABLE, SEEDED)),
+    Entry("trl.GRPOTrainer", "generation_config", "attribute", "reads", (SEEDED,)),
+    Entry("trl.GRPOTrainer", "generation_kwargs", "attribute", "reads", (SEEDED,)),
+    Entry("trl.GRPOTrainer", "use_vllm", "attribute", "reads", (SEEDED,)),
+    Entry("trl.GRPOTrainer", "model_wrapped", "attribute", "reads", (SEEDED,)),
+    Entry("trl.GRPOTrainer", "is_deepspeed_enabled", "attribute", "reads", (SEEDED,)),
+    Entry("trl.GRPOTrainer", "use_transformers_continuous_batching", "attribute", "reads", (SEEDED,)),
     Entry("trl.GRPOTrainer", "reward_funcs", "attribute", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (MEASURED, GRPO, PPO)),
     Entry("trl.GRPOTrainer", "scale_rewards", "attribute", "reads", (GRPO, PPO)),
     Entry("trl.GRPOTrainer", "chat_template_kwargs", "attribute", "reads", (GRPO,)),
     Entry("trl.GRPOTrainer", "reward_weights", "attribute", "writes", (MEASURED, GRPO), note="after the rewards"),
     Entry("trl.GRPOTrainer", "beta", "attribute", "writes", (GRPO, PPO), note="as compute_loss finds it"),
-    Entry("trl.GRPOTrainer", "_step", "attribute", "writes", (RESUMABLE,), note="micro-batches so far"),
+    Entry("trl.GRPOTrainer", "_step", "attribute", "writes", (RESUMABLE, SEEDED), note="micro-batches so far"),
     Entry("trl.GRPOTrainer", "_buffered_inputs", "attribute", "writes", (RESUMABLE,), note="a list of batches"),
     Entry("trl.trainer.utils.RepeatSampler", "shuffle", "attribute", "reads", (RESUMABLE,)),
     Entry("trl.trainer.utils.RepeatSampler", "generator", "attribute", "reads", (RESUMABLE,)),
@@ -169,6 +181,10 @@ CONTRACT = (
     Entry(
         "trl.trainer.utils", "add_fused_lm_head", "function", "calls", (TRL,),
         ("model", "temperature", "cast_lm_head_to_fp32", "outputs"),
+    ),
+    Entry(
+        "trl.models", "unwrap_model_for_generation", "function", "calls", (TRL, SEEDED),
+        ("model", "accelerator", "gather_deepspeed3_params", "generation_kwargs", "gradient_checkpointing_kwargs"),
     ),
     Entry("trl.trainer.utils", "disable_dropout_in_model", "function", "calls", (TRL, PPO, CLASSIFIER), ("model",)),
     Entry("trl.kernels.chunked_logprob", "_use_triton", "function", "calls", (TRL,), ("device",)),

@@ -16,6 +16,7 @@ from transformers.integrations.integration_utils import (
     get_reporting_integration_callbacks,
     rewrite_logs,
 )
+from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head, disable_dropout_in_model
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "get_reporting_integration_callbacks",
     "rewrite_logs",
     "token_logps",
+    "unwrap_model_for_generation",
     "use_lean_head_on_cpu",
 ]
 

@@ -1,0 +1,87 @@
+"""GRPO whose completions are drawn by seeds of their own, by a sampler that is given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from transformers import GenerationConfig
+
+from trimtab.pipelines.trainers.resumable_grpo import ResumableGRPOTrainer
+from trimtab.pipelines.trainers.seams.trl import unwrap_model_for_generation
+
+# policy, prompts, a seed for each, what is asked, and who else steps with it: see sampling/rollouts.py
+Sampler = Callable[..., list[list[int]] | None]
+TRAINING, EVALUATION = 0, 1
+
+
+class SeededGRPOTrainer(ResumableGRPOTrainer):
+    """trl.GRPOTrainer that samples with `sampler`, where there is one that does all that is asked.
+
+    A completion is drawn by the run's seed, the rollout's number and its place in the rollout of all ranks, so a
+    rollout is the same on any number of them, and in a run that was resumed.
+    """
+
+    sampler: Sampler | None = None
+    calls: tuple[tuple[int, ...], int] = ((), 0)  # of the rollout at hand: its number, and how often it has sampled
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        if self.sampler is None or images is not None or multimodal_fields or self._samples_elsewhere():
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        seeds = self._seeds(len(prompt_ids))
+        with self._whole_policy() as policy:
+            config = _filled_in(self.generation_config, policy.generation_config)
+            completions = self.sampler(policy, prompt_ids, seeds, config, self._any_rank())
+        if completions is None:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        return completions, None
+
+    def _samples_elsewhere(self) -> bool:
+        of_old = self.accelerator.distributed_type is DistributedType.FSDP and not self.accelerator.is_fsdp2
+        return self.use_vllm or self.use_transformers_continuous_batching or of_old
+
+    def _seeds(self, count: int) -> list[tuple[int, ...]]:
+        training = self.model.training
+        number = self._step // (self.args.steps_per_generation * self.num_iterations)
+        rollout = (TRAINING, number) if training else (EVALUATION, self.state.global_step)
+        called = self.calls[1] + 1 if self.calls[0] == rollout else 0
+        self.calls = rollout, called
+        first = self.accelerator.process_index * count
+        return [(self.args.seed, *rollout, called, first + place) for place in range(count)]
+
+    def _whole_policy(self) -> Any:
+        """The policy without what an engine has wrapped it in, whole where the engine gathers it."""
+        return unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            generation_kwargs=self.generation_kwargs,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        )
+
+    def _any_rank(self) -> Callable[[bool], bool] | None:
+        """Whether any rank says yes, given what this one says; None where ranks sample by themselves.
+
+        Where a policy is in parts at all times, every pass through it is one of all ranks.
+        """
+        sharded = self.accelerator.distributed_type is DistributedType.FSDP
+        sharded |= self.is_deepspeed_enabled and not self.args.ds3_gather_for_generation
+        if not sharded or self.accelerator.num_processes == 1:
+            return None
+
+        def any_rank(said: bool) -> bool:
+            flag = torch.tensor([float(said)], device=self.accelerator.device)
+            return bool(self.accelerator.reduce(flag) > 0)
+
+        return any_rank
+
+
+def _filled_in(config: GenerationConfig, defaults: GenerationConfig) -> GenerationConfig:
+    """The configuration, with what it leaves open from the model's own, as transformers fills it in."""
+    return GenerationConfig(**defaults.to_diff_dict() | config.to_diff_dict())
