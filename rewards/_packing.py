@@ -67,7 +67,13 @@ def packs(model: Any) -> bool:
     """Packs the model and says whether it can be packed now, by trying it; while it drops out it cannot."""
     pack(model)
     backbone = whole(model).base_model
-    return hasattr(backbone, TRIED) and not _drops_out(backbone) and _tried(backbone, type(backbone).forward)
+    if not hasattr(backbone, TRIED) or _drops_out(backbone):
+        return False
+    if getattr(backbone, TRIED) is None:
+        ids, mask = _trial(backbone.config.get_text_config().vocab_size, backbone.device)
+        with torch.no_grad():  # the model as a whole, which FSDP has to see first
+            model(input_ids=ids, attention_mask=mask, use_cache=False)
+    return getattr(backbone, TRIED)
 
 
 def whole(model: Any) -> Any:
