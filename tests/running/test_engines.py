@@ -1,7 +1,7 @@
 """Every stage that trains, on two ranks under DDP, FSDP2, ZeRO-2 and ZeRO-3 (gloo, on a CPU): the weights are equal.
 
-The reference is one process with both ranks' batches. The launches are forks (tests/warm.py) but for one, as a user launches it, under
-ZeRO-2; those of the other engines are in test_two_hosts.py.
+The reference is one process with both ranks' batches. The launches are forks (tests/warm.py) but for one, as a user
+launches it, under ZeRO-2; those of the other engines are in test_two_hosts.py.
 """
 
 import json
