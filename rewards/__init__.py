@@ -28,7 +28,6 @@ import asyncio
 import functools
 import inspect
 import logging
-import math
 import numbers
 import os
 import re
@@ -36,6 +35,7 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf, isfinite, prod  # not the module: the kind `math` is loaded under that name here
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -164,15 +164,15 @@ def score(value: Any) -> Outcome:
     """One returned item as an outcome: numbers (of Python, numpy or torch) must be finite."""
     if value is None or isinstance(value, RewardFailure):
         return value
-    if hasattr(value, "item") and hasattr(value, "shape") and math.prod(value.shape) == 1:  # of numpy or torch
+    if hasattr(value, "item") and hasattr(value, "shape") and prod(value.shape) == 1:  # of numpy or torch
         value = value.item()
     if not isinstance(value, numbers.Real):
         return RewardFailure(f"expected a number, got {excerpt(repr(value))}")
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf
-    return number if math.isfinite(number) else RewardFailure(f"the score is {number}")
+        number = inf
+    return number if isfinite(number) else RewardFailure(f"the score is {number}")
 
 
 def failure_of(error: BaseException) -> RewardFailure:

@@ -18,6 +18,7 @@ OPTIONS = {
     "ensemble": {"rewards": {"x": {"kind": "length", "target": 4}, "y": {"kind": "length", "target": 2}}},
     "dialogue_metric": {"column": "label"},
     "length": {"target": 4},
+    "math": {"column": "number", "compare": "numbers"},
     "meteor": {"column": "label"},
     "openrlhf_function": {"path": "FUNCTIONS", "tokenizer": "MODEL"},
     "pattern": {"regex": "a+"},
@@ -110,7 +111,8 @@ def test_contract(kind, form, load):
         prompts, completions = PROMPTS, COMPLETIONS
     else:
         prompts, completions = chat("user", PROMPTS), chat("assistant", COMPLETIONS)
-    columns = {"completion_ids": [[1, 2], [3], [4]], "label": ["x", "y", "z"], "trainer_state": None}
+    columns = {"completion_ids": [[1, 2], [3], [4]], "label": ["x", "y", "z"], "number": ["1", "2", "3"]}
+    columns["trainer_state"] = None
     scores = reward(prompts=prompts, completions=completions, **columns)
     assert len(scores) == 3
     assert all(score is None or (isinstance(score, float) and math.isfinite(score)) for score in scores)
