@@ -14,6 +14,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 
 OPTIONS = {
     "classifier": {"path": "CLASSIFIER", "labels": ["x", "y", "z"]},
+    "code": {"tests": "no_tests", "url": "http://127.0.0.1:9/run_code"},
     "composite": {"rewards": {"brief": {"kind": "length", "target": 4}, "form": {"kind": "pattern", "regex": "a+"}}},
     "ensemble": {"rewards": {"x": {"kind": "length", "target": 4}, "y": {"kind": "length", "target": 2}}},
     "dialogue_metric": {"column": "label"},
@@ -111,7 +112,8 @@ def test_contract(kind, form, load):
         prompts, completions = PROMPTS, COMPLETIONS
     else:
         prompts, completions = chat("user", PROMPTS), chat("assistant", COMPLETIONS)
-    columns = {"completion_ids": [[1, 2], [3], [4]], "label": ["x", "y", "z"], "number": ["1", "2", "3"]}
+    columns = {"completion_ids": [[1, 2], [3], [4]], "label": ["x", "y", "z"], "number": ["1", "2", "3"],
+               "no_tests": [None] * 3}  # fmt: skip
     columns["trainer_state"] = None
     scores = reward(prompts=prompts, completions=completions, **columns)
     assert len(scores) == 3
