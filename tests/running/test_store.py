@@ -1,14 +1,18 @@
 """Recipes that share steps: they are made once, found under any name, and waited for while another makes them."""
 
 import json
+import os
+import signal
 
 import pytest
 from conftest import SFT_ROWS
+from launches import finished, train_started, until
 from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts, locks
+from trimtab.pipelines.recording import artifacts, locks, tracking
 from trimtab.pipelines.running import launch, making
+from trimtab.pipelines.training.checkpoints import newest
 from trimtab.scripts import run, train
 
 
@@ -79,3 +83,39 @@ def test_a_step_that_another_process_makes_is_waited_for(main, made, mixed, tmp_
     assert ("    done: " in out) == made
     assert (tmp_path / "runs" / "test" / "first").is_symlink()
     assert locks.holder(locks.of_folder(step.dir)) is None
+
+
+@pytest.mark.slow
+def test_a_recipe_killed_in_a_step_that_another_waits_for_ends_as_the_other_does(model, mixed, write, tmp_path):
+    """The other goes on from its checkpoint; the killed one, started again, waits in its turn and makes nothing twice."""
+    train = {"max_steps": 12, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2}
+    sft = {"kind": "sft", "model": {"model_name_or_path": model}, "data": write("sft.jsonl", SFT_ROWS), "train": train}
+    (tmp_path / "other").mkdir()
+    top = {"output_dir": str(tmp_path / "runs"), "wandb": False}
+    one = write_recipe(tmp_path, {"first": mixed, "sft": sft, "last": mixed | {"real_fraction": 0.2}}, name="one", **top)
+    two = write_recipe(
+        tmp_path / "other", {"start": mixed, "chat": sft, "end": mixed | {"real_fraction": 0.8}}, name="two", **top
+    )
+    plans = [{step.name: step for step in Recipe.load(str(path)).steps} for path in (one, two)]
+    shared = [plans[0]["first"], plans[0]["sft"]]
+    assert [step.dir for step in shared] == [plans[1]["start"].dir, plans[1]["chat"].dir]
+
+    victim = train_started(one)
+    until(lambda: newest(plans[0]["sft"].dir / "checkpoints"))
+    os.killpg(victim.pid, signal.SIGSTOP)  # it holds the step, in the middle of it
+    assert not plans[0]["sft"].done
+    other = train_started(two)
+    until(lambda: "chat is being made by process" in other.out.read_text())
+    os.killpg(victim.pid, signal.SIGKILL)
+    again = train_started(one)
+    ended = [finished(process, 60) for process in (victim, other, again)]
+
+    assert [code for code, _ in ended] == [-signal.SIGKILL, 0, 0], ended
+    makers = [artifacts.read_done(step.dir)["recipe"] for step in shared]
+    assert makers[0] == "one"
+    assert artifacts.read_done(shared[1].dir)["metrics"]["train/resumed_from"] > 0
+    logged = [row["step"] for row in tracking.read(shared[1].dir / "metrics.jsonl") if "train/loss" in row]
+    assert logged == list(range(1, 13))
+    said = "".join(out for _, out in ended)
+    assert [said.count(f" s, {step.output}") for step in shared] == [1, 1]  # how a step that was made ends
+    assert all(step.done for plan in plans for step in plan.values())

@@ -187,9 +187,10 @@ def stages(model, lists, write, ranks):
     }
     whole = {}
     for name, block in blocks.items():
-        size = (4 if name == "prefer" else 8) // ranks
-        sizes = {"per_device_train_batch_size": size, "per_device_eval_batch_size": size}
-        whole[name] = {"model": {"model_name_or_path": model}, "train": {**train, **sizes}, **block}
+        size = 4 if name == "prefer" else 8
+        evaluated = {"per_device_eval_batch_size": size // ranks}
+        block |= {"model": {"model_name_or_path": model}, "batch_size": size}
+        whole[name] = {**block, "train": {**train, **evaluated}}
     return whole
 
 
@@ -205,6 +206,7 @@ def test_two_ranks_are_one(model, lists, write, tmp_path):
     for step in two.values():
         resumed(again, step, 1, TWO)
     for name, gone_on in trained(recipe).items():
+        assert two[name].fingerprint == one[name].fingerprint
         assert metrics_of(two[name])["train/steps"] == metrics_of(one[name])["train/steps"]
         assert metrics_of(gone_on)["train/resumed_from"] == 1
         logs = [list(map(compared, tracking.read(step.dir / "metrics.jsonl"))) for step in (two[name], one[name])]
