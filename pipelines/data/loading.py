@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,18 @@ NOT_STREAMED = (
 )
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The rows of a mixture, dataset by dataset, and how many of each have come how far.
+
+    `counts` are `read`, and where it is another number: `filtered` (left out by the condition), `converted` (rows that
+    a layout has made), `drawn` (taken by `max_rows` and weights), and `held_out` (on the other side).
+    """
+
+    parts: list[Dataset]
+    counts: list[dict[str, int]]
+
+
 def files(entry: Any) -> list[str]:
     """The paths and names that a dataset entry reads."""
     named = entry.data_files
@@ -38,13 +50,18 @@ def files(entry: Any) -> list[str]:
 
 def load(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Dataset:
     """The rows of a mixture. Raises RecipeError when they cannot be had."""
+    return joined(read(data, path).parts)
+
+
+def joined(parts: list[Dataset]) -> Dataset:
+    """The rows of the datasets of a mixture, one after the other."""
     import datasets
 
     with without_progress_bars():
-        return _with_settings(datasets.concatenate_datasets(parts(data, path)))
+        return _with_settings(datasets.concatenate_datasets(parts))
 
 
-def parts(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> list[Dataset]:
+def read(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Loaded:
     """The rows of a mixture, dataset by dataset. Raises RecipeError when they cannot be had."""
     names = list(chain.from_iterable(map(files, data.datasets)))
     for name in names:
@@ -58,7 +75,7 @@ def parts(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> list[Data
         raise RecipeError(NOT_STREAMED, (*path, "streaming"))
     try:
         with without_progress_bars():
-            return _without_other_side(_shares(_converted(data, path), data), data, path)
+            return _read(data, path)
     except RecipeError:
         raise
     except StopIteration as error:  # of files without a row, from which datasets learns no columns
@@ -89,26 +106,42 @@ def without_progress_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _converted(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> list[Dataset]:
+def _read(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> Loaded:
+    whole = _converted(data, path)
+    drawn = _shares(whole.parts, data)
+    sides = _without_other_side(drawn, data, path)
+    for count, taken, side in zip(whole.counts, drawn, sides, strict=True):
+        made = count.get("converted", count["read"] - count.get("filtered", 0))
+        count |= {"drawn": len(taken)} if made != len(taken) else {}
+        count |= {"held_out": len(taken) - len(side)} if len(side) < len(taken) else {}
+    return Loaded(sides, whole.counts)
+
+
+def _converted(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> Loaded:
     """The rows of each entry: filtered, with the names and in the form that are needed, as many as are wanted."""
-    loaded, dropped = [], Counter[str]()
+    loaded, counts, dropped = [], [], Counter[str]()
     for given in data.datasets:
         entry = given if isinstance(given, DataEntry) else DataEntry(**vars(given))  # Python code may give trl's own
         source = ", ".join(files(entry))
         rows = trl.get_dataset(trl.DatasetMixtureConfig(datasets=[replace(entry, columns=None)]))["train"]
+        count = {"read": len(rows)}
         if entry.filter:
             rows = filtering.filtered(rows, entry.filter, source, path)
+            count["filtered"] = count["read"] - len(rows)
         if isinstance(entry.columns, Mapping):
             rows = _renamed(rows, entry.columns, source, (*path, "columns"))
+        before = len(rows)
         rows, left_out = convert(rows, entry.layout, source, path)
+        count |= {"converted": len(rows)} if len(rows) != before else {}
         if isinstance(entry.columns, list):
             rows = rows.select_columns(entry.columns)
         loaded.append(mixing.drawn(rows, entry.max_rows, str(getattr(data, "seed", 0))))
+        counts.append(count)
         dropped += left_out
     if dropped:
         key = path[-1] if path else "data"
         tracking.log({f"{key}/left_out/{reason}": count for reason, count in dropped.items()})
-    return loaded
+    return Loaded(loaded, counts)
 
 
 def _renamed(rows: Dataset, columns: Mapping[str, str], source: str, place: Sequence[str]) -> Dataset:

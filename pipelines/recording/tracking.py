@@ -44,6 +44,17 @@ def log(metrics: Mapping[str, Any], global_step: int | None = None) -> None:
         _current.log(metrics, global_step)
 
 
+def count_rows(block: str, by_source: Mapping[str, Mapping[str, int]]) -> None:
+    """Notes for done.json how many rows of each dataset of a data block were read, left out, and used."""
+    if _current is not None:
+        _current.rows[block] = {name: dict(counts) for name, counts in by_source.items()}
+
+
+def rows() -> dict[str, dict[str, dict[str, int]]]:
+    """What `count_rows` was told in this step: block -> dataset -> count -> rows."""
+    return {} if _current is None else _current.rows
+
+
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Appends rows to a table of samples, in wandb only: the artifact holds all of them."""
     if _current is not None:
@@ -113,6 +124,7 @@ class _Tracker:
             self.file.write("\n")  # after a line that a killed process left torn
         self.start: int | None = self.file.tell()  # what earlier launches have logged; None when that is settled
         self.tables: dict[str, Any] = {}
+        self.rows: dict[str, dict[str, dict[str, int]]] = {}
         self.run: Any = None
         if recipe.wandb is not None:
             self._guarded(self._init)

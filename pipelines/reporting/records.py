@@ -40,6 +40,7 @@ class Record(TypedDict):
     distributed: Any
     device: Any
     finished: Any
+    sources: dict[str, Any]  # data block -> dataset -> how many rows were read, left out and used
     peak_bytes: Any
     forecast: dict[str, Any]  # what was expected of the step before it ran
 
@@ -77,6 +78,7 @@ def read(output: Path, step: Step | None = None) -> Record:
         distributed=done.get("distributed"),
         device=done.get("device"),
         finished=done.get("finished"),
+        sources=mapping(done.get("rows")),
         peak_bytes=done.get("peak_bytes"),
         forecast=mapping(done.get("forecast")),
     )

@@ -90,11 +90,13 @@ def audited(record: Record) -> list[dict[str, Any]]:
     counts = []
     for block in blocks:
         outcomes = {}
-        for outcome in ("from", "dropped", "truncated", "warned"):
+        for outcome in ("dropped", "truncated", "warned"):
             start = f"{block}/{outcome}/"
             outcomes[outcome] = {key.removeprefix(start): logged[key] for key in logged if key.startswith(start)}
-        outcomes["sources"] = outcomes.pop("from")
-        counts.append({"record": record, "block": block, "rows": logged[f"{block}/rows"], **outcomes})
+        sources = mapping(record["sources"].get(block))
+        counts.append(
+            {"record": record, "block": block, "rows": logged[f"{block}/rows"], "sources": sources, **outcomes}
+        )
     return counts
 
 

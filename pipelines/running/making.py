@@ -111,6 +111,7 @@ def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any) -> dict[
         "inputs": {source.name: source.fingerprint for source in step.inputs},
         "made_from": provenance.digests(step),
         "metrics": metrics,
+        "rows": tracking.rows(),
         "world_size": distributed.num_processes,
         "distributed": str(distributed.distributed_type).rpartition(".")[2],
         "device": _device_name(distributed.device),

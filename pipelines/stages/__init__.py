@@ -56,6 +56,9 @@ class Stage:
     neutral: ClassVar[tuple[str, ...]] = ()  # keys that cannot change the result: they are not in the fingerprint
     neutral_when_empty: ClassVar[tuple[str, ...]] = ()  # keys that are no part of the fingerprint while empty
     writes: ClassVar[tuple[str, ...]] = ()  # the columns of the dataset that it leaves, where that is its artifact
+    splits: ClassVar[
+        tuple[str, ...]
+    ] = ()  # of the rows that it leaves: train alone where it has `writes` and no other
     head: ClassVar[Literal["words", "score"] | None] = None  # of the model that it leaves, where that is known
     shows: ClassVar[Shows] = Shows()
 

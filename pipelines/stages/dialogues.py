@@ -11,10 +11,10 @@ Three datasets in the layout of RL4LMs (arXiv 2210.01241), each row an utterance
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import DIALOGUES, Data, Form
@@ -39,6 +39,11 @@ class Dialogues(Stage):
     context: int = 5
     separator: str = "\n"
     max_words: int | None = None
+
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+
+    def folders(self) -> Collection[str]:
+        return ("replies", "prompts", "labels")
 
     def reads(self) -> dict[str, Form]:
         return {"data": replace(DIALOGUES, columns=((self.turns, self.labels),))}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from trimtab.pipelines.forecasting.setting import Setting
 from trimtab.pipelines.forecasting.work import Work
-from trimtab.pipelines.planning import adapters
+from trimtab.pipelines.planning import adapters, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import ModelName
 from trimtab.pipelines.reporting.shows import Shows
@@ -66,11 +66,21 @@ class Extrapolate(Stage):
 
         if not (step.pending(self.new) or step.pending(self.previous)):
             return
+        heads = {key: self._head(step, key) for key in ("new", "previous")}
+        if set(heads.values()) == {"words", "score"}:
+            policy, scorer = sorted(heads, key=lambda key: heads[key] == "score")
+            message = f"is a reward model, and `{policy}` a policy: they have no step in common"
+            raise RecipeError(message, (*step.path, scorer))
         known = Known(step, Setting(), Memory())
         new, previous = known.model(self.new), known.model(self.previous)
         if not known.assumed and new.linears != previous.linears:
             sizes = f"{previous.parameters} parameters, and `new` one of {new.parameters}"
             raise RecipeError(f"is a model of another architecture: of {sizes}", (*step.path, "previous"))
+
+    def _head(self, step: Step, key: str) -> str | None:
+        """The head of a model that a step above has still to make, None of any other."""
+        maker = step.maker(getattr(self, key))
+        return None if maker is None or maker.done else kinds.find(kinds.STAGES, maker.kind).head
 
     def work(self, known: Known) -> Work:
         return Work(leaves=known.model(self.new))

@@ -47,7 +47,7 @@ from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Metrics, Stage
-from trimtab.pipelines.training import inputs
+from trimtab.pipelines.training import inputs, lineage
 from trimtab.rewards import _vocabulary, text
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Sample(Sampling, Stage):
         if self.fold is not None and not (len(self.fold) == 2 and 1 <= self.fold[0] <= self.fold[1]):
             raise RecipeError(f"expected [part, parts], such as [1, 3], got {self.fold}", (*step.path, "fold"))
         self.check_sampling(step)
+        if step.pending(self.model.model_name_or_path):  # of one that is there, the audit names the prompts
+            lineage.require_context(step, self.model, self._longest, 1, (*step.path, "generate", "max_new_tokens"))
         super().check(step)
         self._check_stops(step)
         self._check_fold(step)

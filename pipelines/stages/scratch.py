@@ -66,7 +66,7 @@ class Scratch(Stage):
         return Work(prepared=super().work(known).handled, leaves=known.model(self.makes()))
 
     def makes(self) -> dict[str, Any]:
-        return {**self.config, "vocab_size": self.vocab_size}
+        return {"max_position_embeddings": self.max_length, **self.config, "vocab_size": self.vocab_size}
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

@@ -58,6 +58,7 @@ class World(Stage):
         }
     )
 
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
     shows: ClassVar[Shows] = Shows(results=("rows/sft/train", "rows/prompts/train"))
 
     @classmethod

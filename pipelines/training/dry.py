@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.pipelines.planning import adapters, field_types, hub, memos, ranks, schema
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
-from trimtab.pipelines.training import inputs
+from trimtab.pipelines.training import inputs, lineage
 from trimtab.pipelines.training.arguments import arguments, trackers
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # the mark in a chat template of what the model itself says
+LENGTHS = {"max_length": 0, "max_completion_length": 1}  # in tokens, and what stands before it at least
 REFUSALS = (ValueError, TypeError, ImportError, RuntimeError, OSError, NotImplementedError)
 
 
 def check(stage: Any, step: Step) -> None:
     """Raises RecipeError for what cannot be constructed of a trainer-backed stage, in as far as it is known."""
     mistakes = Mistakes()
-    for look in (_trackers, _arguments, _adapters, _marks):
+    for look in (_trackers, _arguments, _adapters, _marks, _lengths):
         with mistakes.collected():
             look(stage, step)
     mistakes.raise_any()
@@ -144,6 +145,17 @@ def _adapters(stage: Any, step: Step) -> None:
             "directly, so the adapter would never be trained. Remove it from the list",
             place,
         )
+
+
+def _lengths(stage: Any, step: Step) -> None:
+    """Raises RecipeError for a length in the recipe that the model's context does not hold."""
+    mistakes = Mistakes()
+    for key, before in LENGTHS.items():
+        tokens = step.options.get("train", {}).get(key)
+        if isinstance(tokens, int):
+            with mistakes.collected():
+                lineage.require_context(step, stage.model, tokens, before, (*step.path, "train", key))
+    mistakes.raise_any()
 
 
 def _marks(stage: Any, step: Step) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trl
@@ -30,6 +31,36 @@ def ahead(step: Step, name: str) -> tuple[Any, int | None] | None:
         except (RecipeError, OSError, ValueError):  # the check of that step says so
             _known[maker.fingerprint] = None
     return _known[maker.fingerprint]
+
+
+def context(step: Step, model: trl.ModelConfig) -> int | None:
+    """The longest text that a model reads, in tokens, also of one that a step above has to make from its sizes.
+
+    None where nobody says it.
+    """
+    name = str(model.model_name_or_path)
+    maker = step.maker(name)
+    try:
+        if maker is None or maker.done:
+            return inputs.context(model)
+        begins_with = preflight.build(maker).makes()
+        if isinstance(begins_with, Mapping):
+            return begins_with.get("max_position_embeddings")
+        if isinstance(begins_with, str):
+            begins_with = trl.ModelConfig(model_name_or_path=begins_with)
+        return None if begins_with is None else context(maker, begins_with)
+    except (RecipeError, OSError, ValueError):  # the check of that model says so
+        return None
+
+
+def require_context(step: Step, model: trl.ModelConfig, tokens: int, before: int, place: Sequence[str]) -> None:
+    """Raises RecipeError where a model's context does not hold so many tokens, and `before` them a prompt's."""
+    longest, name = context(step, model), str(model.model_name_or_path)
+    if longest is not None and before + tokens > longest:
+        maker = step.maker(name)
+        whose = maker.name if maker else name
+        prompt = " with its prompt" if before else ""
+        raise RecipeError(f"{tokens} tokens{prompt} are more than the context of {whose}, {longest}: lower it", place)
 
 
 def _of(maker: Step) -> tuple[Any, int | None] | None:

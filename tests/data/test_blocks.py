@@ -11,6 +11,7 @@ from trimtab.pipelines.data.audit.checking import Audit
 from trimtab.pipelines.planning import preflight, schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import tracking
 
 PLACE = ("stages", "dpo", "data")
 ROWS = [{"n": n, "prompt": f"Question {n}?", "good": f"yes {n}", "bad": "no", "lang": "en" if n % 2 else "de",
@@ -152,6 +153,23 @@ class TestWeights:
         block = schema.instance(forms.DataMixture, schema.coerce(sources, forms.Data, PLACE))
         _, counts = Audit(step).kept(block, "data", forms.SFT)
         assert (counts["data/from/a"], counts["data/from/a-2"]) == (24, 8)
+
+
+def test_the_record_says_by_source_where_rows_were_left(write, tmp_path, monkeypatch):
+    whole = [{"text": f"{n} of a", "n": n} for n in range(40)]
+    sources = [{"path": write("a.jsonl", whole), "filter": "n >= 4"}, write("b.jsonl", [{"text": "b"}, {"text": " "}])]
+    noted = {}
+    monkeypatch.setattr(tracking, "count_rows", noted.__setitem__)
+    step = Recipe.load(str(write_recipe(tmp_path, {"world": {}}))).steps[0]
+    for side in ("train", "eval"):
+        given = schema.coerce({"datasets": sources, "eval_fraction": 0.3, "side": side}, forms.Data, PLACE)
+        Audit(step, {"empty": "drop"}).kept(schema.instance(forms.DataMixture, given), side, forms.SFT)
+    trained, held_out = noted["train"]["a"], noted["eval"]["a"]
+    assert (trained["read"], trained["filtered"], "dropped" in trained) == (40, 4, False)
+    assert trained["used"] == 36 - trained["held_out"] == held_out["held_out"]
+    assert held_out["used"] == trained["held_out"] > 0
+    (blank,) = (side["b"] for side in noted.values() if "dropped" in side["b"])
+    assert blank["read"] - blank.get("held_out", 0) - blank["dropped"] == blank["used"]
 
     def test_rounding_adds_up(self):
         assert mixing.apportioned([1 / 3] * 3, 100) == [34, 33, 33]

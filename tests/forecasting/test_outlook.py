@@ -28,7 +28,7 @@ def large(tmp_path, write):
     train = {"per_device_train_batch_size": 8, "max_length": 2048, "max_steps": 10, "gradient_checkpointing": True}
     corpus = write("sft.jsonl", SFT_ROWS)
     stages = {
-        "scratch": {"corpus": corpus, "vocab_size": 32000, "config": SEVEN},
+        "scratch": {"corpus": corpus, "vocab_size": 32000, "max_length": 2048, "config": SEVEN},
         "sft": {"model": {"model_name_or_path": "$scratch"}, "data": corpus, "train": train},
         "dpo": {"model": {"model_name_or_path": "$sft"}, "data": write("p.jsonl", PAIR_ROWS), "train": train},
     }

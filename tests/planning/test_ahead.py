@@ -15,6 +15,7 @@ def shape(width):
 
 STAGES = {
     "world": {},
+    "turns": {"kind": "dialogues", "data": "DIALOGUES"},
     "scratch": {"corpus": "$world/sft", "config": shape(32)},
     "wide": {"kind": "scratch", "corpus": "$world/sft", "config": shape(64)},
     "sft": {"model": {"model_name_or_path": "$scratch"}, "data": "$world/sft", "train": {}},
@@ -27,12 +28,15 @@ STAGES = {
         "rewards": {"judged": {"kind": "reward_model", "path": "$judge"}},
         "train": {},
     },
+    "drawn": {"kind": "sample", "model": {"model_name_or_path": "$sft"}, "prompts": "$turns/prompts"},
     "ahead": {"kind": "extrapolate", "new": "$sft", "previous": "$scratch"},
 }
 
 
 def checked(folder, *overrides):
-    loaded = Recipe.load(str(write_recipe(folder, STAGES)), overrides)
+    (folder / "dialogues.jsonl").write_text('{"dialog": ["a", "b", "c"], "act": [0, 1, 0]}\n')
+    given = f"stages.turns.data={folder}/dialogues.jsonl"
+    loaded = Recipe.load(str(write_recipe(folder, STAGES)), [given, *overrides])
     preflight.check(loaded, loaded.steps)
 
 
@@ -48,6 +52,30 @@ def test_a_chain_that_fits_together_is_right(tmp_path):
         ("stages.online.rewards.judged.path=$sft", "rewards.judged.path: sft is a model without a head that scores"),
         ("stages.online.model.model_name_or_path=$judge", "model_name_or_path: judge is a reward model"),
         ("stages.ahead.previous=$wide", "stages.ahead.previous: is a model of another architecture"),
+        ("stages.ahead.previous=$judge", "stages.ahead.previous: is a reward model, and `new` a policy"),
+        ("stages.ahead.new=$judge", "stages.ahead.new: is a reward model, and `previous` a policy"),
+        (
+            "stages.sft.data={path: $world/sft, split: validation}",
+            "stages.sft.data.split: world leaves the splits train and test, and no 'validation'",
+        ),
+        (
+            "stages.sft.train.max_length=2000",
+            "stages.sft.train.max_length: 2000 tokens are more than the context of scratch, 1024: lower it",
+        ),
+        (
+            "stages.judge.train.max_length=2000",
+            "stages.judge.train.max_length: 2000 tokens are more than the context of sft, 1024",
+        ),
+        (
+            "stages.online.train.max_completion_length=1024",
+            "max_completion_length: 1024 tokens with its prompt are more than the context of sft, 1024",
+        ),
+        (
+            "stages.drawn.generate.max_new_tokens=1024",
+            "generate.max_new_tokens: 1024 tokens with its prompt are more than the context of sft, 1024",
+        ),
+        ("stages.drawn.prompts=$turns/asked", "stages.drawn.prompts: turns has no folder 'asked'"),
+        ("stages.drawn.prompts={path: $turns/prompts, split: test}", "turns leaves the split train alone"),
     ],
 )
 def test_what_does_not_fit_is_known_before_anything_runs(override, message, tmp_path):

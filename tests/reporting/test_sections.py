@@ -35,10 +35,11 @@ def test_a_multiplier_is_not_taken_for_the_mean_of_its_reward():
 
 def test_what_the_audit_counted_is_told_block_by_block():
     rows = [
-        {"data/rows": 90, "data/from/a": 90, "data/dropped/empty": 3, "data/warned/cut": 8},
+        {"data/rows": 90, "data/dropped/empty": 3, "data/warned/cut": 8},
         {"eval_data/rows": 7, "train/rows": "x"},
     ]
-    first, second = sections.audited({"rows": rows})
-    assert (first["sources"], second["sources"]) == ({"a": 90}, {})
+    sources = {"a": {"read": 93, "dropped": 3, "used": 90}}
+    first, second = sections.audited({"rows": rows, "sources": {"data": sources}})
+    assert (first["sources"], second["sources"]) == (sources, {})
     assert (first["block"], first["rows"], first["dropped"], first["warned"]) == ("data", 90, {"empty": 3}, {"cut": 8})
     assert (second["block"], second["rows"], second["dropped"], second["warned"]) == ("eval_data", 7, {}, {})

@@ -87,15 +87,14 @@ def test_a_step_that_another_process_makes_is_waited_for(main, made, mixed, tmp_
 
 @pytest.mark.slow
 def test_a_recipe_killed_in_a_step_that_another_waits_for_ends_as_the_other_does(model, mixed, write, tmp_path):
-    """The other goes on from its checkpoint; the killed one, started again, waits in its turn and makes nothing twice."""
-    train = {"max_steps": 12, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 2}
+    """The other goes on from its checkpoint; the killed one, started again, makes nothing twice."""
+    train = {"max_steps": 40, "save_steps": 4, "logging_steps": 1, "per_device_train_batch_size": 2}
     sft = {"kind": "sft", "model": {"model_name_or_path": model}, "data": write("sft.jsonl", SFT_ROWS), "train": train}
     (tmp_path / "other").mkdir()
     top = {"output_dir": str(tmp_path / "runs"), "wandb": False}
-    one = write_recipe(tmp_path, {"first": mixed, "sft": sft, "last": mixed | {"real_fraction": 0.2}}, name="one", **top)
-    two = write_recipe(
-        tmp_path / "other", {"start": mixed, "chat": sft, "end": mixed | {"real_fraction": 0.8}}, name="two", **top
-    )
+    last, end = (mixed | {"real_fraction": fraction} for fraction in (0.2, 0.8))
+    one = write_recipe(tmp_path, {"first": mixed, "sft": sft, "last": last}, name="one", **top)
+    two = write_recipe(tmp_path / "other", {"start": mixed, "chat": sft, "end": end}, name="two", **top)
     plans = [{step.name: step for step in Recipe.load(str(path)).steps} for path in (one, two)]
     shared = [plans[0]["first"], plans[0]["sft"]]
     assert [step.dir for step in shared] == [plans[1]["start"].dir, plans[1]["chat"].dir]
@@ -108,14 +107,14 @@ def test_a_recipe_killed_in_a_step_that_another_waits_for_ends_as_the_other_does
     until(lambda: "chat is being made by process" in other.out.read_text())
     os.killpg(victim.pid, signal.SIGKILL)
     again = train_started(one)
-    ended = [finished(process, 60) for process in (victim, other, again)]
+    ended = [finished(process, 120) for process in (victim, other, again)]
 
     assert [code for code, _ in ended] == [-signal.SIGKILL, 0, 0], ended
     makers = [artifacts.read_done(step.dir)["recipe"] for step in shared]
     assert makers[0] == "one"
     assert artifacts.read_done(shared[1].dir)["metrics"]["train/resumed_from"] > 0
     logged = [row["step"] for row in tracking.read(shared[1].dir / "metrics.jsonl") if "train/loss" in row]
-    assert logged == list(range(1, 13))
+    assert logged == list(range(1, 41))
     said = "".join(out for _, out in ended)
     assert [said.count(f" s, {step.output}") for step in shared] == [1, 1]  # how a step that was made ends
     assert all(step.done for plan in plans for step in plan.values())

@@ -7,7 +7,7 @@ from conftest import PAIR_ROWS
 from outputs import metrics_of
 from run_steps import run_recipe
 
-from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.recording import artifacts, tracking
 
 
 def test_dpo_starts_at_ln_2_and_its_reference_is_its_input(pairs, tmp_path):
@@ -29,4 +29,6 @@ def test_equal_pairs_are_dropped_and_counted(pairs, tmp_path, write):
     step = run_recipe(tmp_path, {"dpo": {**pairs, "data": write("equal.jsonl", rows)}})["dpo"]
     counts = {key: value for row in tracking.read(step.dir / "metrics.jsonl") for key, value in row.items()}
     assert counts["data/dropped/equal_pairs"] == 1
+    (read,) = artifacts.read_done(step.dir)["rows"]["data"].values()
+    assert read["read"] - read["dropped"] == read["used"] == counts["data/rows"]
     assert counts["data/rows"] == len(PAIR_ROWS)

@@ -20,6 +20,7 @@ from trimtab.pipelines.data.audit.facts import Facts, kept
 from trimtab.pipelines.data.audit.rows import RowAudit, known_roles
 from trimtab.pipelines.data.forms import Form
 from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.recording import tracking
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,15 +78,22 @@ class Audit:
     def kept(
         self, block: DatasetMixtureConfig, key: str, form: Form, held_out: DatasetMixtureConfig | None = None
     ) -> tuple[Dataset, dict[str, int]]:
-        """The rows of a block without those that are dropped, and metrics of what was found."""
-        rows = loading.load(block, self._place(key))
+        """The rows of a block without those that are dropped, and metrics of what was found.
+
+        The counts of each dataset go to the step's record.
+        """
+        loaded = loading.read(block, self._place(key))
+        rows = loading.joined(loaded.parts)
         taken, cut, counts = self._outcomes(block, key, form, held_out)
         if len(cut):
             limits = [(reader.tokenizer, limit) for reader, limit in self._limits(block)]
             rows = overlong.truncated(rows, cut, limits)
         if len(taken) < len(rows):
             rows = rows.select(taken)
-        return rows, {f"{key}/rows": len(rows), **sources.counts(block, self._place(key), taken), **counts}
+        by_source = sources.counts(block, loaded, taken, self.step)
+        tracking.count_rows(key, by_source)
+        several = {f"{key}/from/{name}": count["used"] for name, count in by_source.items() if len(by_source) > 1}
+        return rows, {f"{key}/rows": len(rows), **several, **counts}
 
     def beyond(self, block: DatasetMixtureConfig, key: str, form: Form, reader: Reader) -> np.ndarray:
         """The numbers of the rows that are used as they are and leave no room in the context of another reader."""

@@ -58,16 +58,18 @@ def identity(block: DatasetMixtureConfig, place: Sequence[str]) -> Any:
 def check_splits(block: DatasetMixtureConfig, step: Step, place: Sequence[str]) -> None:
     """Raises RecipeError for a split of what a step above has still to leave, and will not."""
     for entry in block.datasets:
-        above = next((source for source in step.inputs if str(source.output) == entry.path), None)
-        if above is None or not kinds.find(kinds.STAGES, above.kind).writes:
+        above = step.maker(loading.files(entry)[0])
+        if above is None or kinds.is_withheld(kinds.STAGES, above.kind):
             continue
+        maker = kinds.find(kinds.STAGES, above.kind)
+        there = maker.splits or (("train",) if maker.writes else ())
         names = re.findall(r"(\w+)(?:\[[^]]*\])?", entry.split)
-        other = next((name for name in names if name != "train"), None)
+        other = next((name for name in names if there and name not in there), None)
         if other is not None:
             cure = "take slices, `split: train[:90%]` and `train[90%:]`, or `eval_fraction: 0.1` in `data`"
-            raise RecipeError(
-                f"{above.name} leaves the split train alone, and no {other!r}: {cure}", (*place, "split")
-            )
+            leaves = "the split train alone" if there == ("train",) else f"the splits {' and '.join(there)}"
+            near = suggest(other, there)
+            raise RecipeError(f"{above.name} leaves {leaves}, and no {other!r}{near}: {cure}", (*place, "split"))
 
 
 def check_apart(block: DatasetMixtureConfig, held_out: DatasetMixtureConfig, place: Sequence[str]) -> None:
@@ -96,21 +98,27 @@ def _is_same(one: Any, other: Any) -> bool:
     return len(splits) == 1 or any(f"{split.partition('[')[0]}" in splits for split in splits if "[" in split)
 
 
-def counts(block: DatasetMixtureConfig, place: Sequence[str], taken: Any) -> dict[str, int]:
-    """How many of the rows with the numbers `taken` are of which dataset, as metrics; of one dataset, none."""
-    if len(block.datasets) < 2:
-        return {}
+def counts(block: DatasetMixtureConfig, loaded: loading.Loaded, taken: Any, step: Step) -> dict[str, dict[str, int]]:
+    """By dataset, how many rows were read, left out on the way, and are used: those with the numbers `taken`."""
     import numpy as np
 
-    sizes = [len(rows) for rows in loading.parts(block, place)]
+    sizes = list(map(len, loaded.parts))
     of_dataset = np.histogram(taken, bins=np.concatenate([[0], np.cumsum(sizes)]))[0]
-    named: dict[str, int] = {}
-    for entry, count in zip(block.datasets, of_dataset.tolist(), strict=True):
-        name = Path(loading.files(entry)[0]).name.partition(".")[0]
-        key = f"{place[-1]}/from/{name}"
-        key = f"{key}-{1 + sum(other.startswith(key) for other in named)}" if key in named else key
-        named[key] = count
+    named: dict[str, dict[str, int]] = {}
+    for entry, count, size, used in zip(block.datasets, loaded.counts, sizes, of_dataset.tolist(), strict=True):
+        name = _name(loading.files(entry)[0], step)
+        same = sum(other.startswith(name) for other in named)
+        dropped = {"dropped": size - used} if used < size else {}
+        named[f"{name}-{1 + same}" if name in named else name] = {**count, **dropped, "used": used}
     return named
+
+
+def _name(path: str, step: Step) -> str:
+    """What counts call a dataset: a file without its ending, or the step that has left the rows, and the folder."""
+    maker = step.maker(path)
+    if maker is None:
+        return Path(path).name.partition(".")[0]
+    return "/".join([maker.name, *Path(path).relative_to(maker.output).parts])
 
 
 def check_columns(block: DatasetMixtureConfig, step: Step, key: str, form: Form) -> None:
