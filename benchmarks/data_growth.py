@@ -5,8 +5,8 @@
 
 Rows are completions of 200 words, four of each prompt, with token ids and log-probabilities as `sample` leaves them;
 `curate` also drops near-duplicates (`deduplicate: 0.9`). `plan` reads as many preference pairs, for the first time and
-again. Each measurement is a process of its own; memory is its peak beyond what it had before it read a row, without
-the pages of files that are mapped.
+again. Each measurement is a process of its own: seconds by the clock, seconds of its processor, and its peak of memory
+beyond what it had before it read a row, without the pages of files that are mapped.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def measure(name: str, folder: Path, count: int) -> dict[str, float]:
 
 
 def _watched(work: Callable[[], Any]) -> dict[str, float]:
-    """Seconds of a piece of work, and the MiB of memory of its own that the process came to hold."""
+    """Seconds of a piece of work, by the clock and of the processor, and the MiB that the process came to hold."""
     ended, peak, before = threading.Event(), [0], _anonymous()
 
     def watch() -> None:
@@ -132,14 +132,14 @@ def _watched(work: Callable[[], Any]) -> dict[str, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     try:
         work()
     finally:
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - used
         ended.set()
         watcher.join()
-    return {"seconds": seconds, "mib": max(0, peak[0] - before) / 1024}
+    return {"seconds": seconds, "cpu": cpu, "mib": max(0, peak[0] - before) / 1024}
 
 
 def _anonymous() -> int:
@@ -170,7 +170,8 @@ def main() -> None:
                 command = [sys.executable, __file__, "--measure", stage, name, str(count)]
                 done = subprocess.run(command, env=os.environ | own, stdout=subprocess.PIPE, check=True, text=True)
                 found = json.loads(done.stdout.splitlines()[-1])
-                print(f"{stage:12} {count:8,} rows {found['seconds']:8.1f} s {found['mib']:8.0f} MiB", flush=True)
+                times = f"{found['seconds']:8.1f} s {found['cpu']:8.1f} s of CPU"
+                print(f"{stage:12} {count:8,} rows {times} {found['mib']:8.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Literal
+from zlib import crc32
 
 SHINGLE = 5  # characters
 NGRAM = 13  # words, as in Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix C
@@ -49,19 +50,19 @@ class _Near:
     """Examples by their sketches; those that may be near are compared as they are."""
 
     def __init__(self, threshold: float):
-        from datasketch import MinHashLSH
+        from datasketch import MinHash, MinHashLSH
 
         self.threshold = threshold
+        # its constants are drawn once, and a shingle's checksum is hashed again by each of its permutations
+        self.empty = MinHash(num_perm=128, seed=1, hashfunc=crc32)
         self.examples: list[tuple[str, str]] = []
         # below the threshold, so that the sketch's error leaves none out: every candidate is looked at
         self.index = MinHashLSH(threshold=0.8 * threshold, num_perm=128)
 
     def duplicates(self, example: tuple[str, str]) -> bool:
         """Whether one of the examples so far is near; if not, this one is kept too."""
-        from datasketch import MinHash
-
         shingles = [_shingles(text) for text in example]
-        sketch = MinHash(num_perm=128, seed=1)
+        sketch = self.empty.copy()
         for prefix, of_text in zip((b"p", b"c"), shingles, strict=True):
             sketch.update_batch([prefix + shingle.encode() for shingle in of_text])
         if any(self._is_near(shingles, self.examples[candidate]) for candidate in self.index.query(sketch)):
