@@ -65,6 +65,7 @@ def read(data: trl.DatasetMixtureConfig, path: Sequence[str] = ()) -> Loaded:
     """The rows of a mixture, dataset by dataset. Raises RecipeError when they cannot be had."""
     names = list(chain.from_iterable(map(files, data.datasets)))
     for name in names:
+        hub.require(name, path, "datasets")
         if _looks_local(name) and not _exists(name):
             near = suggest(Path(name).name, [p.name for p in Path(name).expanduser().parent.glob("*")])
             raise RecipeError(f"no such file: {name}{near}", path)

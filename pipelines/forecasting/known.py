@@ -16,7 +16,7 @@ from trimtab.pipelines.forecasting import architectures
 from trimtab.pipelines.forecasting.architectures import Architecture, Head
 from trimtab.pipelines.forecasting.setting import Setting
 from trimtab.pipelines.forecasting.work import Held, Rows
-from trimtab.pipelines.planning import adapters, kinds, preflight
+from trimtab.pipelines.planning import adapters, hub, kinds, preflight
 from trimtab.pipelines.planning.hub import is_name, is_reachable
 from trimtab.pipelines.planning.recipe import Step
 
@@ -29,7 +29,8 @@ SIZES = {
 }  # fmt: skip
 UNSAID = 1.2
 SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
-UNREADABLE = (OSError, ValueError, KeyError)  # what transformers raises for a configuration that it cannot have
+# what is raised for a configuration that cannot be had, by transformers and by the look before
+UNREADABLE = (OSError, ValueError, KeyError, hub.Unreachable)
 
 
 @dataclass
@@ -144,9 +145,10 @@ def _by_name(name: str) -> tuple[dict[str, Any], str]:
 
 
 def _read(name: str, revision: str | None) -> dict[str, Any] | None:
-    from transformers import AutoConfig
-
     try:
+        hub.require(name, ())
+        from transformers import AutoConfig
+
         source, revision = adapters.source(name, revision, adapters.MODEL)
         return AutoConfig.from_pretrained(source, revision=revision).to_dict()
     except UNREADABLE:

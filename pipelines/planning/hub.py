@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from trimtab.pipelines.planning.errors import RecipeError
@@ -56,14 +57,33 @@ def prefer_cache(values: Iterable[str]) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def require(name: str, path: Iterable[str], kind: Literal["models", "datasets"] = "models") -> None:
+    """Raises Unreachable where nothing of a hub's repository is here, before a library is imported that would say so."""
+    if is_name(name) and not is_reachable() and not _is_cached(name, kind):
+        raise _unreachable(name, path)
+
+
 def unreachable(name: str, path: Iterable[str]) -> RecipeError | None:
     """The error for something of the hub's that is not in the cache of a machine without it, else None."""
-    if not is_name(name) or is_reachable():
-        return None
+    return None if not is_name(name) or is_reachable() else _unreachable(name, path)
+
+
+def _unreachable(name: str, path: Iterable[str]) -> Unreachable:
     return Unreachable(
         f"{name} cannot be looked at: the hub cannot be reached, and it is not in the cache of this machine",
         tuple(path),
     )
+
+
+def _is_cached(name: str, kind: str) -> bool:
+    """Whether the cache has a folder of a repository; what is in it, only its library knows."""
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}"
+    # prepared rows lie in a cache of their own, in a folder whose name ends in the library's own way
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME, "datasets"))
+    organisation = name.partition("/")[0]
+    return repository.is_dir() or (kind == "datasets" and any(prepared.glob(f"{organisation}___*")))
 
 
 def _proxy() -> str | None:

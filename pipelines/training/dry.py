@@ -113,6 +113,7 @@ def _adapters(stage: Any, step: Step) -> None:
     name = stage.model.model_name_or_path
     if not stage.model.use_peft or not name or step.pending(name):
         return
+    hub.require(name, (*step.path, "model", "model_name_or_path"))
     import peft
     import torch
     import transformers

@@ -27,6 +27,7 @@ def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
         return None
     if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().exists():
         raise RecipeError(f"no such model: {name}", place)
+    hub.require(name, place)
     from transformers import AutoTokenizer
 
     try:
@@ -96,6 +97,7 @@ def audit(model: trl.ModelConfig, train: Any, actions: Mapping[str, Any], step: 
 
 def context(model: trl.ModelConfig) -> int | None:
     """The longest text that a model reads, in tokens, or None where its configuration does not say."""
+    hub.require(str(model.model_name_or_path), ("model", "model_name_or_path"))
     from transformers import AutoConfig
 
     name, revision = adapters.source(str(model.model_name_or_path), model.model_revision, adapters.MODEL)

@@ -69,7 +69,7 @@ def fresh():
 @pytest.fixture
 def audit(write):
     """Audits rows and returns (the rows that are kept, the counts)."""
-    step = SimpleNamespace(path=("stages", "dpo"), stage="dpo", pending=lambda name: False)
+    step = SimpleNamespace(path=("stages", "dpo"), stage="dpo", pending=lambda name: False, maker=lambda name: None)
 
     def audit(rows, form, held_out=None, **settings):
         blocks = [

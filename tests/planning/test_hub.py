@@ -30,6 +30,25 @@ def test_a_plan_says_what_it_has_not_looked_at(recipe, capsys):
     assert len(printed.err.splitlines()) == 2
 
 
+def test_libraries_are_not_asked_for_what_the_cache_has_no_folder_of(recipe, monkeypatch):
+    """Their imports are most of such a plan's time."""
+    for name in ("transformers.AutoTokenizer", "transformers.AutoConfig", "trl.get_dataset"):
+        monkeypatch.setattr(name, None)
+    assert run.main([recipe, "--plan"]) == 0
+
+
+def test_what_the_cache_has_is_asked_for(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "prepared"))
+    for folder in ("models--org--model", "prepared/org___rows"):
+        (tmp_path / folder).mkdir(parents=True)
+    hub.require("org/model", ())
+    hub.require("org/Rows", (), "datasets")
+    for name, kind in (("org/other", "models"), ("other/rows", "datasets")):
+        with pytest.raises(hub.Unreachable):
+            hub.require(name, (), kind)
+
+
 def test_a_run_refuses(recipe):
     loaded = Recipe.load(recipe)
     with pytest.raises(RecipeError, match="org/model cannot be looked at: the hub cannot be reached"):
