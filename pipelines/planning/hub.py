@@ -58,7 +58,7 @@ def prefer_cache(values: Iterable[str]) -> None:
 
 
 def require(name: str, path: Iterable[str], kind: Literal["models", "datasets"] = "models") -> None:
-    """Raises Unreachable where nothing of a hub's repository is here, before a library is imported that would say so."""
+    """Raises Unreachable where nothing of a hub's repository is here, before a library is imported to say so."""
     if is_name(name) and not is_reachable() and not _is_cached(name, kind):
         raise _unreachable(name, path)
 
