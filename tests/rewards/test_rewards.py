@@ -18,6 +18,7 @@ OPTIONS = {
     "composite": {"rewards": {"brief": {"kind": "length", "target": 4}, "form": {"kind": "pattern", "regex": "a+"}}},
     "ensemble": {"rewards": {"x": {"kind": "length", "target": 4}, "y": {"kind": "length", "target": 2}}},
     "dialogue_metric": {"column": "label"},
+    "judge": {"url": "SERVER", "model": "judge"},
     "length": {"target": 4},
     "math": {"column": "number", "compare": "numbers"},
     "meteor": {"column": "label"},
@@ -66,11 +67,13 @@ def stand_ins(reward_model, model, tmp_path_factory):
 
 
 class Lengths(BaseHTTPRequestHandler):
-    """OpenRLHF's contract, the reward being the length of the query."""
+    """OpenRLHF's contract, the reward being the length of the query; of a question in a chat, a verdict."""
 
     def do_POST(self):
         call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        reply = json.dumps({"rewards": [len(query) for query in call["query"]]}).encode()
+        verdict = {"choices": [{"message": {"content": "Verdict: 5"}}]}
+        lengths = {"rewards": [len(query) for query in call.get("query", ())]}
+        reply = json.dumps(verdict if "messages" in call else lengths).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
