@@ -4,7 +4,7 @@
     python benchmarks/data_growth.py --rows 200000 --only score pair
 
 Rows are completions of 200 words, four of each prompt, with token ids and log-probabilities as `sample` leaves them;
-`curate` also drops near-duplicates (`deduplicate: 0.9`). `plan` reads as many preference pairs, for the first time and
+`curate` also drops near-duplicates (`deduplicate: 0.9`), and of `sample` what follows the drawing is measured. `plan` reads as many preference pairs, for the first time and
 again. Each measurement is a process of its own: seconds by the clock, seconds of its processor, and its peak of memory
 beyond what it had before it read a row, without the pages of files that are mapped.
 """
@@ -94,6 +94,8 @@ def measure(name: str, folder: Path, count: int) -> dict[str, float]:
     from trimtab.pipelines.planning.recipe import Recipe
 
     recipe = folder / f"{name}.yaml"
+    if name == "sample":
+        return measure_sampled(folder, count)
     if name.startswith("plan"):
         pairs_file = str(folder / "pairs.jsonl")
         block = {"model": {"model_name_or_path": "$scratch"}, "data": pairs_file, "train": {"max_steps": 1}}
@@ -120,6 +122,32 @@ def measure(name: str, folder: Path, count: int) -> dict[str, float]:
     stage = preflight.build(step)
     step.output.mkdir(parents=True, exist_ok=True)
     return _watched(lambda: stage.run(step))
+
+
+def measure_sampled(folder: Path, count: int) -> dict[str, float]:
+    """Seconds and MiB of what `sample` does when all is drawn: the parts on the disk become its dataset."""
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+    from trimtab.pipelines.data.writing import write_batches
+    from trimtab.pipelines.planning.recipe import Recipe
+    from trimtab.pipelines.sampling import joining, shards
+
+    recipe = folder / "sample.yaml"
+    recipe.write_text(json.dumps({"output_dir": str(folder / "runs"), "wandb": False, "stages": {"world": {}}}))
+    step = Recipe.load(str(recipe)).steps[0]
+    step.output.mkdir(parents=True)
+    columns = ["completion", "prompt_index", "sample_index", "prompt_ids", "completion_ids", "vocabulary", "logprobs",
+               "truncated"]  # fmt: skip
+    groups = pq.ParquetFile(folder / "completions" / "train.parquet")
+    shards.compute(step, "rows", groups.num_row_groups, lambda part: groups.read_row_group(part, columns).to_pylist())
+    asked = Dataset.from_dict({"prompt": [f"Question {number}: which words?" for number in range(count // 4)]})
+
+    def gather() -> None:
+        sampled = shards.collect(step, "rows", groups.num_row_groups)
+        write_batches(step, joining.batches(asked, sampled))
+        joining.totals(sampled)
+
+    return _watched(gather)
 
 
 def _watched(work: Callable[[], Any]) -> dict[str, float]:
@@ -159,7 +187,7 @@ def main() -> None:
         name, folder, count = options.measure
         print(json.dumps(measure(name, Path(folder), int(count))))
         return
-    names = options.only or ["plan", "plan-again", *stages(Path())]
+    names = options.only or ["plan", "plan-again", "sample", *stages(Path())]
     for count in options.rows:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

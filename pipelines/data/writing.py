@@ -28,11 +28,16 @@ def write_rows(step: Step, rows: Dataset | Iterable[dict[str, Any]]) -> int:
     render a key that another row has, and null in this one. Raises RecipeError where there are no rows: the steps
     after this one could only say so of a file that is not theirs.
     """
+    return write_batches(step, _batches(rows))
+
+
+def write_batches(step: Step, batches: Iterable[Dataset]) -> int:
+    """Writes the step's dataset as `write_rows` does, of rows that come in batches."""
     from accelerate import PartialState
 
     distributed, count = PartialState(), 0
     with Writer(step.output / "train.parquet") as writer:
-        for batch in _batches(rows):
+        for batch in batches:
             count += len(batch)
             if distributed.is_main_process:
                 writer.add(batch)

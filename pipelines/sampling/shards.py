@@ -18,7 +18,11 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from trimtab.pipelines.data.loading import without_progress_bars
+
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
@@ -55,10 +59,13 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def collect(step: Step, name: str, count: int) -> pa.Table:
-    """The rows of all parts, in their order."""
-    tables = [pq.read_table(_path(step, name, part)) for part in range(count)]
-    return pa.concat_tables(tables, promote_options="permissive")
+def collect(step: Step, name: str, count: int) -> Dataset:
+    """The rows of all parts, in their order; they are mapped from the disk, and not held in memory."""
+    from datasets import Dataset
+
+    paths = [str(_path(step, name, part)) for part in range(count)]
+    with without_progress_bars():
+        return Dataset.from_parquet(paths, cache_dir=str(step.dir / "parts" / "mapped"))
 
 
 def _path(step: Step, name: str, part: int) -> Path:

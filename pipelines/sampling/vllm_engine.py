@@ -74,7 +74,7 @@ def complete(
     num_generations: int,
     config: GenerationConfig,
     options: dict[str, Any],
-) -> list[list[int]]:
+) -> Sequence[list[int]]:
     """Completions of every prompt, prompt by prompt, as token ids up to and including the first stop token.
 
     `options` are vLLM's EngineArgs. Every completion has a seed of its own, so on one kind of machine they do not
@@ -108,7 +108,7 @@ def complete(
     finally:
         engine.stop()
     distributed.wait_for_everyone()  # until the engines of others are gone from this rank's GPU
-    return shards.collect(step, "tokens", count)["completion_ids"].to_pylist()
+    return shards.collect(step, "tokens", count)["completion_ids"]
 
 
 def _sampling(config: GenerationConfig, num_generations: int, seed: int) -> SamplingParams:

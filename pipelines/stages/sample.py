@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -51,14 +51,13 @@ from trimtab.pipelines.training import inputs, lineage
 from trimtab.rewards import _vocabulary, text
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from trimtab.pipelines.data.audit.checking import Audit
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 logger = logging.getLogger(__name__)
 
+SHOWN = 20  # samples, in wandb
 PARTS, PART = 4, 8  # at least so many parts where there are batches for them; of at most so many batches
 
 
@@ -158,11 +157,12 @@ class Sample(Sampling, Stage):
     def run(self, step: Step) -> Metrics:
         from transformers import set_seed
 
-        from trimtab.pipelines.data.writing import write_rows
-        from trimtab.pipelines.sampling import prompts, sampler, shards, transformers_engine
+        from trimtab.pipelines.data.writing import write_batches
+        from trimtab.pipelines.sampling import joining, prompts, sampler, shards, transformers_engine
 
         rows = self._prompts(step)
         tokenizer = transformers_engine.load_tokenizer(self.model)
+        vocabulary, is_text = _vocabulary.identity(tokenizer), isinstance(rows[0]["prompt"], str)
         config = transformers_engine.settings(self.model, tokenizer, self.generate)
         ids = prompts.token_ids(tokenizer, rows, self.prompts, (*step.path, "prompts"))
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -187,7 +187,7 @@ class Sample(Sampling, Stage):
             if drawn is None:
                 completions = transformers_engine.generate(policy, asked, config, tokenizer)
             else:
-                completions = drawn[number * size :][:size]
+                completions = drawn[number * size : (number + 1) * size]
             logprobs = transformers_engine.logprobs(policy, asked, completions)
             return list(map(sampler.Completion, completions, logprobs))
 
@@ -197,27 +197,19 @@ class Sample(Sampling, Stage):
             texts = tokenizer.batch_decode([completion.ids for completion in completions], skip_special_tokens=True)
             sampled = []
             for (i, k), completion, answer in zip(parts[number], completions, texts, strict=True):
+                said = answer if is_text else [{"role": "assistant", "content": answer}]
+                place = {"completion": said, "prompt_index": i, "sample_index": k}
                 tokens = {"prompt_ids": ids[i], "completion_ids": completion.ids, "logprobs": completion.logprobs}
                 truncated = transformers_engine.end(completion.ids, config, tokenizer) is None
-                place = {"prompt_index": i, "sample_index": k}
-                sampled.append(place | {"answer": answer} | tokens | {"truncated": truncated})
+                sampled.append(place | tokens | {"truncated": truncated, "vocabulary": vocabulary})
             return sampled
 
-        shards.compute(step, "part", len(parts), make)
-        table = shards.collect(step, "part", len(parts))
-        sampled = table.sort_by([("prompt_index", "ascending"), ("sample_index", "ascending")]).to_pydict()
-        sampled["vocabulary"] = [_vocabulary.identity(tokenizer)] * len(order)
-        dataset = _joined(rows, sampled)
-        write_rows(step, dataset)
-        tracking.table("samples", [_shown(row) for row in dataset.select(range(min(20, len(dataset))))])
-        lengths = [len(completion) for completion in sampled["completion_ids"]]
-        return {
-            "prompts": len(ids),
-            "completions": len(lengths),
-            "tokens": sum(lengths),
-            "length": sum(lengths) / len(lengths),
-            "truncated": sum(sampled["truncated"]) / len(lengths),
-        }
+        shards.compute(step, "rows", len(parts), make)
+        sampled = shards.collect(step, "rows", len(parts))
+        write_batches(step, joining.batches(rows, sampled))
+        first = next(joining.batches(rows, sampled)).select(range(min(SHOWN, len(order))))
+        tracking.table("samples", list(map(_shown, first)))
+        return {"prompts": len(ids), "completions": len(sampled), **joining.totals(sampled)}
 
     def _prompts(self, step: Step) -> Any:
         rows, counts = self.audit_of(step).kept(self.prompts, "prompts", PROMPTS)
@@ -227,26 +219,13 @@ class Sample(Sampling, Stage):
         part, count = self.fold
         return rows.select(range(part - 1, len(rows), count))
 
-    def _drawn_by_vllm(self, step: Step, prompts: list[list[int]], config: Any) -> list[list[int]] | None:
+    def _drawn_by_vllm(self, step: Step, prompts: list[list[int]], config: Any) -> Sequence[list[int]] | None:
         """The token ids of all completions, prompt after prompt; None where transformers samples batch by batch."""
         if not self.with_vllm:
             return None
         from trimtab.pipelines.sampling import vllm_engine
 
         return vllm_engine.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
-
-
-def _joined(rows: Dataset, sampled: dict[str, list[Any]]) -> Dataset:
-    """The prompts' rows, each as often as it was completed, beside the completions, which have its form."""
-    from datasets import Dataset, concatenate_datasets
-
-    answers = sampled.pop("answer")
-    if not isinstance(rows[0]["prompt"], str):
-        answers = [[{"role": "assistant", "content": answer}] for answer in answers]
-    completions = Dataset.from_dict({"completion": answers, **sampled})
-    kept = [column for column in rows.column_names if column not in completions.column_names]
-    with loading.without_progress_bars():
-        return concatenate_datasets([rows.select_columns(kept).select(sampled["prompt_index"]), completions], axis=1)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

@@ -37,5 +37,5 @@ def test_a_damaged_part_is_made_again(damage, tmp_path, caplog):
     shards.compute(step, "words", 3, make)
     assert made == [0, 1, 2, 2]
     assert f"{path} is damaged and made again: " in caplog.text
-    assert shards.collect(step, "words", 3)["word"].to_pylist() == ["one", "two", "three"]
+    assert shards.collect(step, "words", 3)["word"][:] == ["one", "two", "three"]
     assert pq.read_table(path, page_checksum_verification=True).num_rows == 1
