@@ -128,6 +128,7 @@ def measure_sampled(folder: Path, count: int) -> dict[str, float]:
     """Seconds and MiB of what `sample` does when all is drawn: the parts on the disk become its dataset."""
     import pyarrow.parquet as pq
     from datasets import Dataset
+
     from trimtab.pipelines.data.writing import write_batches
     from trimtab.pipelines.planning.recipe import Recipe
     from trimtab.pipelines.sampling import joining, shards
