@@ -4,7 +4,8 @@
     python benchmarks/data_growth.py --rows 200000 --only score pair
 
 Rows are completions of 200 words, four of each prompt, with token ids and log-probabilities as `sample` leaves them;
-`curate` also drops near-duplicates (`deduplicate: 0.9`), and of `sample` what follows the drawing is measured. `plan` reads as many preference pairs, for the first time and
+`curate` also drops near-duplicates (`deduplicate: 0.9`), and of `sample` what follows the drawing is measured. `plan`
+reads as many preference pairs, for the first time and
 again. Each measurement is a process of its own: seconds by the clock, seconds of its processor, and its peak of memory
 beyond what it had before it read a row, without the pages of files that are mapped.
 """
