@@ -14,6 +14,7 @@ import psutil
 import torch
 from accelerate import PartialState
 
+from trimtab.rewards._arithmetic import exact, rounded
 from trimtab.rewards._forward import Forward
 
 REMEMBERED = 1 << 20  # logits kept for a second reward that asks for another head
@@ -63,7 +64,9 @@ class Checkpoint:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
             config.pad_token_id = self.tokenizer.pad_token_id
-        self.model = model.to(device or PartialState().device).eval()
+        place = torch.device(device or PartialState().device)
+        exact(getattr(model, "score", None), place)
+        self.model = rounded(model, place).to(place).eval()
         self.heads: int = model.config.num_labels
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self._remembered: OrderedDict[bytes, list[list[float]]] = OrderedDict()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from trimtab.rewards import _packing
+from trimtab.rewards._arithmetic import passing
 
 
 class Forward:
@@ -56,7 +57,8 @@ class Forward:
         ids = torch.tensor([[*row, *[self._pad] * (width - len(row))] for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         device = self.model.device
-        output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+        with passing(device):
+            output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
         return output.logits.float().tolist()
 
 

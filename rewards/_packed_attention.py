@@ -17,7 +17,8 @@ try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # before torch 2.10
     varlen_attn = None
-if varlen_attn is not None and "enable_gqa" not in inspect.signature(varlen_attn).parameters:
+VARLEN = set() if varlen_attn is None else set(inspect.signature(varlen_attn).parameters)
+if not {"scale", "window_size"} <= VARLEN:
     varlen_attn = None
 
 ATTENTION, MASKS = AttentionInterface(), AttentionMaskInterface()  # by name, of all models
@@ -113,6 +114,9 @@ class Packing:
     ) -> Tensor:
         """One kernel for all segments, on CUDA in 16 bits."""
         paths, own_ends, path_ends, longest, longest_path = self.lengths
+        grouped = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in VARLEN else {}
+        if not grouped:  # before torch 2.12 each head has its own keys
+            key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], 1) for states in (key, value))
         return varlen_attn(
             query[0].transpose(0, 1),
             key[0].transpose(0, 1)[paths],
@@ -123,7 +127,7 @@ class Packing:
             longest_path,
             scale=scaling,
             window_size=(-1 if window is None else window - 1, 0),  # causal, from the end of the path
-            enable_gqa=query.shape[1] != key.shape[1],
+            **grouped,
         )[None]
 
     def _by_flash(
@@ -179,6 +183,10 @@ def attend(
         return ATTENTION[base](module, query, key, value, attention_mask, **kwargs)
     if kwargs.get("softcap") is not None:
         raise NotImplementedError("attention with a soft cap")
+    if torch.is_autocast_enabled(
+        query.device.type
+    ):  # where positions are turned in float32, and kernels take one type
+        query, key, value = (states.to(torch.get_autocast_dtype(query.device.type)) for states in (query, key, value))
     return sees.attention(base, module, query, key, value, **kwargs), None
 
 

@@ -43,6 +43,8 @@ class Classifier:
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float]:
         import torch
 
+        from trimtab.rewards._arithmetic import passing
+
         if not completions:
             return []
         if self.column not in columns:
@@ -59,7 +61,7 @@ class Classifier:
         for start in range(0, len(texts), BATCH):
             batch = self._tokenizer(texts[start : start + BATCH], **shape)
             ids, mask = (batch[key].to(self._model.device) for key in ("input_ids", "attention_mask"))
-            with torch.no_grad():
+            with torch.no_grad(), passing(self._model.device):
                 logits = self._model(input_ids=ids, attention_mask=mask).logits.float()
             asked = torch.tensor(wanted[start : start + BATCH], device=logits.device)
             if self.probability:
@@ -78,10 +80,12 @@ class Classifier:
         """Loads the checkpoint, unless it is loaded. Called by the first call."""
         if self._model is not None:
             return
+        import torch
         from accelerate import PartialState
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         from trimtab.rewards._alignment import align
+        from trimtab.rewards._arithmetic import rounded
 
         model = AutoModelForSequenceClassification.from_pretrained(self.path)
         trained = _classes(model.config.id2label)
@@ -93,7 +97,8 @@ class Classifier:
         self._classes = classes
         self._tokenizer = AutoTokenizer.from_pretrained(self.path, truncation_side="left")
         align(model)
-        self._model = model.to(self.device or PartialState().device).eval()
+        place = torch.device(self.device or PartialState().device)
+        self._model = rounded(model, place).to(place).eval()
 
 
 def _classes(names: dict[int, str]) -> list[str]:

@@ -52,13 +52,11 @@ class Told(logging.Formatter):
 def be_plain_where_alone() -> None:
     """Forgets a launch of one rank, before the libraries look: DDP would copy every gradient, for nobody.
 
-    An engine that shards is left as it is, and so is a machine with more devices, which would be shared out again.
+    An engine that shards is left as it is.
     """
-    import torch
-
     from trimtab.pipelines.trainers.seams.engines import sharding
 
-    if os.environ.get("WORLD_SIZE") == "1" and not sharding() and torch.accelerator.device_count() <= 1:
+    if os.environ.get("WORLD_SIZE") == "1" and not sharding():
         for name in RANK:
             os.environ.pop(name, None)
 

@@ -10,6 +10,7 @@ it is does not depend on the batch, the order or the rank that it is sampled in,
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from trimtab.pipelines.recording import watch
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.decoding import Decoding, Prompt, Reading
 from trimtab.rewards import _packing
+from trimtab.rewards._arithmetic import passing
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -81,13 +83,15 @@ def sample(
     rows = [_Row(request.prompt, np.random.default_rng(request.seed)) for request in requests]
     _packing.pack(policy)
     batch, begun = _Batch(policy, config, any_rank), 0
-    while begun < len(rows) or batch.rows:
-        stay = [number for number, row in enumerate(batch.rows) if not row.ended]
-        room = width - len(stay)
-        batch.renew(stay, rows[begun : begun + room])
-        begun += room
-        batch.advance()
-    batch.wait()
+    # weights that are trained are rounded once for all passes; of a policy in shards nobody keeps them whole
+    with passing(policy.device) if any_rank is None else contextlib.nullcontext():
+        while begun < len(rows) or batch.rows:
+            stay = [number for number, row in enumerate(batch.rows) if not row.ended]
+            room = width - len(stay)
+            batch.renew(stay, rows[begun : begun + room])
+            begun += room
+            batch.advance()
+        batch.wait()
     return [Completion(row.ids, row.logprobs) for row in rows]
 
 
@@ -190,7 +194,8 @@ class _Batch:
             self.any_rank(True)
         nothing = _packing.unseen(ids)
         inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": nothing, "logits_to_keep": keep}
-        return self.policy(**inputs, use_cache=False, sees=sees).logits
+        with passing(self.policy.device):
+            return self.policy(**inputs, use_cache=False, sees=sees).logits
 
 
 class _Draw:

@@ -14,6 +14,7 @@ from trimtab.pipelines.recording import watch
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.trainers.seams.engines import whole_models
 from trimtab.pipelines.trainers.seams.trl import add_fused_lm_head, token_logps
+from trimtab.rewards._arithmetic import passing, rounded
 from trimtab.rewards._packing import pack
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def load(model: trl.ModelConfig) -> PreTrainedModel:
     policy.generation_config = GenerationConfig()
     add_fused_lm_head(policy)
     pack(policy)
-    return policy.to(PartialState().device).eval()
+    device = PartialState().device
+    return rounded(policy, device).to(device).eval()
 
 
 def settings(model: trl.ModelConfig, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> GenerationConfig:
@@ -93,7 +95,8 @@ def generate(
     """
     ids, mask = _pad(prompts, config.pad_token_id, policy.device, left=True)
     stopping = {"tokenizer": tokenizer} if config.stop_strings else {}
-    out = policy.generate(input_ids=ids, attention_mask=mask, generation_config=config, **stopping)
+    with passing(policy.device):
+        out = policy.generate(input_ids=ids, attention_mask=mask, generation_config=config, **stopping)
     return [row[: end(row, config, tokenizer)] for row in out[:, ids.shape[1] :].tolist()]
 
 
@@ -132,7 +135,7 @@ def logprobs(
         starts = torch.tensor([len(prompts[i]) for i in batch], device=policy.device)
         learned = mask.bool() & (torch.arange(ids.shape[1], device=policy.device) >= starts[:, None])
         part = watch.part(f"in the log-probabilities of {len(batch)} of {len(order)} completions")
-        with part, whole_models():  # as it was loaded
+        with part, whole_models(), passing(policy.device):  # as it was loaded
             chosen, _ = token_logps(policy, ids, mask, learned)
         for row, i in zip(chosen.tolist(), batch, strict=True):
             logprobs_of[i] = row[len(prompts[i]) : len(rows[i])]

@@ -12,6 +12,7 @@ import trl
 from trimtab.pipelines.planning import adapters, hub
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.trainers.seams.engines import on_one_device
 
 if TYPE_CHECKING:
     from trimtab.pipelines.data.audit.checking import Audit
@@ -64,6 +65,7 @@ def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:
 
     The model goes in as a path, so that loading it under ZeRO-3 or FSDP stays trl's business.
     """
+    on_one_device(train)
     train.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,

@@ -77,6 +77,9 @@ def attribute_holds(entry: Entry, get) -> bool:
         output = subject(input_ids=ids, labels=ids, fused_lm_head=True)
         shape = {"log_probs": (1, 5), "aux_loss": ()}[entry.member]
         return getattr(getattr(output, entry.member, None), "shape", None) == shape
+    if entry.member == "_n_gpu":
+        args = get("sft").trainer.args
+        return "_n_gpu" in vars(args) and args.n_gpu == args._n_gpu
     if entry.member == "base_model":
         trainer = get("ppo")
         with trainer.critic_values.recording() as values:

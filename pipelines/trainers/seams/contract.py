@@ -228,6 +228,7 @@ CONTRACT = (
     Entry(TRACKERS, "get_available_reporting_integrations", "function", "calls", (TRL, DRY)),
     Entry(TRACKERS, "get_reporting_integration_callbacks", "function", "calls", (TRL, DRY), ("report_to",)),
     Entry("peft.tuners.tuners_utils", "BaseTunerLayer", "class", "reads", (DRY,), note="of a module with an adapter"),
+    Entry("transformers.TrainingArguments", "_n_gpu", "attribute", "writes", (ENGINES,), note="devices of a process"),
     Entry("transformers.integrations.deepspeed", "_hf_deepspeed_config_weak_ref", "global", "patches", (ENGINES,)),
     Entry(HUB, "_raise_exceptions_for_missing_entries", "keyword", "calls", (REWARD_CHECKPOINT,)),
     Entry(HUB, "_raise_exceptions_for_connection_errors", "keyword", "calls", (REWARD_CHECKPOINT,)),

@@ -46,6 +46,15 @@ def prepare_cpu_engines() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it compiles one, for minutes
 
 
+def on_one_device(args: Any) -> None:
+    """Keeps a process to one device: of all that it sees, transformers would make a torch.nn.DataParallel.
+
+    An optimizer step would learn from as many times the rows. Ranks are what several devices are for.
+    """
+    if args.n_gpu > 1:
+        args._n_gpu = 1
+
+
 @contextlib.contextmanager
 def whole_models() -> Iterator[None]:
     """Models that are loaded here are whole on every rank, also where ZeRO-3 splits what it trains.
