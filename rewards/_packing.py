@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.rewards._alignment import align
+from trimtab.rewards._arithmetic import passing
 from trimtab.rewards._packed_attention import ATTENTION, Packing, Segment, register
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def packs(model: Any) -> bool:
         return False
     if getattr(backbone, TRIED) is None:
         ids, mask = _trial(backbone.config.get_text_config().vocab_size, backbone.device)
-        with torch.no_grad():  # the model as a whole, which FSDP has to see first
+        with torch.no_grad(), passing(backbone.device):  # the model as a whole, which FSDP has to see first
             model(input_ids=ids, attention_mask=mask, use_cache=False)
     return getattr(backbone, TRIED)
 

@@ -90,6 +90,7 @@ def test_sampled_log_probabilities_are_those_of_the_training_to_the_rounding(acc
     pack(_arithmetic.rounded(model, CPU))
     asked = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 30}
     config = GenerationConfig(**asked, eos_token_id=[2], pad_token_id=0)
+    assert sampler.can_sample(model, config, 20)
     requests = [sampler.Request(row, (0, place)) for place, row in enumerate(ROWS)]
     drawn = sampler.sample(model, requests, config, 4)
     fresh = transformers_engine.logprobs(model, ROWS, [completion.ids for completion in drawn])
@@ -103,5 +104,7 @@ def test_a_reward_keeps_its_last_bits(accelerator):
     with torch.no_grad():
         model.score.weight.mul_(50)
     _arithmetic.exact(model.score, CPU)
-    scores = Forward(_arithmetic.rounded(model, CPU))(ROWS, 1000)
+    forward = Forward(_arithmetic.rounded(model, CPU))
+    assert forward.packs
+    scores = forward(ROWS, 1000)
     assert all(torch.tensor(score[0]).bfloat16().item() != score[0] for score in scores)
