@@ -20,6 +20,7 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
 
     evaluations = [sections.evaluation(record) for record in records if shows(record).section == "evaluation"]
     reward_models = [sections.reward_model(record) for record in records if shows(record).section == "reward model"]
+    reports = [sections.reward_report(record) for record in records if shows(record).section == "reward report"]
     completions = [] if evaluations else sections.completions(records, samples)
     audited = [block for record in records for block in sections.audited(record)]
     environment = templates()
@@ -43,9 +44,11 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
         versions=_common_versions(records),
         evaluations=evaluations,
         reward_models=reward_models,
+        reward_reports=reports,
         audited=audited,
         completions=completions,
         samples=samples,
+        reliability=lambda bins: Markup(plots.reliability(bins or [])),
         interval=lambda win: Markup(plots.interval(*map(mapping(win).get, ("low", "rate", "high")))),
     )
 

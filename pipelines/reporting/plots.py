@@ -231,3 +231,19 @@ def whisker(low: float, value: float, high: float, reference: float) -> str:
         f'<path d="M{low} 5H{high}" style="stroke: var(--c1); stroke-width: 3"/>'
         f'<circle cx="{value}" cy="5" r="3" style="fill: var(--c1)"/></svg>'
     )
+
+
+def reliability(bins: Sequence[Sequence[Any]]) -> str:
+    """The share of pairs ranked right (0 to 1) over a reward's confidence (0.5 to 1); calibrated is dashed."""
+    points = [(2 * sure - 1, share) for sure, share, _ in bins if finite(sure) and finite(share)]
+    if not points:
+        return ""
+    dots = [(round(100 * sure, 1), round(100 - 100 * share, 1)) for sure, share in points]
+    line = "L".join(f"{x} {y}" for x, y in dots)
+    circles = "".join(f'<circle cx="{x}" cy="{y}" r="2.5" style="fill: var(--c1)"/>' for x, y in dots)
+    return (
+        '<svg class="reliability" viewBox="-4 -4 108 108" role="img" aria-label="share ranked right by confidence">'
+        '<path d="M0 0V100H100" style="stroke: var(--rule); fill: none"/>'
+        '<path d="M0 50L100 0" style="stroke: var(--muted); stroke-dasharray: 3 3"/>'
+        f'<path d="M{line}" style="stroke: var(--c1); fill: none"/>{circles}</svg>'
+    )

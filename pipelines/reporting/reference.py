@@ -60,7 +60,12 @@ Below the keys of a layout stand the columns that its rows have, one set or anot
 columns are kept as they are.
 """,
 }
-SECTIONS = {"evaluation": "Evaluation", "reward model": "Reward models", "completions": "Completions"}
+SECTIONS = {
+    "evaluation": "Evaluation",
+    "reward model": "Reward models",
+    "reward report": "Reward models",
+    "completions": "Completions",
+}
 ARGUMENTS = "Neutral training arguments"
 
 

@@ -83,6 +83,17 @@ def reward_model(record: Record) -> dict[str, Any]:
     }
 
 
+def reward_report(record: Record) -> dict[str, Any]:
+    """The reward_report.json of a step, whose rewards are checked to be mappings, and its `record`."""
+    left = json_object(record["output"] / "reward_report.json", record["notes"])
+    rewards = {}
+    for name, numbers in mapping(left.get("rewards")).items():
+        parts = ("accuracy", "calibration", "length", "subsets")
+        rewards[name] = mapping(numbers) | {key: mapping(mapping(numbers).get(key)) for key in parts}
+    subsets = list(dict.fromkeys(subset for numbers in rewards.values() for subset in numbers["subsets"]))
+    return {**left, "rewards": rewards, "subsets": subsets, "record": record}
+
+
 def audited(record: Record) -> list[dict[str, Any]]:
     """What the audit has counted in each data block of a step: rows by source, those left out and warned about."""
     logged = {key: value for row in record["rows"] for key, value in row.items() if finite(value)}

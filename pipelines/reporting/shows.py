@@ -16,14 +16,15 @@ class Shows:
     `panels` maps the title of a learning curve to the metrics (or patterns) in it, `results` are those that the table
     of steps shows, and by those in `compares` the points of a sweep are compared. With `by_round` the curves are those
     of the steps of a loop, one point each, instead of one step's. `section` says what the artifact is: an `evaluation`
-    (with its evaluation.json), a `reward model` with its accuracy, or a dataset of `completions`.
+    (with its evaluation.json), a `reward model` with its accuracy, a `reward report` (with its reward_report.json), or
+    a dataset of `completions`.
     """
 
     panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     results: Sequence[str] = ()
     compares: Sequence[str] = ()
     by_round: bool = False
-    section: Literal["evaluation", "reward model", "completions", None] = None
+    section: Literal["evaluation", "reward model", "reward report", "completions", None] = None
 
 
 PREFERENCE = Shows(

@@ -235,8 +235,9 @@ def _checksum(line: Mapping[str, Any]) -> int:
 
 def _folder(step: Step, name: str) -> Path:
     options = step.identity["options"]
+    rows = options["completions"] if "completions" in options else {"answers of": options["data"]}
     reward = {key: value for key, value in options["rewards"][name].items() if key not in reward_blocks.POLICY}
-    return step.dir.parent / SCORED / f"{name}-{fingerprint([options['completions'], reward])}"
+    return step.dir.parent / SCORED / f"{name}-{fingerprint([rows, reward])}"
 
 
 def _stopped(first: RewardFailure, failed: int, scored: int, rows: int, *, limited: bool) -> RewardFailure:
