@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Launch
 
+CHECKPOINTING = "gradient_checkpointing"
 Sharded = Literal["nothing", "optimizer", "everything"]  # split over the ranks
 
 
@@ -60,8 +62,11 @@ class Setting:
         return self.batch * self.accumulation * self.ranks
 
 
-def of_stage(stage: Any, launch: Launch, config: dict[str, Any]) -> Setting:
-    """The setting of a step: what its training arguments, its launch and its accelerate configuration say."""
+def of_stage(stage: Any, launch: Launch, config: dict[str, Any], written: Collection[str]) -> Setting:
+    """The setting of a step: what its training arguments, its launch and its accelerate configuration say.
+
+    `written` are the keys of `train` that the recipe has, over which the pipeline sets nothing.
+    """
     train, model = getattr(stage, "train", None), getattr(stage, "model", None)
     place = Setting(launch.processes, launch.on_cpu, engine=Engine.of(config))
     if train is None:
@@ -73,7 +78,7 @@ def of_stage(stage: Any, launch: Launch, config: dict[str, Any]) -> Setting:
         on_cpu=launch.on_cpu,
         batch=train.per_device_train_batch_size,
         accumulation=train.gradient_accumulation_steps,
-        checkpointing=bool(train.gradient_checkpointing),
+        checkpointing=bool(train.gradient_checkpointing) and (not launch.on_cpu or CHECKPOINTING in written),
         bf16=bool(with_bf16 or train.fp16) and not launch.on_cpu,
         optimizer=str(getattr(train.optim, "value", train.optim)),
         adapters=(model.lora_r, _targets(targets)) if model is not None and model.use_peft else None,

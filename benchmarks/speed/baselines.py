@@ -1,0 +1,131 @@
+"""What was measured, as one file for each machine, mode, model and vocabulary; a page of them; and a comparison."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from clock import Measured, Side
+
+FOLDER = Path(__file__).resolve().parents[1] / "baselines"
+SLOWER = 1.15  # times, from which a comparison names a side
+PAGE = """# Speed beside TRL
+
+What our trainers, sampler and rewards cost beside TRL's own code on the same work: in turns, in one process, on the
+same model and rows, with equal losses and gradients. Made by `python benchmarks/speed page` from the files in
+[benchmarks/baselines/](../../benchmarks/baselines/); a row says its command's words. **Nothing here was run on a
+GPU.**
+
+Rows are of real lengths (preference pairs of hh-rlhf, at most 1024 tokens); the model is a random Llama with a
+vocabulary that was learned on them. *Seconds* are of processor time, medians of the runs; *ratio* is TRL's as it
+comes over a row's, above 1 is faster, with the one of clock time behind it where the two are more than a tenth
+apart. *Before* is what is done once in front of the training, for its rows. *Computed* counts the tokens that went
+into a model, of which each prompt once and each answer are *needed*. *MFU* is the needed tokens' arithmetic over
+what the same threads do in one large matrix product. *Equal* is the largest difference to TRL's losses and norms of
+gradients, relative where they are above 1; of a sampler, to the log-probabilities of a fresh pass; of scores, to
+TRL's.
+"""
+
+
+def record(mode: str, sides: list[Side], runs: dict[str, list[Measured]], facts: dict[str, Any]) -> dict[str, Any]:
+    """The contents of a file."""
+    reference = next((side.name for side in sides if not side.is_ours), sides[0].name)
+    rows = {}
+    for side in sides:
+        measured = runs[side.name]
+        rows[side.name] = {
+            "ours": side.is_ours,
+            "seconds": [round(run.seconds / run.work, 4) for run in measured],
+            "cpu": [round(run.cpu / run.work, 4) for run in measured],
+            "before": round(median(run.before for run in measured), 3),
+            "computed": round(measured[0].computed, 2),
+            "gap": gap(measured[0], runs[reference][0]),
+        }
+    return {"mode": mode, **facts, "sides": rows}
+
+
+def gap(measured: Measured, reference: Measured) -> float | None:
+    """The largest difference of values, relative to those above 1."""
+    if measured.gap is not None or not measured.values:
+        return measured.gap
+    pairs = zip(measured.values, reference.values, strict=True)
+    return max(abs(ours - theirs) / max(1.0, abs(theirs)) for ours, theirs in pairs)
+
+
+def ratio(record: dict[str, Any], name: str, clock: str = "cpu") -> float:
+    """How many times faster a side is than the first one."""
+    first = next(iter(record["sides"].values()))
+    return median(first[clock]) / median(record["sides"][name][clock])
+
+
+def path_of(record: dict[str, Any]) -> Path:
+    """Where a file lies."""
+    return FOLDER / record["machine"] / f"{record['mode']}-{record['model']}-{record['vocabulary']}.json"
+
+
+def slower(fresh: dict[str, Any]) -> list[str]:
+    """Our sides that are more than SLOWER times slower, beside TRL's in the same run, than in the baseline."""
+    path = path_of(fresh)
+    if not path.exists():
+        return [f"{path} does not exist: nothing to compare with"]
+    kept = json.loads(path.read_text())
+    sentences = []
+    for name, side in fresh["sides"].items():
+        if not side["ours"] or name not in kept["sides"]:
+            continue
+        before, now = ratio(kept, name), ratio(fresh, name)
+        if now * SLOWER < before:
+            sentences.append(f"{fresh['mode']}, {name}: {now:.2f} times TRL, and {before:.2f} in {path.name}")
+    return sentences
+
+
+def table(record: dict[str, Any]) -> str:
+    """A record as Markdown."""
+    lines = [
+        "| | seconds | ratio | before | computed, k | MFU | equal |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, side in record["sides"].items():
+        cpu, wall = ratio(record, name), ratio(record, name, "seconds")
+        ratios = f"{cpu:.2f}" + ("" if abs(math.log(cpu / wall)) < 0.1 else f" ({wall:.2f})")
+        cells = [
+            f"**{name}**" if side["ours"] else name,
+            f"{median(side['cpu']):.2f}",
+            ratios,
+            f"{side['before']:.1f}" if side["before"] else "",
+            f"{side['computed']:.1f}",
+            _mfu(record, side),
+            "" if side["gap"] is None else f"{side['gap']:.0e}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mfu(record: dict[str, Any], side: dict[str, Any]) -> str:
+    if not record.get("operations"):
+        return ""
+    needed = record["operations"] * record["parameters"] * 1000 * record["needed"]
+    return f"{needed / median(side['seconds']) / record['peak']:.0%}"
+
+
+def page() -> str:
+    """docs/results/speed.md."""
+    parts = [PAGE]
+    for folder in sorted(path for path in FOLDER.iterdir() if path.is_dir()):
+        parts.append(f"## {folder.name}\n")
+        for path in sorted(folder.glob("*.json")):
+            kept = json.loads(path.read_text())
+            parts.append(f"{_heading(kept)}\n\n{table(kept)}\n")
+    return "\n".join(parts)
+
+
+def _heading(kept: dict[str, Any]) -> str:
+    runs = len(next(iter(kept["sides"].values()))["cpu"])
+    needed = f"; {kept['needed']:.1f} k tokens are needed" if kept["needed"] else ""
+    return (
+        f"### {kept['title']}: {kept['parameters'] / 1e6:.1f} M parameters, {kept['vocabulary']} words\n\n"
+        f"{kept['date']}, `python benchmarks/speed {kept['words']}`, {runs} runs{needed}."
+    )
