@@ -56,6 +56,10 @@ def cache(tmp_path_factory):
     os.environ["TRIMTAB_TRUST"] = os.pathsep.join([str(tmp_path_factory.getbasetemp()), str(ROOT / "tests")])
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs an accelerator, and is skipped where there is none")
+
+
 modules = 0
 
 
