@@ -27,6 +27,11 @@ from trimtab.pipelines.data.filtering import checked
 from trimtab.pipelines.planning.errors import RecipeError, nearest
 
 BUILDERS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet", "txt": "text"}
+TEMPLATES = {"template", "chat_template"}  # keys of other programs' data
+OF_THE_MODEL = (
+    "the chat template is the model's, by which it is also sampled and scored: take the key away, or give the model "
+    "another one with `train.chat_template_path` of sft or reward, a Jinja file or a model that has it"
+)
 Overlong = Literal["drop", "truncate_left", "error"]
 
 
@@ -123,6 +128,8 @@ def _entry(entry: Any, place: Sequence[str]) -> Any:
     entry = {"path": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         return entry
+    for key in TEMPLATES & set(entry):
+        raise RecipeError(OF_THE_MODEL, (*place, key))
     suffixes = [suffix.lstrip(".") for suffix in Path(entry["path"]).suffixes[-2:]]
     builder = next((BUILDERS[suffix] for suffix in suffixes if suffix in BUILDERS), None)
     path = Path(entry["path"]).expanduser()

@@ -42,8 +42,6 @@ def tokenizer(model: trl.ModelConfig, train: Any, step: Step) -> Any | None:
 
 def as_trained(tokenizer: Any, train: Any, step: Step) -> Any:
     """A copy of a tokenizer with the tokens and the chat template that training arguments give it."""
-    from transformers import AutoTokenizer
-
     tokens = copy.deepcopy(tokenizer)
     for key in ("eos_token", "pad_token"):
         token = getattr(train, key, None)
@@ -56,8 +54,21 @@ def as_trained(tokenizer: Any, train: Any, step: Step) -> Any:
     if template and Path(template).is_file():
         tokens.chat_template = Path(template).read_text()
     elif template:
-        tokens.chat_template = AutoTokenizer.from_pretrained(template).chat_template
+        tokens.chat_template = _template_of(template, (*step.path, "train", "chat_template_path"))
     return tokens
+
+
+def _template_of(name: str, place: tuple[str, ...]) -> str | None:
+    """The chat template of another model. Raises RecipeError where there is no such model."""
+    from transformers import AutoTokenizer
+
+    hub.require(name, place)
+    try:
+        return AutoTokenizer.from_pretrained(name).chat_template
+    except (OSError, ValueError) as error:
+        shipped = Path(trl.__path__[0]) / "chat_templates"
+        message = f"{name} is neither a file nor a model with a tokenizer: give a Jinja file, as those in {shipped}"
+        raise hub.unreachable(name, place) or RecipeError(message, place) from error
 
 
 def policy(model: trl.ModelConfig, train: Any) -> dict[str, Any]:

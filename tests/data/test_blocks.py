@@ -106,6 +106,10 @@ def test_a_filter_that_is_not_right_says_why_at_its_place(condition, says, rows)
     assert says in raised.value.message
 
 
+def test_a_template_beside_rows_is_told_where_it_belongs(rows):
+    assert "the chat template is the model's" in refusal({"path": rows, "template": "chatml"}, "template")
+
+
 class TestMaxRows:
     def test_draws_that_many_in_their_order_and_the_same_every_time(self, rows):
         first, again = (read({"path": rows, "max_rows": 7})["n"][:] for _ in range(2))

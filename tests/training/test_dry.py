@@ -1,6 +1,7 @@
 """What upstream refuses to construct is a mistake in the recipe, in upstream's words, before anything is launched."""
 
 import os
+from pathlib import Path
 
 import pytest
 from conftest import PAIR_ROWS, SFT_ROWS
@@ -112,6 +113,12 @@ def test_the_assistants_words_need_marks_in_the_template(refused, tmp_path):
     (line,) = refused("sft", {"assistant_only_loss": True, "chat_template_path": str(template)})
     assert "stages.sft.train.assistant_only_loss: " in line
     assert refused("sft", {"assistant_only_loss": True}) == []  # the model's own template has them
+
+
+def test_a_chat_template_that_is_nowhere(refused):
+    (line,) = refused("sft", {"chat_template_path": "chatml"})
+    assert "stages.sft.train.chat_template_path: chatml is neither a file nor a model with a tokenizer: give a" in line
+    assert Path(line.rpartition(" ")[2], "llama3.jinja").is_file()
 
 
 def test_several_are_told_at_once(refused):
