@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 from chains import Chain
-from constrained_runs import constrained
+from constrained_runs import REWARDS, constrained
 from kills import Blow
 from launches import warm
 from outputs import metrics_of
@@ -27,26 +27,35 @@ BLOWS = {
     ],
     "run": [Blow("kill", 0, "an artifact is published"), Blow("term", 0, "a save is complete")],
 }
-
-
 # the stage from which a chain is hit; run.py starts a launch for each step, of which two show what five do
 FIRST = {"train": "sample", "ranks": "sample", "run": "dpo"}
+# waits, so that no part of the chain is over before a blow falls on it, however fast the machine is
+SLOW = """
+import time
+
+def slow(completions, **columns):
+    time.sleep(0.1)
+    return [float(len(str(completion))) for completion in completions]
+"""
 
 
 @pytest.fixture(scope="module")
 def folder(model, prompts, tmp_path_factory):
-    """A recipe of samples, their scores, and a training with multipliers that saves at each step."""
+    """A recipe of samples, their scores, and two trainings that save often."""
     folder = tmp_path_factory.mktemp("chaos")
-    sample = {"model": {"model_name_or_path": model}, "prompts": prompts, "num_generations": 4, "sample_batch_size": 2,
-              "generate": {"max_new_tokens": 8}}  # fmt: skip
-    score = {"completions": "$sample", "rewards": {"brief": BRIEF}}
-    pairs = {"kind": "pair", "completions": "$score", "reward": "brief"}
-    dpo = {
-        "model": {"model_name_or_path": model},
-        "data": "$pairs",
-        "train": {**TRAIN, "max_steps": 24, "save_steps": 2},
-    }
-    stages = {"sample": sample, "score": score, "pairs": pairs, "dpo": dpo, **constrained(model, prompts)}
+    (folder / "waiting.py").write_text(SLOW)
+    slow = {"kind": "trl_function", "path": f"{folder / 'waiting.py'}:slow"}
+    policy = {"model_name_or_path": model}
+    dpo = {"model": policy, "data": "$pairs", "train": {**TRAIN, "max_steps": 12, "save_steps": 2}}
+    trained = constrained(model, prompts, rewards={**REWARDS, "slow": {**slow, "weight": 0}}, train={"max_steps": 12})
+    stages = {
+        "sample": {"model": policy, "prompts": prompts, "num_generations": 4, "sample_batch_size": 2,
+                   "generate": {"max_new_tokens": 8}},
+        "score": {"completions": "$sample", "rewards": {"brief": BRIEF, "slow": slow}, "batch_size": 8},
+        "pairs": {"kind": "pair", "completions": "$score", "reward": "brief"},
+        "dpo": dpo,
+        **trained,
+    }  # fmt: skip
     write_recipe(folder, stages, wandb=False)
     return folder
 
@@ -69,8 +78,7 @@ def test_a_recipe_that_is_hit_again_and_again_ends_as_an_undisturbed_one(mode, f
     chain.begin(undisturbed[mode])
     hits = list(chain.kills(BLOWS[mode], Random(0)))
     struck = [(hit["signal"], hit["expected"]) for hit in hits]
-    assert struck == [(blow.signal, True) for blow in BLOWS[mode][: len(hits)]], hits
-    assert len(hits) > len(BLOWS[mode]) / 2, "it has ended by itself too early for most"
+    assert struck == [(blow.signal, True) for blow in BLOWS[mode]], hits
     assert not any(hit["orphans"] or hit["locked"] for hit in hits), hits
     assert chain.end() == 0
     compared, different = chain.differences(undisturbed[mode])
