@@ -1,7 +1,7 @@
 """Every stage that trains, on two ranks under DDP, FSDP2, ZeRO-2 and ZeRO-3 (gloo, on a CPU): the weights are equal.
 
-The reference is one process with both ranks' batches. The launches are forks (tests/warm.py) but for one, as a user
-launches it, under ZeRO-2; those of the other engines are in test_two_hosts.py.
+The reference is one process with both ranks' batches. An engine has one launch, of all stages: a fork (tests/warm.py),
+but for ZeRO-2's, which is as a user launches it; those of the other engines are in test_two_hosts.py.
 """
 
 import json
@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import PAIR_ROWS, SFT_ROWS
 from launches import TWO, trained, warm
-from run_steps import write_recipe
+from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -55,10 +55,10 @@ def block(stage, inputs, batch, **train):
     return {"kind": stage, "model": model, "data": inputs[data], "train": settings}
 
 
-def launch(folder, stages, engine, ranks=2, *, real=False):
-    """Trains the stages of a recipe in one launch, and returns the steps by name."""
+def launch(folder, stages, engine):
+    """Trains the stages of a recipe in one launch of two ranks, and returns the steps by name."""
     recipe = write_recipe(folder, stages, wandb=False)
-    return trained(recipe, config="cpu" if engine == "ddp" else engine, ranks=ranks, real=real)
+    return trained(recipe, config="cpu" if engine == "ddp" else engine, real=engine == "zero2")
 
 
 def launch_each(folder, stages, monkeypatch):
@@ -70,30 +70,43 @@ def launch_each(folder, stages, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def reference(inputs, tmp_path_factory):
-    """stage -> the step that others are compared with; each is made when it is first asked for."""
-    made = {}
+def alone(inputs, tmp_path_factory):
+    """The steps of one process, by stage."""
+    return run_recipe(tmp_path_factory.mktemp("alone"), {stage: block(stage, inputs, 4) for stage in STAGES})
 
-    def get(stage):
-        if stage not in made:
-            folder = tmp_path_factory.mktemp(f"reference-{stage}")
-            made[stage] = launch(folder, {stage: block(stage, inputs, 4)}, "ddp", 1)[stage]
-        return made[stage]
+
+@pytest.fixture(scope="module")
+def ranks(inputs, tmp_path_factory):
+    """engine -> the steps of its two ranks by name; they are made when they are first asked for."""
+    launched = {}
+
+    def get(engine):
+        if engine not in launched:
+            stages = {stage: block(stage, inputs, 2) for stage in STAGES}
+            launched[engine] = launch(tmp_path_factory.mktemp(engine), stages | in_bf16(engine, inputs), engine)
+        return launched[engine]
 
     return get
 
 
+def in_bf16(engine, inputs):
+    """The stages that DeepSpeed trains besides."""
+    half = block("sft", inputs, 2, bf16=True)
+    adapted = {**half, "model": {**half["model"], "use_peft": True, "lora_r": 4}}
+    return {"zero2": {"half": half}, "zero3": {"half": half, "adapted": adapted}}.get(engine, {})
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_weights_are_those_of_the_reference(engine, stage, inputs, reference, tmp_path):
+def test_the_weights_are_those_of_the_reference(engine, stage, inputs, alone, ranks):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    step = launch(tmp_path, {stage: block(stage, inputs, 2)}, engine, real=(engine, stage) == ("zero2", "sft"))[stage]
+    step, reference = ranks(engine)[stage], alone[stage]
     record = artifacts.read_done(step.dir)
     assert (record["distributed"], record["world_size"]) == (NAMES[engine], 2)
     shards = list((step.dir / "checkpoints").glob("checkpoint-*/global_step*/zero_pp_rank_1*model_states.pt"))
     assert bool(shards) == (engine == "zero3")  # only that engine splits parameters in files of their own
-    ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, reference(stage)))
+    ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, reference))
     start = load_file(f"{inputs['model']}/model.safetensors")
     assert ours.keys() == theirs.keys()
     for name in ours:
@@ -101,26 +114,21 @@ def test_the_weights_are_those_of_the_reference(engine, stage, inputs, reference
     moved = max((ours[name] - start[name]).abs().max().item() for name in ours if name in start)
     assert moved > 20 * TOLERANCE
     auto = AutoModelForSequenceClassification if stage in ("reward", "classifier") else AutoModelForCausalLM
-    logits = [
-        auto.from_pretrained(each.output)(torch.arange(8)[None] + 10).logits for each in (step, reference(stage))
-    ]
+    logits = [auto.from_pretrained(each.output)(torch.arange(8)[None] + 10).logits for each in (step, reference)]
     torch.testing.assert_close(*logits, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("engine", "lora"), [("zero2", False), ("zero3", False), ("zero3", True)])
-def test_deepspeed_saves_in_float32_what_it_trains_in_bf16(engine, lora, inputs, reference, tmp_path):
-    stage = block("sft", inputs, 2, bf16=True)
-    if lora:
-        stage["model"] |= {"use_peft": True, "lora_r": 4}
-    step = launch(tmp_path, {"sft": stage}, engine)["sft"]
+@pytest.mark.parametrize(("engine", "stage"), [("zero2", "half"), ("zero3", "half"), ("zero3", "adapted")])
+def test_deepspeed_saves_in_float32_what_it_trains_in_bf16(engine, stage, inputs, alone, ranks):
+    step = ranks(engine)[stage]
     assert json.loads((step.output / "config.json").read_text())["dtype"] == "float32"
-    ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, reference("sft")))
+    ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, alone["sft"]))
     start = load_file(f"{inputs['model']}/model.safetensors")
     assert ours.keys() == theirs.keys()
     assert {value.dtype for value in ours.values()} == {torch.float32}
     trained = [name for name in ours if "q_proj" in name]
     assert all((ours[name] != ours[name].bfloat16()).float().mean() > 0.5 for name in trained)
-    if not lora:  # as in float32, but for a start that is rounded
+    if stage == "half":  # as in float32, but for a start that is rounded
         for name in ours:
             torch.testing.assert_close(ours[name] - start[name], theirs[name] - start[name], atol=4e-3, rtol=0)
 
@@ -138,22 +146,18 @@ def test_a_reward_model_is_whole_where_the_policy_is_split(inputs, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
-@pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_a_sharded_run_goes_on_from_its_checkpoint(stage, engine, inputs, tmp_path):
-    folders = [tmp_path / "whole", tmp_path / "again"]
-    for folder in folders:
-        folder.mkdir()
-    stages = {stage: block(stage, inputs, 2, max_steps=4)}
-    whole = launch(folders[0], stages, engine)[stage]
-    write_recipe(folders[1], stages, wandb=False)
-    again = {step.name: step for step in Recipe.load(str(folders[1] / "recipe.yaml"), ranks=TWO).steps}[stage]
-    shutil.copytree(whole.dir / "checkpoints" / "checkpoint-2", again.dir / "checkpoints" / "checkpoint-2")
-    launch(folders[1], stages, engine)
-    assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == 2
-    for file in ("model.safetensors", *(["critic/model.safetensors"] if stage == "ppo" else [])):
-        ours, theirs = (load_file(step.output / file) for step in (again, whole))
-        for name in theirs:
-            torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
+def test_a_sharded_run_goes_on_from_its_checkpoint(engine, inputs, ranks, tmp_path):
+    stages = {stage: block(stage, inputs, 2) for stage in ("sft", "ppo")}
+    recipe = write_recipe(tmp_path, stages, wandb=False)
+    for step in Recipe.load(str(recipe), ranks=TWO).steps:
+        whole = ranks(engine)[step.name]
+        shutil.copytree(whole.dir / "checkpoints" / "checkpoint-1", step.dir / "checkpoints" / "checkpoint-1")
+    for stage, again in launch(tmp_path, stages, engine).items():
+        assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == 1
+        for file in ("model.safetensors", *(["critic/model.safetensors"] if stage == "ppo" else [])):
+            ours, theirs = (load_file(step.output / file) for step in (again, ranks(engine)[stage]))
+            for name in theirs:
+                torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
 
 
 def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path, monkeypatch):
@@ -172,20 +176,30 @@ def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path, mo
     assert engines == ["FSDP", "DEEPSPEED", "MULTI_GPU", "DEEPSPEED", "DEEPSPEED"]  # sampling shards nothing
 
 
-@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
-def test_macros_run_as_wholes_under_an_engine(engine, inputs, tmp_path, monkeypatch):
-    """Every launch of two rounds of apo (whose second one starts from extrapolated weights) and of a curated round."""
-    train = {**STEPS, "max_steps": 2, "per_device_train_batch_size": 2}
-    common = {"model": {"model_name_or_path": inputs["model"]}, "prompts": inputs["prompts"], "num_generations": 3,
-              "rewards": {"brief": {"kind": "length", "target": 5, "unit": "characters"}},
-              "generate": {"max_new_tokens": 6}, "train": train, "accelerate": engine}  # fmt: skip
-    stages = {"apo": {**common, "rounds": 2, "momentum": 0.3, "split_prompts": False}} if engine == "zero3" else {
-        "self_consuming": {**common, "rounds": 1, "real": inputs["sft"], "real_fraction": 0.5}}  # fmt: skip
+def macro(engine, inputs, **options):
+    """The block of a macro, whose steps all have this engine."""
+    return {"model": {"model_name_or_path": inputs["model"]}, "prompts": inputs["prompts"], "num_generations": 3,
+            "rewards": {"brief": {"kind": "length", "target": 5, "unit": "characters"}},
+            "generate": {"max_new_tokens": 6}, "accelerate": engine,
+            "train": {**STEPS, "max_steps": 2, "per_device_train_batch_size": 2}, **options}  # fmt: skip
+
+
+def test_apo_runs_as_a_whole_under_zero3(inputs, tmp_path, monkeypatch):
+    """Every launch of two rounds, of which the second one starts from extrapolated weights."""
+    stages = {"apo": macro("zero3", inputs, rounds=2, momentum=0.3, split_prompts=False)}
     steps = launch_each(tmp_path, stages, monkeypatch)
-    kinds = [step.kind for step in steps]
-    assert kinds.count("prefer" if engine == "zero3" else "sft") == (2 if engine == "zero3" else 1)
-    for step in steps:
-        record = artifacts.read_done(step.dir)
-        assert record["world_size"] == 2
-        assert (record["distributed"] == NAMES[engine]) == (engine == "zero3" or step.kind == "sft")
+    assert [step.kind for step in steps].count("prefer") == 2
+    records = [artifacts.read_done(step.dir) for step in steps]
+    assert {(record["distributed"], record["world_size"]) for record in records} == {("DEEPSPEED", 2)}
     load_file(steps[-1].output / "model.safetensors")
+
+
+def test_self_consuming_runs_as_a_whole_under_fsdp2(inputs, tmp_path):
+    """The steps of a curated round, in one launch."""
+    stages = {"self_consuming": macro("fsdp2", inputs, rounds=1, real=inputs["sft"], real_fraction=0.5)}
+    steps = launch(tmp_path, stages, "fsdp2").values()
+    trainings = [step for step in steps if step.kind == "sft"]
+    assert len(trainings) == 1
+    assert artifacts.read_done(trainings[0].dir)["distributed"] == "FSDP"
+    assert {artifacts.read_done(step.dir)["world_size"] for step in steps} == {2}
+    load_file(list(steps)[-1].output / "model.safetensors")
