@@ -4,6 +4,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from trimtab.pipelines.algorithms import surface
 from trimtab.pipelines.planning import preflight, table
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
@@ -11,6 +12,7 @@ from trimtab.pipelines.running import runner
 from trimtab.pipelines.shrinking import recipe as shrinking
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+BENCHMARKED = sorted((ROOT / "benchmarks").rglob("*.yaml"))
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 
 
@@ -23,11 +25,18 @@ def test_recipe_plans_and_its_keys_and_types_are_right(path):
     assert all(step.fingerprint in printed for step in recipe.steps)
 
 
+@pytest.mark.parametrize("path", BENCHMARKED, ids=lambda path: path.stem)
+def test_the_benchmarks_recipe_plans_and_its_keys_and_types_are_right(path):
+    for step in Recipe.load(str(path)).steps:
+        preflight.build(step)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_recipe_runs_shrunk(path, tmp_path, monkeypatch):
     """Every stage of every recipe for two steps, on tiny random models of the same architectures."""
     monkeypatch.setattr(shrinking, "FOLDER", tmp_path)
+    monkeypatch.setattr(surface, "GRID", 12)  # in the place of 60, whose covariance takes ten seconds
     made = shrinking.shrunk(str(path))
     assert runner.train(made) == 0
     recipe = Recipe.load(made)

@@ -7,6 +7,7 @@ from constrained_runs import TRAIN
 from run_steps import run_recipe, write_recipe
 from short_trainings import write_rows
 
+from trimtab.pipelines.algorithms import surface
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.scripts import train
@@ -46,7 +47,9 @@ def recipe(model, folder):
 
 @pytest.fixture(scope="module")
 def ran(recipe, folder):
-    return run_recipe(folder, recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surface, "GRID", 12)  # in the place of 60, whose covariance takes seconds
+        return run_recipe(folder, recipe)
 
 
 def test_thresholds_are_found_and_held(ran):
