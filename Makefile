@@ -4,15 +4,16 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 BIN = $(VENV)/bin
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
 
 demo: $(VENV)/ready  ## the embedded recipe: a whole chain on a small world, on the GPU when there is one
 	$(BIN)/python scripts/train.py recipes/tiny.yaml
 
 test: $(VENV)/ready  ## everything, real launches included
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

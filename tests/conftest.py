@@ -60,6 +60,22 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "gpu: needs an accelerator, and is skipped where there is none")
 
 
+# The files that take longest, in that order: begun last, one of them would run alone while the other cores wait.
+LONGEST = (
+    *("test_recipes.py", "running/test_engines.py", "running/test_two_hosts.py", "running/test_chaos.py"),
+    *("test_wheel.py", "running/test_run.py", "trainers/test_ppo.py", "trainers/test_constrained_resume.py"),
+    *("running/test_stopping.py", "running/test_slurm.py", "scoring/test_reward_swap.py", "sampling/test_vllm.py"),
+    *("stages/test_threshold_search.py", "training/test_learning.py", "stages/test_self_consuming.py"),
+    *("algorithms/test_thresholds.py", "stages/test_apo.py", "training/test_merging.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first; xdist hands files out in this order."""
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 modules = 0
 
 
