@@ -128,7 +128,7 @@ class Warm:
         """A fork that does `accelerate launch` with these words (`launch`), or runs a script (`script`, `run`)."""
         self.begin()
         self.count += 1
-        out = out or Path(os.environ["XDG_CACHE_HOME"]) / f"launch-{self.count}.log"
+        out = out or Path(os.environ["XDG_CACHE_HOME"]) / f"launch-{self.process.pid}-{self.count}.log"
         self.process.stdin.write(
             json.dumps([kind, words, {**os.environ, **MARK, **variables}, str(ROOT), str(out)]) + "\n"
         )

@@ -92,9 +92,9 @@ def test_a_shipped_recipe_is_planned_by_its_name(installed):
     assert "accelerate_configs/cpu.yaml" in plan
 
 
-def test_the_embedded_recipe_is_trained_by_launches(installed):
-    for stage in ("world", "scratch", "sft"):
-        installed("run", "tiny", *SHRUNK, "--only", stage)
+def test_the_embedded_recipe_is_trained_by_a_launch(installed):
+    installed("train", "tiny", *SHRUNK, "--stage", "world", "--stage", "scratch")
+    installed("run", "tiny", *SHRUNK, "--only", "sft")
     record = json.loads((installed.folder / "runs" / "tiny" / "sft" / "done.json").read_text())
     assert record["metrics"]["train/steps"] == 4
     assert "trimtab" in record["versions"]
@@ -111,7 +111,6 @@ def test_a_users_own_rewards_beside_the_recipe_are_theirs(installed):
         "    rewards: {polite: {kind: rewards.polite}, brief: {kind: length, target: 3}}\n"
     )
     (installed.folder / "rows.jsonl").write_text('{"prompt": "Say hello.", "completion": "Hello."}\n' * 3)
-    assert "score" in installed("plan", "mine.yaml").stdout
     assert "polite (rewards.polite) of score: ok" in installed("check-rewards", "mine.yaml").stdout
     installed("train", "mine.yaml")
     done = json.loads((installed.folder / "runs" / "mine" / "score" / "done.json").read_text())

@@ -25,6 +25,7 @@ IMPORTS = (
     *("torch.distributed.run", "torch.distributed.checkpoint", "torch._inductor.compile_fx", "scipy.io", "datasets"),
     *("transformers", "peft", "accelerate.commands.launch", "matplotlib.pyplot", "deepspeed"),
 )
+CLONE_NEWNET = 0x40000000
 Popen = subprocess.Popen
 TRAINERS = ("SFTTrainer", "RewardTrainer", "DPOTrainer", "GRPOTrainer")
 
@@ -124,8 +125,16 @@ def enter(env, cwd, out):
     for number in (1, 2):
         os.dup2(file, number)
     os.chdir(cwd)
+    if "TEST_NETWORK" in env:  # the name of a namespace that `ip netns` has made, as for `ip netns exec`
+        with open(f"/run/netns/{env['TEST_NETWORK']}") as file:
+            enter_network(file.fileno())
     os.environ.clear()
     os.environ.update(env)
+
+
+def enter_network(number):
+    if ctypes.CDLL(None, use_errno=True).setns(number, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def launch(words):

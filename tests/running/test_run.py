@@ -1,6 +1,7 @@
-"""The launchers: exit codes, resumption after SIGKILL, signals, the lock; most with real `accelerate launch`es."""
+"""The launchers: exit codes, resumption after SIGKILL, signals, the lock."""
 
 import json
+import os
 import shutil
 import signal
 from itertools import pairwise
@@ -8,7 +9,7 @@ from itertools import pairwise
 import psutil
 import pytest
 from conftest import ROOT, SFT_ROWS, SHRUNK
-from launches import TWO, finished, launch, two_ranks, until
+from launches import TWO, finished, two_ranks, until, warm
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -100,11 +101,11 @@ def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path
     stages = {"a": {**sft, "train": {**sft["train"], "max_steps": 2}}, "b": sft}
     recipe = str(write_recipe(tmp_path, stages, wandb=False))
     first, step = Recipe.load(recipe).steps
-    process = launch("run.py", recipe)
+    process = warm.start("run", ["scripts/run.py", recipe])  # a real one: test_stopping.py
     until(lambda: len(logged(step)) > 5)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2  # accelerate and its worker
-    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid, signal.SIGTERM)
     code, out = finished(process, timeout=60)
     assert code == 143, out
     assert "was interrupted and has a checkpoint of step" in out
@@ -115,12 +116,12 @@ def test_accelerate_launch_runs_each_step_and_a_signal_leaves_no_orphan(tmp_path
     saved = newest(step.dir / "checkpoints").name
     reached = len(logged(step))
     assert saved == f"checkpoint-{reached}"  # of the last step
-    process = launch("run.py", recipe)
+    process = warm.start("run", ["scripts/run.py", recipe])
     until(lambda: len(logged(step)) > reached)
     assert logged(step) == list(range(1, len(logged(step)) + 1))  # no step twice: it went on from there
     children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()  # nobody forwards SIGKILL: the kernel tells the worker
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)  # nobody forwards it: the kernel tells the worker
+    finished(process, timeout=60)
     until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 10)
 
 

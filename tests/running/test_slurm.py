@@ -9,7 +9,7 @@ from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
-from trimtab.scripts import run
+from trimtab.scripts import run, train
 
 SBATCH = """#!/bin/bash
 # the last word is the script; it is run at once, as a job of one node
@@ -59,10 +59,14 @@ def test_a_job_runs_every_pending_step_and_queued_again_none(recipe, slurm, caps
     assert "#SBATCH --requeue\n" in script
     assert run.main([recipe, "--launcher", "slurm"]) == 0
     assert "every step is done" in capsys.readouterr().out
-    assert (
-        os.system(f"sbatch {loaded.run}/slurm.sh > /dev/null") == 0
-    )  # a requeued job: the steps say that they are done
-    assert len((slurm / "srun.log").read_text().splitlines()) == 4
+    (slurm / "bin" / "srun").write_text("#!/bin/bash\nprintf '%s\\n' \"$*\" >> " + f"{slurm}/requeued.log\n")
+    assert os.system(f"sbatch {loaded.run}/slurm.sh > /dev/null") == 0  # the steps of a requeued job ...
+    words = [
+        call.partition("scripts/train.py ")[2].split() for call in (slurm / "requeued.log").read_text().splitlines()
+    ]
+    assert [command[-1] for command in words] == ["a", "b"]
+    assert [train.main(command) for command in words] == [0, 0]  # ... say that they are done
+    assert capsys.readouterr().out.count("    done: ") == 2
 
 
 def test_the_script_can_be_read_before(recipe, capsys):

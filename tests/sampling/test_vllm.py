@@ -7,10 +7,11 @@ import re
 import sys
 from types import SimpleNamespace
 
+import launches
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SFT_ROWS
-from launches import trained
+from launches import Warm, trained
 from run_steps import broken, run_recipe, write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -34,6 +35,16 @@ def vllm(monkeypatch):
     if not INSTALLED:
         for name in [name for name in sys.modules if name.split(".")[0] == "vllm"]:
             del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """A process for launches that could import vLLM when trl looked for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", STAND_IN, prepend=os.pathsep)
+        forks = Warm()
+        forks.begin()
+    return forks
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +197,7 @@ def test_without_vllm_the_error_names_the_extra(policy, prompts, tmp_path, capsy
 @pytest.mark.slow
 @pytest.mark.skipif(INSTALLED, reason="vLLM's CPU build takes no weights after it has loaded a model")
 @pytest.mark.parametrize("config", ["cpu", "fsdp2"])
-def test_grpo_samples_with_vllm_and_hands_it_every_new_policy(config, vllm, policy, tmp_path):
+def test_grpo_samples_with_vllm_and_hands_it_every_new_policy(config, vllm, forks, policy, tmp_path, monkeypatch):
     """Through trl's own code for it: were the engine's weights old, its log-probabilities would be others."""
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"say a b {i}"}) + "\n" for i in range(10)))
     train = {"max_steps": 3, "per_device_train_batch_size": 2, "num_generations": 2, "max_completion_length": 6,
@@ -197,7 +208,8 @@ def test_grpo_samples_with_vllm_and_hands_it_every_new_policy(config, vllm, poli
                          "brief": {"kind": "length", "target": 5, "threshold": 0.5}},
              "method": "xi", "train": train}  # fmt: skip
     recipe = write_recipe(tmp_path, {"grpo": stage}, wandb=False)
-    step = trained(recipe, config=config, real=True)["grpo"]
+    monkeypatch.setattr(launches, "warm", forks)
+    step = trained(recipe, config=config)["grpo"]
     logs = [json.loads(line) for line in (step.dir / "metrics.jsonl").read_text().splitlines()]
     ratios = [row["train/sampling/importance_sampling_ratio/mean"] for row in logs if "train/loss" in row]
     assert ratios == pytest.approx([1.0] * 3, abs=1e-3)

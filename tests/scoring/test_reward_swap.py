@@ -4,19 +4,17 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
-from launches import finished, train_started
+from launches import finished, train_started, until, warm
 from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.scripts import train
 
+URL = re.compile(r"serving.* (http\S+)\n")
 FUNCTIONS = """
 def words(prompts, completions, **columns):
     return [float(len(c[0]["content"].split())) for c in completions]
@@ -52,19 +50,16 @@ def serve(tmp_path):
     def serve(block, port=0, **keys):
         config = tmp_path / "server.yaml"
         config.write_text(json.dumps({"reward": block, "port": port, **keys}))
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / "serve_reward.py"), "--config", str(config)],
-            stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        process = warm.start("script", ["scripts/serve_reward.py", "--config", str(config)])
         started.append(process)
-        line = process.stdout.readline()
-        assert "serving" in line
-        return process, line.split()[-1]
+        until(lambda: URL.search(process.out.read_text()))
+        return process, URL.search(process.out.read_text())[1]
 
     yield serve
     for process in started:
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            finished(process)
 
 
 @pytest.mark.slow
@@ -124,8 +119,8 @@ def test_a_server_killed_in_the_middle_costs_only_what_is_missing(functions, ser
     asked = tmp_path / "asked"
     while not asked.exists() or len(asked.read_text().split()) < 30:
         time.sleep(0.05)
-    server.send_signal(signal.SIGKILL)
-    server.wait()
+    os.kill(server.pid, signal.SIGKILL)
+    finished(server)
     killed = time.monotonic()
     code, error = finished(scoring, 60)
     assert code == 1
