@@ -87,7 +87,7 @@ class Fork:
 
     def __init__(self, out):
         self.out = out
-        until(self._file("pid").exists)
+        until(self._file("pid").exists, 300)  # the first one waits for all imports
         self.pid = int(self._file("pid").read_text())
 
     @property

@@ -3,12 +3,13 @@
 import os
 
 import pytest
-from launches import finished, two_ranks, warm
+from launches import two_ranks
 from run_steps import write_recipe
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.running import runner
 from trimtab.pipelines.stages.scratch import Scratch
+from trimtab.scripts import run
 
 
 @pytest.fixture
@@ -101,11 +102,12 @@ def test_two_ranks_say_it_once_and_the_launcher_ends_with_their_code(tmp_path, m
 
 
 @pytest.mark.slow
-def test_the_launcher_ends_with_the_code_of_a_rank(tmp_path, monkeypatch):
+def test_the_launcher_ends_with_the_code_of_a_rank(tmp_path, monkeypatch, capfd):
     (tmp_path / "broken_stage.py").write_text(STAGE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     path = write_recipe(tmp_path, {"broken": {"kind": "broken_stage.Broken", "accelerate": "cpu"}}, wandb=False)
-    code, told = finished(warm.start("run", ["scripts/run.py", str(path)]))
-    assert code == 2
+    assert run.main([str(path)]) == 2
+    told = capfd.readouterr().err
     assert told.count("ValueError: ") == 1
     assert "Traceback" not in told
