@@ -52,6 +52,7 @@ def serve(tmp_path):
         config.write_text(json.dumps({"reward": block, "port": port, **keys}))
         process = warm.start("script", ["scripts/serve_reward.py", "--config", str(config)])
         started.append(process)
+        until(process.out.exists)
         until(lambda: URL.search(process.out.read_text()))
         return process, URL.search(process.out.read_text())[1]
 
