@@ -82,4 +82,5 @@ def _operations(one: Pass, length: float) -> float:
 def weights_read(work: Work, setting: Setting) -> float:
     """The bytes of weights that are read for one token after another, which is what a GPU waits for."""
     drawn = [one for one in work.passes if one.drawn]
-    return sum(_calls(one, setting) * one.drawn * one.model.parameters * one.model.bytes for one in drawn)
+    most = 2 if setting.bf16 else 4
+    return sum(_calls(one, setting) * one.drawn * one.model.parameters * min(one.model.bytes, most) for one in drawn)

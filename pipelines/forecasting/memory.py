@@ -25,7 +25,7 @@ def parts(work: Work, setting: Setting, memory: Mapping[str, float]) -> dict[str
     """The parts of the peak by name; `memory` is the machine's: what the libraries take, and its factors."""
     peak: dict[str, float] = {"process": memory[work.libraries] + memory["row"] * work.handled}
     if work.libraries != "trainer":  # samplers and judges load whole models, whatever the launch is
-        setting = replace(setting, engine=Engine(), bf16=False)
+        setting = replace(setting, engine=Engine(), bf16=not setting.on_cpu)
     for held in work.held:
         for name, size in _of_model(held, setting).items():
             peak[name] = peak.get(name, 0.0) + size
@@ -45,7 +45,8 @@ def _of_model(held: Held, setting: Setting) -> dict[str, float]:
     elif split > 1:  # a layer is whole while it computes, and the next one on its way
         weights += 2 * weight * model.parameters / model.layers
     if not held.is_trained:
-        return {"weights": weights}
+        is_rounded = setting.bf16 and weight == 4 and engine.sharded == "nothing"
+        return {"weights": weights - (2 * model.multiplied if is_rounded else 0)}
     if setting.bf16 and weight == 4 and setting.adapters is None:
         weights += 2 * model.multiplied / split  # autocast keeps its copies until the step ends
     trained = trained_parameters(model, setting)

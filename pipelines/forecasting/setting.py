@@ -68,7 +68,8 @@ def of_stage(stage: Any, launch: Launch, config: dict[str, Any], written: Collec
     `written` are the keys of `train` that the recipe has, over which the pipeline sets nothing.
     """
     train, model = getattr(stage, "train", None), getattr(stage, "model", None)
-    place = Setting(launch.processes, launch.on_cpu, engine=Engine.of(config))
+    # passes that train nothing compute in bfloat16 on an accelerator
+    place = Setting(launch.processes, launch.on_cpu, bf16=not launch.on_cpu, engine=Engine.of(config))
     if train is None:
         return place
     targets = getattr(model, "lora_target_modules", None)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trimtab.pipelines.forecasting import architectures, memory
+from trimtab.pipelines.forecasting import amounts, architectures, memory
 from trimtab.pipelines.forecasting.setting import Engine, Setting
 from trimtab.pipelines.forecasting.work import Held, Pass, Rows, Work
 
@@ -55,6 +55,16 @@ def test_a_model_that_is_only_read_has_weights_alone():
     before, after = parts(Setting()), parts(Setting(), work)
     assert after["weights"] - before["weights"] == 4 * PARAMETERS
     assert after["optimizer"] == before["optimizer"]
+
+
+def test_on_a_gpu_products_that_are_not_trained_have_two_bytes_and_drawing_reads_as_many():
+    held = replace(training(), libraries="models", held=(Held(MODEL),))
+    on_gpu, on_cpu = Setting(on_cpu=False, bf16=True), Setting()
+    assert parts(on_cpu, held)["weights"] == 4 * PARAMETERS
+    assert parts(on_gpu, held)["weights"] == 4 * PARAMETERS - 2 * MODEL.multiplied
+    rows = Rows(100, np.full((1, 1), 32.0))
+    drawing = replace(held, passes=(Pass(MODEL, rows, 100, 4, drawn=8),))
+    assert amounts.weights_read(drawing, on_cpu) == 2 * amounts.weights_read(drawing, on_gpu)
 
 
 @pytest.mark.parametrize("more", [training(batch=8), training(tokens=64.0)])
