@@ -64,8 +64,9 @@ class BestOf(Stage):
         if promise.answers and max(self.n) > promise.answers:
             message = f"every prompt will have {promise.answers} answers, and {max(self.n)} are asked for"
             raise RecipeError(f"{message}: raise `num_generations`", (*step.path, "n"))
-        for key in ("gold", "reward") if promise.rewards else ():
-            self._known(key, promise.rewards, step)
+        if promise.rewards:
+            self._known("gold", promise.rewards, step)
+            self._known("reward", promise.rewards, step)
         super().check(step)
 
     def _known(self, key: str, rewards: Sequence[str], step: Step) -> None:

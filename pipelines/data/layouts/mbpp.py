@@ -1,4 +1,4 @@
-"""Layout `mbpp`: MBPP's tasks with their code; tests and set-up stay in their columns, for a reward.
+"""Layout `mbpp`: MBPP's tasks with their code; code, tests and set-up stay in their columns, for a reward.
 
 data: {path: google-research-datasets/mbpp, layout: mbpp}
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trimtab.pipelines.data.layouts import MESSAGES, Layout, Row, message
+from trimtab.pipelines.data.layouts import MESSAGES, TEXT, Layout, Row, message
 
 
 @dataclass(kw_only=True)
@@ -25,10 +25,10 @@ class Mbpp(Layout):
         return super().reads(names)[:2]
 
     def gives(self, names: Iterable[str]) -> dict[str, str]:
-        return {"prompt": MESSAGES, "completion": MESSAGES}
+        return {"prompt": MESSAGES, "completion": MESSAGES, "code": TEXT}
 
     def convert(self, row: Row) -> Iterator[Row]:
         task, code = (row[column] for column in self.reads(row))
         if self.shown_tests:
             task = "\n".join([task, "Your code should pass these tests:", *row["test_list"]])
-        yield {"prompt": [message("user", task)], "completion": [message("assistant", code)]}
+        yield {"prompt": [message("user", task)], "completion": [message("assistant", code)], "code": code}
