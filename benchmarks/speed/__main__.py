@@ -40,17 +40,17 @@ OPTIONS = {
     "machine": "",
 }
 TITLES = {
-    "sft": "Supervised fine-tuning",
-    "sft-packed": "Supervised fine-tuning in packed rows",
     "dpo": "A preference step",
     "reward": "A reward model's step",
+    "sft": "Supervised fine-tuning",
+    "sft-packed": "Supervised fine-tuning in packed rows",
     "grpo": "A GRPO step",
     "sample": "A thousand tokens of completions, four of a prompt",
     "score": "Scores of a reward model",
     "answers": "More answers of a prompt",
     "lengths": "Longer prompts",
 }
-OPERATIONS = {"sft": 6, "dpo": 8, "reward": 6}  # of a parameter and a token that is needed
+OPERATIONS = {"sft": 6, "dpo": 6, "reward": 6}  # of a weight and a needed token: forward and backward
 
 
 def main(words: list[str]) -> int:
@@ -59,7 +59,7 @@ def main(words: list[str]) -> int:
 
     if words == ["page"]:
         path = Path(__file__).resolve().parents[2] / "docs" / "results" / "speed.md"
-        path.write_text(baselines.page())
+        path.write_text(baselines.page(list(TITLES)))
         return 0
     options = OPTIONS | dict(word.split("=", 1) for word in words)
     if unknown := options.keys() - OPTIONS:
@@ -124,6 +124,7 @@ def _records(folder: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
                     "words": _words(options, mode, shape, vocabulary),
                     "peak": peak,
                     "operations": OPERATIONS.get(mode, 0),
+                    "multiplied": made.multiplied(mode),
                     "needed": made.needed(mode) if mode in OPERATIONS else 0,
                 }
                 yield baselines.record(mode, sides, runs, facts)

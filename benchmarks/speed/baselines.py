@@ -16,23 +16,24 @@ PAGE = """# Speed beside TRL
 
 What our trainers, sampler and rewards cost beside TRL's own code on the same work: in turns, in one process, on the
 same model and rows, with equal losses and gradients. Made by `python benchmarks/speed page` from the files in
-[benchmarks/baselines/](../../benchmarks/baselines/); a row says its command's words. **Nothing here was run on a
-GPU.**
+[benchmarks/baselines/](../../benchmarks/baselines/). **Nothing here was run on a GPU.** Our stages have their
+defaults; on a CPU, unlike TRL, these keep activations instead of recomputing them.
 
 Rows are of real lengths (preference pairs of hh-rlhf, at most 1024 tokens); the model is a random Llama with a
 vocabulary that was learned on them. *Seconds* are of processor time, medians of the runs; *ratio* is TRL's as it
 comes over a row's, above 1 is faster, with the one of clock time behind it where the two are more than a tenth
-apart. *Before* is what is done once in front of the training, for its rows. *Computed* counts the tokens that went
-into a model, of which each prompt once and each answer are *needed*. *MFU* is the needed tokens' arithmetic over
-what the same threads do in one large matrix product. *Equal* is the largest difference to TRL's losses and norms of
-gradients, relative where they are above 1; of a sampler, to the log-probabilities of a fresh pass; of scores, to
-TRL's.
+apart. *Before* is what is done once in front of the training, for its rows, in seconds of the clock. *Computed*
+counts the thousands of tokens that went into a model, of which each prompt once and each answer are *needed*. *MFU*
+is the arithmetic of the needed tokens' forward and backward pass, over what the same threads do in one large matrix
+product. *Equal* is the largest difference to TRL's losses and norms of gradients, relative where they are above 1;
+of a sampler, to the log-probabilities of a fresh pass; of scores, to TRL's. Completions of `grpo` are drawn, by each
+side its own: that both learn the same of the same ones is a test.
 """
 
 
 def record(mode: str, sides: list[Side], runs: dict[str, list[Measured]], facts: dict[str, Any]) -> dict[str, Any]:
     """The contents of a file."""
-    reference = next((side.name for side in sides if not side.is_ours), sides[0].name)
+    reference = next((side.name for side in sides if not side.is_ours), None)
     rows = {}
     for side in sides:
         measured = runs[side.name]
@@ -42,7 +43,7 @@ def record(mode: str, sides: list[Side], runs: dict[str, list[Measured]], facts:
             "cpu": [round(run.cpu / run.work, 4) for run in measured],
             "before": round(median(run.before for run in measured), 3),
             "computed": round(measured[0].computed, 2),
-            "gap": gap(measured[0], runs[reference][0]),
+            "gap": None if reference is None else gap(measured[0], runs[reference][0]),
         }
     return {"mode": mode, **facts, "sides": rows}
 
@@ -83,18 +84,17 @@ def slower(fresh: dict[str, Any]) -> list[str]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """A record as Markdown."""
-    lines = [
-        "| | seconds | ratio | before | computed, k | MFU | equal |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """A record as Markdown: ratios to TRL, or, where ours are by themselves, how many times a row costs the first."""
+    of_trl = any(not side["ours"] for side in record["sides"].values())
+    heads = ["", "seconds", "ratio" if of_trl else "times", "before", "computed, k", "MFU", "equal"]
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for name, side in record["sides"].items():
         cpu, wall = ratio(record, name), ratio(record, name, "seconds")
         ratios = f"{cpu:.2f}" + ("" if abs(math.log(cpu / wall)) < 0.1 else f" ({wall:.2f})")
         cells = [
             f"**{name}**" if side["ours"] else name,
             f"{median(side['cpu']):.2f}",
-            ratios,
+            ratios if of_trl else f"{1 / cpu:.2f}",
             f"{side['before']:.1f}" if side["before"] else "",
             f"{side['computed']:.1f}",
             _mfu(record, side),
@@ -107,18 +107,18 @@ def table(record: dict[str, Any]) -> str:
 def _mfu(record: dict[str, Any], side: dict[str, Any]) -> str:
     if not record.get("operations"):
         return ""
-    needed = record["operations"] * record["parameters"] * 1000 * record["needed"]
+    needed = record["operations"] * record["multiplied"] * 1000 * record["needed"]
     return f"{needed / median(side['seconds']) / record['peak']:.0%}"
 
 
-def page() -> str:
-    """docs/results/speed.md."""
+def page(order: list[str]) -> str:
+    """docs/results/speed.md, with the modes in this order."""
     parts = [PAGE]
     for folder in sorted(path for path in FOLDER.iterdir() if path.is_dir()):
         parts.append(f"## {folder.name}\n")
-        for path in sorted(folder.glob("*.json")):
-            kept = json.loads(path.read_text())
-            parts.append(f"{_heading(kept)}\n\n{table(kept)}\n")
+        records = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
+        ordered = sorted(records, key=lambda kept: (order.index(kept["mode"]), kept["parameters"]))
+        parts += [f"{_heading(kept)}\n\n{table(kept)}\n" for kept in ordered]
     return "\n".join(parts)
 
 

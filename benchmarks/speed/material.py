@@ -33,6 +33,7 @@ class Material:
     tokenizer: Any
     pairs: list[dict[str, Any]]
     parameters: int
+    embedded: int  # of them, those of the embeddings, which are the head's
 
     def rendered(self, row: dict[str, Any], answer: str) -> list[int]:
         """The token ids of a prompt with one of its answers."""
@@ -55,6 +56,10 @@ class Material:
             count += prompt + sum(len(self.rendered(row, answer)) - prompt for answer in answers)
         return count / 1000
 
+    def multiplied(self, mode: str) -> int:
+        """The weights that a token is multiplied with: a reward model has no words to choose from."""
+        return self.parameters - self.embedded if mode in ("reward", "score") else self.parameters
+
     def write(self, name: str, rows: list[dict[str, Any]]) -> str:
         """A file of rows; returns its path."""
         path = self.folder / name
@@ -69,7 +74,8 @@ def make(folder: Path, data: str, shape: str, vocabulary: int, count: int) -> Ma
     if not path.exists():
         _make_model(path, rows, shape, vocabulary)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    material = Material(folder, str(path), tokenizer, [], _parameters(path))
+    embedded = len(tokenizer) * SHAPES[shape][1]
+    material = Material(folder, str(path), tokenizer, [], _parameters(path), embedded)
     order = Random(0).sample(range(len(rows)), len(rows))
     columns = ("prompt", "chosen", "rejected")
     shuffled = ({name: rows[index][name] for name in columns} for index in order)
