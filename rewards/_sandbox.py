@@ -106,12 +106,13 @@ del _r
 def _walls(limits: Limits, packages: bool) -> Iterator[str]:
     """Options of bubblewrap: a root of its own, in which only /tmp can be written."""
     yield from ISOLATED.split()
+    yield from ("--size", str(limits.disk_mb << 20), "--tmpfs", "/tmp")  # below which packages may lie
     paths = [*SYSTEM, sys.base_prefix, *(_site_packages() if packages else ())]
     for path in dict.fromkeys(paths):
         yield from ("--ro-bind-try", path, path)
     for device in DEVICES:
         yield from ("--dev-bind", device, device)
-    yield from ("--size", str(limits.disk_mb << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/")
+    yield from ("--chdir", "/tmp", "--remount-ro", "/")
     for name, value in {"HOME": "/tmp", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}.items():
         yield from ("--setenv", name, value)
     if packages:

@@ -46,8 +46,8 @@ def folder(model, prompts, tmp_path_factory):
     (folder / "waiting.py").write_text(SLOW)
     slow = {"kind": "trl_function", "path": f"{folder / 'waiting.py'}:slow"}
     policy = {"model_name_or_path": model}
-    dpo = {"model": policy, "data": "$pairs", "train": {**TRAIN, "max_steps": 12, "save_steps": 2}}
-    trained = constrained(model, prompts, rewards={**REWARDS, "slow": {**slow, "weight": 0}}, train={"max_steps": 12})
+    dpo = {"model": policy, "data": "$pairs", "train": {**TRAIN, "max_steps": 24, "save_steps": 2}}
+    trained = constrained(model, prompts, rewards={**REWARDS, "slow": {**slow, "weight": 0}}, train={"max_steps": 20})
     stages = {
         "sample": {"model": policy, "prompts": prompts, "num_generations": 4, "sample_batch_size": 2,
                    "generate": {"max_new_tokens": 8}},
