@@ -1,7 +1,7 @@
 """What takes seconds of imports to find out, remembered in the user's cache while the libraries stay the same.
 
-A memo stands for all that an answer depends on, with the versions of the libraries that are asked and the file that has
-the question. Without a folder to write in, they are asked every time.
+A memo stands for all that an answer depends on, with the versions of the libraries that are asked and the file that
+has the question. Without a folder to write in, they are asked every time.
 """
 
 from __future__ import annotations
