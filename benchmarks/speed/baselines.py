@@ -20,14 +20,15 @@ same model and rows, with equal losses and gradients. Made by `python benchmarks
 defaults; on a CPU, unlike TRL, these keep activations instead of recomputing them.
 
 Rows are of real lengths (preference pairs of hh-rlhf, at most 1024 tokens); the model is a random Llama with a
-vocabulary that was learned on them. *Seconds* are of processor time, medians of the runs; *ratio* is TRL's as it
-comes over a row's, above 1 is faster, with the one of clock time behind it where the two are more than a tenth
-apart. *Before* is what is done once in front of the training, for its rows, in seconds of the clock. *Computed*
-counts the thousands of tokens that went into a model, of which each prompt once and each answer are *needed*. *MFU*
-is the arithmetic of the needed tokens' forward and backward pass, over what the same threads do in one large matrix
+vocabulary that was learned on them. *Seconds* are of processor time, medians of the runs. *Before* is what is done
+once in front of the training, for its rows, in seconds of the clock: a reference's log-probabilities, which `prefer`
+is given by `sample`. *Ratio* is TRL's as it comes over a row's, of one epoch and with what is done before; above 1
+is faster, and the one of clock time stands behind it where the two are more than a tenth apart. *Computed* counts
+the thousands of tokens that went into a model, of which each prompt once and each answer are *needed*. *MFU* is the
+arithmetic of the needed tokens' forward and backward pass, over what the same threads do in one large matrix
 product. *Equal* is the largest difference to TRL's losses and norms of gradients, relative where they are above 1;
-of a sampler, to the log-probabilities of a fresh pass; of scores, to TRL's. Completions of `grpo` are drawn, by each
-side its own: that both learn the same of the same ones is a test.
+of a sampler, to the log-probabilities of a fresh pass; of scores, to TRL's. Completions of GRPO are drawn, by each
+side its own; that both learn the same of the same ones is `test_a_fixed_mix_is_trained_as_by_trl`.
 """
 
 
@@ -57,9 +58,9 @@ def gap(measured: Measured, reference: Measured) -> float | None:
 
 
 def ratio(record: dict[str, Any], name: str, clock: str = "cpu") -> float:
-    """How many times faster a side is than the first one."""
-    first = next(iter(record["sides"].values()))
-    return median(first[clock]) / median(record["sides"][name][clock])
+    """How many times faster a side is than the first one, with what is done before."""
+    first, side = next(iter(record["sides"].values())), record["sides"][name]
+    return (median(first[clock]) + first["before"]) / (median(side[clock]) + side["before"])
 
 
 def path_of(record: dict[str, Any]) -> Path:
@@ -68,11 +69,9 @@ def path_of(record: dict[str, Any]) -> Path:
 
 
 def slower(fresh: dict[str, Any]) -> list[str]:
-    """Our sides that are more than SLOWER times slower, beside TRL's in the same run, than in the baseline."""
+    """Our sides that are more than SLOWER times slower, beside TRL's in the same run, than in the baseline, if any."""
     path = path_of(fresh)
-    if not path.exists():
-        return [f"{path} does not exist: nothing to compare with"]
-    kept = json.loads(path.read_text())
+    kept = json.loads(path.read_text()) if path.exists() else {"sides": {}}
     sentences = []
     for name, side in fresh["sides"].items():
         if not side["ours"] or name not in kept["sides"]:

@@ -28,19 +28,21 @@ class SeededGRPOTrainer(ResumableGRPOTrainer):
     calls: tuple[tuple[int, ...], int] = ((), 0)  # of the rollout at hand: its number, and how often it has sampled
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
-        if self.sampler is None or images is not None or multimodal_fields or self._samples_elsewhere():
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
-        seeds = self._seeds(len(prompt_ids))
-        with self._whole_policy() as policy:
-            config = _filled_in(self.generation_config, policy.generation_config)
-            completions = self.sampler(policy, prompt_ids, seeds, config, self._any_rank())
+        completions = None if images is not None or multimodal_fields else self._drawn(prompt_ids)
         if completions is None:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         return completions, None
+
+    def _drawn(self, prompts: list[list[int]]) -> list[list[int]] | None:
+        """What the sampler draws; None where there is none, or it does not do what is asked."""
+        if self.sampler is None or self._samples_elsewhere():
+            return None
+        seeds = self._seeds(len(prompts))
+        with self._whole_policy() as policy:
+            config = _filled_in(self.generation_config, policy.generation_config)
+            return self.sampler(policy, prompts, seeds, config, self._any_rank())
 
     def _samples_elsewhere(self) -> bool:
         of_old = self.accelerator.distributed_type is DistributedType.FSDP and not self.accelerator.is_fsdp2

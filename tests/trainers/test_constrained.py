@@ -96,6 +96,36 @@ def test_advantages_travel_with_the_rollout_and_are_trls_for_a_fixed_mix(model, 
     torch.testing.assert_close(mixed, batch["advantages"], atol=1e-6, rtol=0)
 
 
+def test_a_fixed_mix_is_trained_as_by_trl(model, prompts, tmp_path):
+    """The completions are the same, drawn by trl; so are the losses, gradients and weights of four steps."""
+    from transformers import set_seed
+    from trl import GRPOTrainer
+
+    from trimtab.pipelines.algorithms.objectives import Fixed
+    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
+    from trimtab.pipelines.training.compute_once import compute_once
+
+    train = {**TRAIN, "max_steps": 4, "logging_steps": 1, "save_strategy": "no", "reward_weights": [0.3, 2.0]}
+    trained = []
+    for trainer_class in (GRPOTrainer, ConstrainedGRPOTrainer):
+        objective = {} if trainer_class is GRPOTrainer else {"objective": Fixed({"brief": 0.3, "as": 2.0})}
+        trainer = grpo_trainer(trainer_class, model, prompts, tmp_path, train, **objective)
+        if objective:
+            compute_once(trainer)
+            trainer.sampler = None
+        set_seed(0)
+        trainer.train()
+        rows = [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row]
+        trained.append((rows, trainer.model))
+    (theirs, reference), (ours, policy) = trained
+    assert len(theirs) == 4
+    assert min(norm for _, norm in theirs) > 1e-3
+    for expected, row in zip(theirs, ours, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    for expected, weight in zip(reference.parameters(), policy.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, atol=1e-5, rtol=0)
+
+
 def test_a_rollout_asks_each_prompt_with_the_tools_and_settings_of_its_row(model, prompts, tmp_path):
     from trimtab.pipelines.algorithms.objectives import Fixed
     from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
