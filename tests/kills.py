@@ -174,10 +174,13 @@ def orphans(before: set[int]) -> list[int]:
 
 
 def seen(store: Path, pattern: str) -> dict[Path, tuple[int, int]]:
-    """The paths of a pattern in a store, with what changes when they are written again."""
+    """The paths of a pattern in a store, with what changes when they are written again.
+
+    The inode says nothing: a file system gives a folder that is made again the one that it has just set free.
+    """
     paths = {}
     for path in store.glob(pattern):
         with contextlib.suppress(OSError):
             status = path.stat()
-            paths[path] = (status.st_ino, status.st_size)
+            paths[path] = (status.st_ctime_ns, status.st_size)
     return paths
