@@ -1,8 +1,8 @@
 """The code that a recipe would run: where it is, which key names it, and whether the user has consented to it.
 
-A dotted kind of a stage, a reward or a layout, and a function that a reward's key names, with the modules beside it
-that it imports; of a model with `trust_remote_code`, or an attention kernel from the Hub, the repository. What comes
-with Trimtab is not listed; what the user has installed is, and needs no consent.
+A dotted kind of a stage, a reward or a layout, and a function that a key of a reward or a stage names, with the
+modules beside it that it imports; of a model with `trust_remote_code`, or an attention kernel from the Hub, the
+repository. What comes with Trimtab is not listed; what the user has installed is, and needs no consent.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def look(cls: Any, options: Mapping[str, Any], path: Sequence[str]) -> None:
         if place is None or place.name is None:
             continue
         if not place.files or not trust.are_given(place.files.values()):
-            outlines.check(place, (*path, key), reward=False, known_by=getattr(cls, "code_takes", ("completions",)))
+            outlines.check(place, (*path, *key), reward=False, known_by=getattr(cls, "code_takes", ("completions",)))
 
 
 def _cure(code: Code) -> str:
@@ -104,19 +104,23 @@ def _of_kind(block: Mapping[str, Any], path: tuple[str, ...], package: str) -> I
         return
     if "." in word:
         yield from _files(_source.locate(word), word, (*path, "kind"))
-    if package == kinds.REWARDS:
+    if package in (kinds.REWARDS, kinds.STAGES):
         try:
             cls = kinds.find(package, word, path)
         except RecipeError:  # the check of the block says so, or it is code without consent itself
             return
         for key, named in _named(cls, block):
-            yield from _files(_source.locate(named, getattr(cls, "code_name", None)), named, (*path, key))
+            yield from _files(_source.locate(named, getattr(cls, "code_name", None)), named, (*path, *key))
 
 
-def _named(cls: Any, block: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(key, function) of the keys of a reward's block that name one."""
-    keys = [key for key in getattr(cls, "names_code", ()) if isinstance(block.get(key), str)]
-    return [(key, block[key]) for key in keys]
+def _named(cls: Any, block: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(place, function) of the keys of a reward's or a stage's block that name one, or several in a list."""
+    for key in getattr(cls, "names_code", ()):
+        value = block.get(key)
+        if isinstance(value, str):
+            yield (key,), value
+        elif isinstance(value, list):
+            yield from (((key, str(index)), word) for index, word in enumerate(value) if isinstance(word, str))
 
 
 def _files(place: _source.Place | None, word: str, path: tuple[str, ...]) -> Iterator[Code]:

@@ -56,6 +56,8 @@ class Identities:
             if not value and key in cls.neutral_when_empty:
                 continue
             identity[key] = self._of(value, (*path, key))
+            if value and key in getattr(cls, "names_code", ()):
+                identity[key] = [_code(word) for word in (value if isinstance(value, list) else [value])]
         trained = field_types.training(cls)
         if of_step is not None and trained is not None:
             identity[trained] = batch.identity(cls, options, of_step, identity.get(trained) or {})

@@ -15,11 +15,12 @@ from trimtab.pipelines.planning.schema import check_reward, coerce
 # what a failed completion means, and the share of all completions that may fail before the step stops anyway
 POLICY = {"on_failure": typing.Literal["stop", "abstain", "skip_group"], "max_failures": float}
 MAX_FAILURES = 0.05
-# of a reward that is trained on: its threshold, what that means, and its weight in the task
+# of a reward that is trained on: its weight in the task, its threshold and what that means
+WEIGHT = {"weight": float}
 CONSTRAINT = {
     "threshold": typing.Annotated[float | None, numbers.threshold],
     "constraint": typing.Literal["at_least", "at_most", "equal"],
-    "weight": float,
+    **WEIGHT,
 }
 
 
@@ -67,3 +68,4 @@ def _perhaps_of_the_caller(mistake: RecipeError, callers: Mapping[str, Any]) -> 
 # the types of a stage's field that holds a `{kind: ..., **options}` reward
 RewardBlock = typing.Annotated[dict, _checked]
 ConstrainedReward = typing.Annotated[dict, functools.partial(_checked, callers=POLICY | CONSTRAINT)]
+WeightedReward = typing.Annotated[dict, functools.partial(_checked, callers=POLICY | WEIGHT)]

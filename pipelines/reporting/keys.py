@@ -32,6 +32,8 @@ def type_text(hint: Any) -> str:
         return "[reward block](rewards.md)"
     if hint == reward_blocks.ConstrainedReward:
         return f"[reward block](rewards.md) with {listed(list(reward_blocks.CONSTRAINT))}"
+    if hint == reward_blocks.WeightedReward:
+        return f"[reward block](rewards.md) with {listed(list(reward_blocks.WEIGHT))}"
     if notes:
         return type_text(arguments[0])
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

@@ -36,3 +36,13 @@ PREFERENCE = Shows(
     ("eval/rewards/accuracies", "eval/loss", "train/loss"),
     ("eval/rewards/accuracies",),
 )
+ROLLOUTS = Shows(
+    {
+        "Rewards": ("train/rewards/*/mean",),
+        "KL (nats per token)": ("train/kl",),
+        "Tokens": ("train/completions/mean_length",),
+        "Entropy (nats per token)": ("train/entropy",),
+    },
+    ("eval/rewards/*/mean",),
+    ("eval/rewards/*/mean",),
+)

@@ -15,7 +15,7 @@ import trl
 from trimtab.pipelines.data.forms import Form, makers
 from trimtab.pipelines.planning import field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, RewardBlock, cut
+from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, RewardBlock, WeightedReward, cut
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.shrinking import models
 
@@ -44,6 +44,7 @@ GROUPS = {
     "use_vllm": False,
 }
 ARGUMENTS = TRAIN | TOKENS | GROUPS
+REWARD_BLOCKS = (RewardBlock, ConstrainedReward, WeightedReward)
 MODEL = {"dtype": "float32", "attn_implementation": None, "load_in_4bit": False}
 QUESTIONS = (
     "What is 2 + 2?",
@@ -118,7 +119,7 @@ class Miniature:
             return {} if self.is_inside(value) else {key: self._data(forms[0], value)}
         if trl.ModelConfig in types:
             return self._model(key, value)
-        if RewardBlock in types or ConstrainedReward in types:
+        if not types.isdisjoint(REWARD_BLOCKS):
             return self._rewards(key, value)
         if any(isinstance(note, field_types.NamesModel) for note in field_types.notes(hint)):
             return self._named_models(key, value)
@@ -188,7 +189,7 @@ def _is_arguments(hint: Any) -> bool:
 
 def _types(hint: Any) -> set[Any]:
     """The types that an annotation is made of, reward blocks and the classes of KeysOf among them."""
-    if hint in (RewardBlock, ConstrainedReward) or dataclasses.is_dataclass(hint):
+    if hint in REWARD_BLOCKS or dataclasses.is_dataclass(hint):
         return {hint}
     handed_on = [note.types for note in field_types.notes(hint) if isinstance(note, field_types.KeysOf)]
     inside = [_types(argument) for argument in typing.get_args(hint) if not isinstance(argument, str)]

@@ -44,8 +44,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
@@ -54,18 +52,14 @@ from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
 from trimtab.pipelines.algorithms.searching import Searching, ThresholdSearch
-from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Held, Work
-from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import RecipeError, suggest
-from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, cut
+from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
 from trimtab.pipelines.reporting.shows import Shows
-from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import lineage
-from trimtab.pipelines.training.arguments import too_few_prompts
+from trimtab.pipelines.training import lineage, online
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
@@ -120,10 +114,7 @@ class Constrained(TrainerStage):
 
     @classmethod
     def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
-        quantile = train.get("top_entropy_quantile", 1.0)
-        return (
-            train.get("loss_type") == "bnpo" or quantile != 1.0
-        )  # a mean, and a threshold, of a micro-batch's tokens
+        return online.by_micro_batch(train)
 
     def audit_of(self, step: Step) -> Audit:
         from trimtab.pipelines.scoring import readers
@@ -133,10 +124,7 @@ class Constrained(TrainerStage):
     def check(self, step: Step) -> None:
         if not self.rewards:
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
-        kind: Any = type(self)
-        for key, instead in UNUSED.items():
-            if getattr(self.train, key) != field_types.training_defaults(kind)[key]:
-                raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
+        online.check_set_elsewhere(self, step, UNUSED)
         self._check_thresholds(step)
         self._check_weights(step)
         self._check_trainer(step)
@@ -149,22 +137,7 @@ class Constrained(TrainerStage):
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "multipliers")) from error
         super().check(step)
-        if not any(map(step.pending, chain.from_iterable(map(loading.files, self.data.datasets)))):
-            self._check_prompts(step, len(loading.load(self.data, (*step.path, "data"))))
-        elif (promised := promises.of(self.data, step).rows) is not None:
-            self._check_prompts(step, promised)
-
-    def _check_prompts(self, step: Step, prompts: int) -> None:
-        """Raises RecipeError where a rollout needs more prompts than there are: trl would train no step.
-
-        A plan knows of one process; `run` checks again for as many as there are.
-        """
-        train = self.train
-        parts = train.steps_per_generation or train.gradient_accumulation_steps
-        completions = train.generation_batch_size or train.per_device_train_batch_size * parts
-        needed = completions // train.num_generations
-        if prompts < needed:
-            raise RecipeError(too_few_prompts(prompts, needed), (*step.path, "data"))
+        online.check_prompts_ahead(self, step)
 
     def _check_weights(self, step: Step) -> None:
         """Raises RecipeError where no reward counts, so that nothing would be learned."""
@@ -191,7 +164,6 @@ class Constrained(TrainerStage):
 
     def _check_trainer(self, step: Step) -> None:
         """Raises RecipeError for what the trainer cannot do, or not on this machine."""
-        generation.check_training(self.train, (*step.path, "train"))
         if self.trainer == "ppo" and self.model.use_peft and self.critics.trunk == "separate":
             raise RecipeError("LoRA would train a whole second model: set `shared`", (*step.path, "critics", "trunk"))
         if self.trainer == "ppo" and self.train.use_vllm:
@@ -199,8 +171,7 @@ class Constrained(TrainerStage):
                 "vLLM is not told of the critics yet: `trainer: ppo` samples with transformers",
                 (*step.path, "train", "use_vllm"),
             )
-        if self.train.use_vllm and find_spec("vllm") is None:
-            raise RecipeError("vLLM is not installed: pip install trimtab[vllm]", (*step.path, "train", "use_vllm"))
+        online.check_sampler(self, step)
 
     def _check_search(self, search: ThresholdSearch, step: Step) -> None:
         """Raises RecipeError where thresholds cannot be searched for, or not by that metric."""
@@ -232,14 +203,9 @@ class Constrained(TrainerStage):
 
         from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
         from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
-        from trimtab.pipelines.trainers.reward_functions import RewardFunction
 
-        self._check_prompts(step, len(loading.load(self.data, (*step.path, "data"))))
-        functions = []
-        for name, block in self.rewards.items():
-            parts = cut(block, constrained=True)
-            reward = schema.load_reward(parts.reward, (*step.path, "rewards", name))
-            functions.append(RewardFunction(name, reward, **parts.policy))
+        online.check_prompts(self, step)
+        functions = online.reward_functions(self.rewards, step)
         objective = self._objective(step)
         extra: dict[str, Any] = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
         if self.trainer == "ppo":

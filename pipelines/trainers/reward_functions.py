@@ -43,14 +43,15 @@ def _within(limit: float, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def settle_failures(functions: Sequence[RewardFunction], scores: Tensor, count: int, group: int, step: int) -> None:
+def settle_failures(functions: Sequence[Any], scores: Tensor, count: int, group: int, step: int) -> None:
     """Does what each reward's `on_failure` says about the failures of all ranks, on all ranks alike.
 
     `scores` (all ranks' N, K) gets NaN where a whole group is left out; a rank has `count` completions, and `group` of
     them are of one prompt. Raises RewardFailure where a reward is to stop the run, which has made `step` steps.
     """
-    reports = gather_object([[function.reports() for function in functions]])
-    for column, function in enumerate(functions):
+    ours = {column: function for column, function in enumerate(functions) if isinstance(function, RewardFunction)}
+    reports = gather_object([{column: function.reports() for column, function in ours.items()}])
+    for column, function in ours.items():  # and not of those that an environment brings
         failed: list[tuple[int, str, Any]] = []
         for rank, of_rank in enumerate(reports):
             failed += [(rank * count + index, reason, sample) for index, reason, sample in of_rank[column]]

@@ -45,7 +45,8 @@ def trimmed(batch: Mapping[str, Any]) -> dict[str, Any]:
     mask = batch["completion_mask"]
     width, used = mask.shape[1], max(1, int(mask.any(0).sum()))
     untouched = {"prompt_ids", "prompt_mask"}
-    if batch["advantages_by_reward"].dim() == 2:  # one for a completion, (N, K), and not for a token
+    by_reward = batch.get("advantages_by_reward")
+    if by_reward is not None and by_reward.dim() == 2:  # one for a completion, (N, K), and not for a token
         untouched.add("advantages_by_reward")
     shorter = dict(batch)
     for key, value in batch.items():

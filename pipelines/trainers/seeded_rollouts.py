@@ -1,4 +1,4 @@
-"""GRPO whose completions are drawn by seeds of their own, by a sampler that is given to it."""
+"""Rollouts whose completions are drawn by seeds of their own, by a sampler that is given to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import DistributedType
 from transformers import GenerationConfig
 
-from trimtab.pipelines.trainers.resumable_grpo import ResumableGRPOTrainer
+from trimtab.pipelines.trainers.resumable_rollouts import ResumableRollouts
 from trimtab.pipelines.trainers.seams.trl import unwrap_model_for_generation
 
 # policy, prompts, a seed for each, what is asked, and who else steps with it: see sampling/rollouts.py
@@ -17,8 +17,8 @@ Sampler = Callable[..., list[list[int]] | None]
 TRAINING, EVALUATION = 0, 1
 
 
-class SeededGRPOTrainer(ResumableGRPOTrainer):
-    """trl.GRPOTrainer that samples with `sampler`, where there is one that does all that is asked.
+class SeededRollouts(ResumableRollouts):
+    """A mixin that samples with `sampler`, where there is one that does all that is asked.
 
     A completion is drawn by the run's seed, the rollout's number and its place in the rollout of all ranks, so a
     rollout is the same on any number of them, and in a run that was resumed.
@@ -27,12 +27,14 @@ class SeededGRPOTrainer(ResumableGRPOTrainer):
     sampler: Sampler | None = None
     calls: tuple[tuple[int, ...], int] = ((), 0)  # of the rollout at hand: its number, and how often it has sampled
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, *others, **more):
         completions = None if images is not None or multimodal_fields else self._drawn(prompt_ids)
         if completions is None:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *others, **more)
+        return self.handed_back(completions)
+
+    def handed_back(self, completions: list[list[int]]) -> Any:
+        """Completions as trl's trainer takes them: GRPO's with log-probabilities, where the sampler says some."""
         return completions, None
 
     def _drawn(self, prompts: list[list[int]]) -> list[list[int]] | None:
@@ -50,7 +52,7 @@ class SeededGRPOTrainer(ResumableGRPOTrainer):
 
     def _seeds(self, count: int) -> list[tuple[int, ...]]:
         training = self.model.training
-        number = self._step // (self.args.steps_per_generation * self.num_iterations)
+        number = self._step // self.micro_batches_of_rollout()
         rollout = (TRAINING, number) if training else (EVALUATION, self.state.global_step)
         called = self.calls[1] + 1 if self.calls[0] == rollout else 0
         self.calls = rollout, called

@@ -92,6 +92,12 @@ def used_of_self(cls: type) -> set[str]:
     return of_self | (vars(cls).keys() & definitions(tree))
 
 
+def descendants(cls: type) -> list[type]:
+    """The classes that derive from a class, however far."""
+    nearest = cls.__subclasses__()
+    return [*nearest, *chain.from_iterable(map(descendants, nearest))]
+
+
 def trainers_of(path: Path) -> list[type]:
     """The classes of a file that derive from transformers.Trainer."""
     module = importlib.import_module(f"trimtab.pipelines.trainers.{path.stem}")
@@ -103,9 +109,15 @@ def trainers_of(path: Path) -> list[type]:
 def test_what_our_trainers_use_of_theirs_is_listed(path):
     """Also what has no underscore, and a name of ours that theirs has too: it would be overridden unawares."""
     listed = {member for file, member in LISTED if file == name(path)}
+    for trainer in TRAINERS:
+        importlib.import_module(
+            f"trimtab.pipelines.trainers.{trainer.stem}"
+        )  # also what mixes in a class of this file
     for cls in trainers_of(path):
-        theirs = [base for base in cls.__mro__ if base.__module__.startswith(PACKAGES)]
-        source = "".join(map(inspect.getsource, theirs))
+        theirs = set()
+        for mixed in [cls, *descendants(cls)]:
+            theirs |= {base for base in mixed.__mro__ if base.__module__.startswith(PACKAGES)}
+        source = "".join(map(inspect.getsource, sorted(theirs, key=str)))
         words = re.findall(r"self\.(\w+)|def (\w+)\(", source)
         shared = used_of_self(cls) & set(chain.from_iterable(words))
         assert shared - DOCUMENTED <= listed, cls.__name__

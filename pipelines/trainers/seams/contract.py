@@ -37,8 +37,10 @@ class Entry:
 GRPO = "pipelines/trainers/constrained_grpo.py"
 PPO = "pipelines/trainers/constrained_ppo.py"
 ROLLOUTS = "pipelines/trainers/rollouts.py"
-MEASURED = "pipelines/trainers/measured_grpo.py"
-RESUMABLE = "pipelines/trainers/resumable_grpo.py"
+REWARDED = "pipelines/trainers/rewarded_rollouts.py"
+WEIGHTED = "pipelines/trainers/weighted_rewards.py"
+MEASURED = "pipelines/trainers/measured_rollouts.py"
+RESUMABLE = "pipelines/trainers/resumable_rollouts.py"
 SEEDED = "pipelines/trainers/seeded_rollouts.py"
 ROWS = "pipelines/trainers/row_means.py"
 STEPS = "pipelines/trainers/whole_steps.py"
@@ -73,12 +75,12 @@ CONTRACT = (
     ),
     # trl.GRPOTrainer: the methods
     Entry(
-        "trl.GRPOTrainer", "_calculate_rewards", "method", "overrides", (GRPO,),
+        "trl.GRPOTrainer", "_calculate_rewards", "method", "overrides", (GRPO, REWARDED),
         ("inputs", "prompts", "completions", "completion_ids_list"), "returns (all ranks' N, K), NaN for None",
     ),
-    Entry("trl.GRPOTrainer", "_generate_and_score_completions", "method", "overrides", (GRPO,), ("inputs",)),
+    Entry("trl.GRPOTrainer", "_generate_and_score_completions", "method", "overrides", (REWARDED,), ("inputs",)),
     Entry(
-        "trl.GRPOTrainer", "_tokenize_prompts", "method", "overrides", (GRPO,), ("prompts",),
+        "trl.GRPOTrainer", "_tokenize_prompts", "method", "overrides", (REWARDED,), ("prompts",),
         "returns ids, images and further inputs of a model that sees",
     ),
     Entry(
@@ -86,16 +88,20 @@ CONTRACT = (
         ("prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"),
         "returns completions' ids and, where vLLM samples, their log-probabilities",
     ),
-    Entry("trl.GRPOTrainer", "compute_loss", "method", "overrides", (MEASURED, GRPO, PPO), LOSS),
+    Entry("trl.GRPOTrainer", "compute_loss", "method", "overrides", (MEASURED, GRPO, PPO, REWARDED), LOSS),
     Entry("trl.GRPOTrainer", "log", "method", "overrides", (MEASURED,), ("logs", "start_time")),
     Entry(
         "trl.GRPOTrainer", "prediction_step", "method", "overrides", (MEASURED,),
         ("model", "inputs", "prediction_loss_only", "ignore_keys"),
     ),
     Entry(
-        "trl.GRPOTrainer", "training_step", "method", "overrides", (GRPO,), ("model", "inputs", "num_items_in_batch")
+        "trl.GRPOTrainer", "training_step", "method", "overrides", (REWARDED,),
+        ("model", "inputs", "num_items_in_batch"),
     ),
-    Entry("trl.GRPOTrainer", "_save_checkpoint", "method", "overrides", (GRPO, RESUMABLE), ("model", "trial")),
+    Entry(
+        "trl.GRPOTrainer", "_save_checkpoint", "method", "overrides", (GRPO, RESUMABLE, REWARDED),
+        ("model", "trial"),
+    ),
     Entry(
         "trl.GRPOTrainer", "_load_optimizer_and_scheduler", "method", "overrides", (GRPO, RESUMABLE), ("checkpoint",)
     ),
@@ -109,30 +115,45 @@ CONTRACT = (
         "trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "method", "calls", (PPO,),
         ("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"), "log-probabilities come first",
     ),
+    # trl.RLOOTrainer and trl.DistillationTrainer: what differs from trl.GRPOTrainer
+    Entry(
+        "trl.RLOOTrainer", "_generate_single_turn", "method", "calls", (SEEDED,),
+        ("prompt_ids", "images", "multimodal_fields"), "returns completions' ids alone",
+    ),
+    Entry(
+        "trl.DistillationTrainer", "_generate_single_turn", "method", "calls", (SEEDED,),
+        ("prompt_ids", "images", "multimodal_fields"), "returns completions' ids alone",
+    ),
     # trl.GRPOTrainer: the attributes
-    Entry("trl.GRPOTrainer", "_logs", "attribute", "reads", (GRPO,)),
-    Entry("trl.GRPOTrainer._logs", "prompt", "key", "reads", (GRPO,)),
-    Entry("trl.GRPOTrainer._logs", "completion", "key", "reads", (GRPO,)),
-    Entry("trl.GRPOTrainer._logs", "rewards", "key", "reads", (GRPO,), note="a dictionary by the reward's name"),
-    Entry("trl.GRPOTrainer", "_metrics", "attribute", "reads", (MEASURED, GRPO, PPO), note="which `log` averages"),
-    Entry("trl.GRPOTrainer._metrics", "train", "key", "reads", (GRPO, PPO)),
+    Entry("trl.GRPOTrainer", "_logs", "attribute", "reads", (REWARDED,)),
+    Entry("trl.GRPOTrainer._logs", "prompt", "key", "reads", (REWARDED,)),
+    Entry("trl.GRPOTrainer._logs", "completion", "key", "reads", (REWARDED,)),
+    Entry("trl.GRPOTrainer._logs", "rewards", "key", "reads", (REWARDED,), note="a dictionary by the reward's name"),
+    Entry(
+        "trl.GRPOTrainer", "_metrics", "attribute", "reads", (MEASURED, GRPO, PPO, REWARDED),
+        note="which `log` averages",
+    ),
+    Entry("trl.GRPOTrainer._metrics", "train", "key", "reads", (GRPO, PPO, REWARDED)),
     Entry("trl.GRPOTrainer._metrics", "eval", "key", "reads", (PPO,)),
     Entry("trl.GRPOTrainer._metrics", "kl", "key", "reads", (GRPO,), note="in `train`, once beta is above 0"),
-    Entry("trl.GRPOTrainer", "num_generations", "attribute", "reads", (GRPO,)),
-    Entry("trl.GRPOTrainer", "num_generations_eval", "attribute", "reads", (MEASURED, GRPO)),
+    Entry("trl.GRPOTrainer", "num_generations", "attribute", "reads", (REWARDED,)),
+    Entry("trl.GRPOTrainer", "num_generations_eval", "attribute", "reads", (MEASURED, REWARDED)),
     Entry("trl.GRPOTrainer", "eos_token_ids", "attribute", "reads", (MEASURED,)),
-    Entry("trl.GRPOTrainer", "num_iterations", "attribute", "reads", (RESUMABLE, SEEDED)),
+    Entry("trl.GRPOTrainer", "num_iterations", "attribute", "reads", (RESUMABLE,)),
     Entry("trl.GRPOTrainer", "generation_config", "attribute", "reads", (SEEDED,)),
     Entry("trl.GRPOTrainer", "generation_kwargs", "attribute", "reads", (SEEDED,)),
     Entry("trl.GRPOTrainer", "use_vllm", "attribute", "reads", (SEEDED,)),
     Entry("trl.GRPOTrainer", "model_wrapped", "attribute", "reads", (SEEDED,)),
     Entry("trl.GRPOTrainer", "is_deepspeed_enabled", "attribute", "reads", (SEEDED,)),
     Entry("trl.GRPOTrainer", "use_transformers_continuous_batching", "attribute", "reads", (SEEDED,)),
-    Entry("trl.GRPOTrainer", "reward_funcs", "attribute", "reads", (GRPO, PPO)),
-    Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (MEASURED, GRPO, PPO)),
+    Entry("trl.GRPOTrainer", "reward_funcs", "attribute", "reads", (GRPO, PPO, REWARDED)),
+    Entry("trl.GRPOTrainer", "reward_func_names", "attribute", "reads", (MEASURED, GRPO, PPO, REWARDED)),
     Entry("trl.GRPOTrainer", "scale_rewards", "attribute", "reads", (GRPO, PPO)),
-    Entry("trl.GRPOTrainer", "chat_template_kwargs", "attribute", "reads", (GRPO,)),
-    Entry("trl.GRPOTrainer", "reward_weights", "attribute", "writes", (MEASURED, GRPO), note="after the rewards"),
+    Entry("trl.GRPOTrainer", "chat_template_kwargs", "attribute", "reads", (REWARDED,)),
+    Entry(
+        "trl.GRPOTrainer", "reward_weights", "attribute", "writes", (MEASURED, GRPO, WEIGHTED),
+        note="after the rewards",
+    ),
     Entry("trl.GRPOTrainer", "beta", "attribute", "writes", (GRPO, PPO), note="as compute_loss finds it"),
     Entry("trl.GRPOTrainer", "_step", "attribute", "writes", (RESUMABLE, SEEDED), note="micro-batches so far"),
     Entry("trl.GRPOTrainer", "_buffered_inputs", "attribute", "writes", (RESUMABLE,), note="a list of batches"),
@@ -147,7 +168,7 @@ CONTRACT = (
     Entry(ROLLOUT, "old_per_token_logps", "key", "reads", (PPO,), note="where a rollout outlives its step"),
     Entry(ROLLOUT, "ref_per_token_logps", "key", "reads", (PPO,), note="where beta is above 0"),
     Entry(BATCH, "num_items_in_batch", "key", "writes", (MEASURED, PPO), note="tokens of a rollout, on all ranks"),
-    Entry(BATCH, "advantages", "key", "writes", (GRPO,), note="(N,), or (N, T) for every token its own"),
+    Entry(BATCH, "advantages", "key", "writes", (GRPO, WEIGHTED), note="(N,), or (N, T) for every token its own"),
     Entry(BATCH, "old_per_token_logps", "key", "writes", (PPO,)),
     # trl.SFTTrainer
     Entry("trl.SFTTrainer", "compute_loss", "method", "overrides", (ROWS,), LOSS),
@@ -199,25 +220,28 @@ CONTRACT = (
         "transformers.Trainer", "_get_num_items_in_batch", "method", "calls", (STEPS,), ("batch_samples", "device"),
         "the tokens of an optimizer step, on all ranks",
     ),
-    Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (GRPO, RESUMABLE), ("trial",)),
+    Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (RESUMABLE, REWARDED), ("trial",)),
     Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
-    Entry("transformers.Trainer", "control", "attribute", "writes", (GRPO,)),
+    Entry("transformers.Trainer", "control", "attribute", "writes", (REWARDED,)),
     Entry("transformers.Trainer", "_tr_loss", "attribute", "writes", (COUNTING,), note="a tensor, since the last log"),
     Entry("transformers.Trainer", "_total_loss_scalar", "attribute", "writes", (COUNTING,), note="up to the last log"),
     Entry("transformers.Trainer", "_globalstep_last_logged", "attribute", "writes", (COUNTING,)),
     Entry("trl.SFTTrainer", "_total_train_tokens", "attribute", "writes", (COUNTING,), note="also of DPO and others"),
     Entry("trl.SFTTrainer", "_metrics", "attribute", "reads", (COUNTING,), note="of all trainers of trl, by mode"),
-    Entry("transformers.Trainer", "callback_handler", "attribute", "reads", (GRPO,)),
+    Entry("transformers.Trainer", "callback_handler", "attribute", "reads", (REWARDED,)),
     Entry("transformers.Trainer", "current_gradient_accumulation_steps", "attribute", "reads", (PPO,)),
     Entry("transformers.Trainer", "is_deepspeed_enabled", "attribute", "reads", (ENGINES,)),
     Entry("transformers.Trainer", "model_wrapped", "attribute", "reads", (ENGINES,), note="DeepSpeed's engine"),
     Entry("trl.RewardTrainer", "is_in_train", "attribute", "writes", (ENGINES,), note="an evaluation asks"),
     Entry("transformers.Trainer", "_load_rng_state", "method", "calls", (ENGINES,), ("checkpoint",)),
-    Entry("transformers.Trainer", "checkpoint-1", "file", "reads", (GRPO, RESUMABLE, CHECKPOINTS), note="and so on"),
+    Entry(
+        "transformers.Trainer", "checkpoint-1", "file", "reads", (RESUMABLE, CHECKPOINTS, REWARDED),
+        note="and so on",
+    ),
     Entry("transformers.Trainer", "trainer_state.json", "file", "reads", (FIT,), note="with `global_step`"),
     Entry("transformers.Trainer", "training_args.bin", "file", "reads", (SAVE,), note="a pickle, which we remove"),
     Entry(
-        "transformers.trainer_callback.CallbackHandler", "on_save", "method", "calls", (GRPO,),
+        "transformers.trainer_callback.CallbackHandler", "on_save", "method", "calls", (REWARDED,),
         ("args", "state", "control"),
     ),
     Entry("transformers.PreTrainedConfig", "_attn_implementation", "attribute", "reads", (PACKING,)),

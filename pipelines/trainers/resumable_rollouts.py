@@ -1,4 +1,4 @@
-"""GRPO that goes on from any checkpoint exactly: trl's rollouts, their place and their order are in the checkpoint."""
+"""Rollouts that go on from any checkpoint exactly: they, their place and their order are in the checkpoint."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
-from trl import GRPOTrainer
+from transformers import Trainer, TrainerCallback
 
 
-class ResumableGRPOTrainer(GRPOTrainer):
-    """trl.GRPOTrainer, whose run ends with the weights of an undisturbed one when it is resumed from any checkpoint.
+class ResumableRollouts(Trainer):
+    """A mixin for trl's trainers with rollouts, whose resumed run ends with the weights of an undisturbed one.
 
     trl 1.16 forgets three things. Its RepeatSampler shuffles every epoch from where the last one has left its
     generator, which begins anew on resume, so that later epochs have other prompts: here the epoch seeds it. Rollouts
@@ -61,7 +60,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
                     f"{today}: launch it as before, or remove the folder to go on from the one before"
                 )
             path = self._rollouts(folder)
-            batches: list[dict[str, Tensor]] = [{} for _ in range(self.args.steps_per_generation)]
+            batches: list[dict[str, Tensor]] = [{} for _ in range(self.batches_of_rollout())]
             for name, value in load_file(path).items():
                 part, key = name.split("/")
                 batches[int(part)][key] = value.to(self.accelerator.device)
@@ -76,7 +75,15 @@ class ResumableGRPOTrainer(GRPOTrainer):
         }
 
     def _is_in_rollout(self) -> bool:
-        return self._step % (self.args.steps_per_generation * self.num_iterations) != 0
+        return self._step % self.micro_batches_of_rollout() != 0
+
+    def batches_of_rollout(self) -> int:
+        """The batches that a rollout is cut into."""
+        return self.args.steps_per_generation
+
+    def micro_batches_of_rollout(self) -> int:
+        """How often a batch is learned from until the next rollout, whichever batch it is."""
+        return self.batches_of_rollout() * self.num_iterations
 
     def _rollouts(self, folder: Path) -> Path:
         return folder / f"rollouts-{self.accelerator.process_index}.safetensors"

@@ -1,4 +1,4 @@
-"""GRPO whose metrics are those of completions and tokens, not of the batches that they came in.
+"""Rollouts whose metrics are those of completions and tokens, not of the batches that they came in.
 
 trl averages the numbers of micro-batches, of which each has as many tokens as it happens to have, and those of an
 evaluation's batches, of which the last may be short or hold completions that accelerate repeats.
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from trimtab.pipelines.trainers.merged_metrics import EvaluatedCompletions, MergedMetrics
 from trimtab.pipelines.trainers.row_means import rows_that_count
-from trimtab.pipelines.trainers.seeded_rollouts import SeededGRPOTrainer
+from trimtab.pipelines.trainers.seeded_rollouts import SeededRollouts
 
 
-class MeasuredGRPOTrainer(SeededGRPOTrainer):
-    """What a step logs is weighted by tokens; an evaluation's metrics are taken of all its completions together."""
+class MeasuredRollouts(SeededRollouts):
+    """A mixin: steps log what is weighted by tokens, and evaluations what is of all their completions together."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.merged = {"train": MergedMetrics(), "eval": MergedMetrics()}

@@ -1,0 +1,65 @@
+"""Kind `rloo`: REINFORCE with a leave-one-out baseline on a weighted sum of rewards (trl.RLOOTrainer).
+
+    rloo:
+      model: {model_name_or_path: $sft}
+      data: $prompts
+      rewards: {right: {kind: math}}
+      train: {num_generations: 4, beta: 0.05, learning_rate: 1e-6, max_completion_length: 256}
+
+Ahmadian et al. 2024 (arXiv 2402.14740). A completion's advantage is its reward minus the mean of those of the prompt's
+other completions, and is divided by nothing unless `normalize_advantages` says so, so that an easy prompt teaches as
+much as its rewards differ. `train.beta` times the KL of the completion to the start is taken off its reward. Rewards,
+failures, sampling and resumption are as in `grpo`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import trl
+
+from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.reward_blocks import WeightedReward
+from trimtab.pipelines.reporting.shows import ROLLOUTS, Shows
+from trimtab.pipelines.stages import Metrics, TrainerStage
+from trimtab.pipelines.training import lineage, online
+from trimtab.pipelines.training.fit import fit
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.data.audit.checking import Audit
+    from trimtab.pipelines.planning.recipe import Step
+
+
+@dataclass(kw_only=True)
+class Rloo(TrainerStage):
+    """`data` are prompts, whose further columns go to the rewards. `weight` in a reward's block is its weight."""
+
+    model: trl.ModelConfig
+    data: Annotated[Data, PROMPTS]
+    eval_data: Annotated[Data | None, PROMPTS] = None
+    rewards: dict[str, WeightedReward]
+    train: trl.RLOOConfig
+
+    shows: ClassVar[Shows] = ROLLOUTS
+
+    def audit_of(self, step: Step) -> Audit:
+        from trimtab.pipelines.scoring import readers
+
+        return readers.added(super().audit_of(step), self.rewards, lineage.ahead)
+
+    def check(self, step: Step) -> None:
+        if not self.rewards:
+            raise RecipeError("name at least one reward", (*step.path, "rewards"))
+        online.check_set_elsewhere(self, step, {"reward_weights": "`weight` in the reward's block"})
+        online.check_sampler(self, step)
+        super().check(step)
+        online.check_prompts_ahead(self, step)
+
+    def run(self, step: Step) -> Metrics:
+        from trimtab.pipelines.trainers.weighted_rewards import WeightedRLOOTrainer
+
+        online.check_prompts(self, step)
+        self.train.reward_weights = online.reward_weights(self.rewards)
+        return fit(WeightedRLOOTrainer, self, step, reward_funcs=online.reward_functions(self.rewards, step))

@@ -1,0 +1,177 @@
+"""Kinds `grpo`, `rloo` and `distill`: the gradient that they take, exact resumption, tools, and mistakes."""
+
+import pytest
+import torch
+import trl
+import yaml
+from conftest import ROOT
+from constrained_runs import REWARDS, TRAIN, logged, run_again
+from outputs import metrics_of
+from run_steps import refused, run_recipe
+from tiny_trainers import CPU, grpo_trainer
+
+from trimtab.pipelines.planning import field_types
+
+WEIGHTED = {
+    name: {key: value for key, value in block.items() if key != "threshold"} for name, block in REWARDS.items()
+}
+OF_GRPO = ("use_bias_correction_kl", "scale_rewards")
+
+
+def stage(kind, model, prompts, **options):
+    """The stage with the rewards of constrained_runs, and three steps; `train` in the options is added to its own."""
+    known = {key: value for key, value in TRAIN.items() if kind == "grpo" or key not in OF_GRPO}
+    block = {"model": {"model_name_or_path": model}, "data": prompts, "rewards": WEIGHTED}
+    if kind == "distill":
+        known.pop("num_generations")
+        block = {"model": {"model_name_or_path": model}, "data": prompts, "teacher": {"model_name_or_path": model}}
+    train = {**known, "max_steps": 3, **options.pop("train", {})}
+    return {kind: {**block, **options, "train": train}}
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo", "distill"])
+def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_not_stopped(kind, model, prompts, tmp_path):
+    """Ten prompts and four in a step: the third step is of another epoch's order."""
+    size = {"per_device_train_batch_size": 4} if kind == "distill" else {"per_device_train_batch_size": 16}
+    extra = {"teacher": {"model_name_or_path": other(model, tmp_path)}} if kind == "distill" else {}
+    block = stage(kind, model, prompts, train=size, **extra)
+    whole = run_recipe(tmp_path, block)[kind]
+    again = run_again(tmp_path, block, whole, 2)
+    assert weights(again) == weights(whole)
+
+
+def weights(step):
+    return (step.output / "model.safetensors").read_bytes()
+
+
+def other(model, folder):
+    """A model of the same vocabulary and other weights."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    teacher = AutoModelForCausalLM.from_pretrained(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in teacher.parameters():
+            weight += 0.3 * torch.randn_like(weight)
+    teacher.save_pretrained(folder / "teacher")
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder / "teacher")
+    return str(folder / "teacher")
+
+
+def test_weights_are_those_of_the_blocks(model, prompts, tmp_path):
+    """What trl calls `reward` is the weighted sum of the means."""
+    weighted = {**WEIGHTED, "brief": {**WEIGHTED["brief"], "weight": 3.0}}
+    step = run_recipe(tmp_path, stage("grpo", model, prompts, rewards=weighted))["grpo"]
+    row = logged(step)[0]
+    total = 3 * row["train/rewards/brief/mean"] + row["train/rewards/as/mean"]
+    assert row["train/reward"] == pytest.approx(total, abs=1e-5)
+
+
+def test_a_floor_divides_by_the_deviation_and_itself():
+    """Answers that differ by noise alone get advantages of its size; trl's have a standard deviation of 1."""
+    from trimtab.pipelines.trainers.rollouts import group_advantages
+    from trimtab.pipelines.trainers.weighted_rewards import floored
+
+    noise = torch.tensor([[0.501], [0.499], [0.502], [0.498], [0.0], [1.0], [0.0], [1.0]])
+    by_trl = group_advantages(noise, 4, "group").flatten()
+    ours = by_trl * floored(noise, torch.ones(1), 4, 0.05)
+    groups = noise.view(2, 4)
+    deviations = groups.std(dim=1, keepdim=True)
+    wanted = (groups - groups.mean(dim=1, keepdim=True)) / (deviations + 0.05)
+    assert torch.allclose(ours, wanted.flatten(), atol=1e-5)
+    assert by_trl[:4].abs().max() > 0.9
+    assert ours[:4].abs().max() < 0.05
+
+
+def test_the_trainer_uses_the_floor(model, prompts, tmp_path):
+    from trimtab.pipelines.trainers.weighted_rewards import WeightedGRPOTrainer
+
+    args = {**TRAIN, **CPU, "scale_rewards": "group", "save_strategy": "no"}
+    batches = {}
+    for floor in (None, 1.0):
+        trainer = grpo_trainer(WeightedGRPOTrainer, model, prompts, tmp_path, args, std_floor=floor)
+        rows = [trainer.train_dataset[index] for index in (0, 0, 0, 0, 1, 1, 1, 1)]
+        trainer.model.train()
+        batches[floor] = trainer._generate_and_score_completions(rows)["advantages"]
+    assert batches[None].abs().max() > 0.5
+    assert (batches[1.0].abs() <= batches[None].abs() + 1e-6).all()
+    assert batches[1.0].abs().max() < 0.9 * batches[None].abs().max()
+
+
+def test_the_student_comes_nearer_to_its_teacher(model, prompts, tmp_path):
+    block = stage("distill", model, prompts, train={"max_steps": 6, "learning_rate": 5e-2, "save_strategy": "no"})
+    block["distill"]["teacher"] = {"model_name_or_path": other(model, tmp_path)}
+    step = run_recipe(tmp_path, block)["distill"]
+    losses = [row["train/loss"] for row in logged(step)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert metrics_of(step)["train/steps"] == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("grpo", {"rewards": {}}, "grpo.rewards: name at least one reward"),
+        ("rloo", {"rewards": {}}, "rloo.rewards: name at least one reward"),
+        ("grpo", {"train": {"reward_weights": [1.0, 2.0]}}, "use `weight` in the reward's block"),
+        ("rloo", {"train": {"loss_type": "grpo"}}, "rloo.train.loss_type: unknown key"),
+        ("grpo", {"train": {"per_device_train_batch_size": 64}}, "grpo.data: a rollout needs 16 different prompts"),
+        ("grpo", {"std_floor": 0.0, "train": {"scale_rewards": "group"}}, "grpo.std_floor: must be above 0, got 0"),
+        ("grpo", {"std_floor": 0.1}, "grpo.std_floor: is of the standard deviation of a group's sums"),
+        ("grpo", {"tools": ["subprocess.run"]}, "grpo.tools.0: subprocess.run is of an installed package"),
+        ("grpo", {"tools": ["no_such.tool"]}, "grpo.tools.0: 'no_such.tool' leads to no function"),
+        ("grpo", {"environment_factory": "os.environ"}, "environment_factory: os.environ is of an installed package"),
+        ("distill", {"train": {"teacher_model_name_or_path": "org/large"}}, "use `teacher.model_name_or_path`"),
+        ("distill", {"teacher": {}}, "distill.teacher.model_name_or_path: required key is missing"),
+    ],
+)
+def test_a_mistake_is_named(kind, change, message, model, prompts, tmp_path, capsys):
+    assert message in refused(tmp_path, stage(kind, model, prompts, **change), capsys)
+
+
+def table():
+    """The settings that docs/online-methods.md gives for each method."""
+    rows = [line.split("|") for line in (ROOT / "docs" / "online-methods.md").read_text().splitlines()]
+    return {row[1].strip(): yaml.safe_load(row[2].strip(" `")) for row in rows if len(row) == 4 and "{" in row[2]}
+
+
+@pytest.mark.parametrize("method", table())
+def test_the_settings_of_the_docs_are_keys_that_trl_takes(method, tmp_path):
+    settings = {key: float(value) if key.startswith("epsilon") else value for key, value in table()[method].items()}
+    trl.GRPOConfig(str(tmp_path), **CPU, **settings)
+    known = field_types.documented_values(trl.GRPOConfig, "loss_type")
+    assert settings.get("loss_type", "grpo") in known
+
+
+TOOL = '''
+def double(number: int) -> int:
+    """Doubles a number.
+
+    Args:
+        number: What is doubled.
+
+    Returns:
+        Twice the number.
+    """
+    return 2 * number
+'''
+
+
+def test_a_tool_is_code_that_needs_consent_and_is_part_of_the_step(model, prompts, tmp_path, monkeypatch):
+    from short_trainings import plan
+
+    from trimtab.pipelines.planning import consent
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "tools_of_mine.py"
+    file.write_text(TOOL)
+    monkeypatch.setenv("TRIMTAB_TRUST", "")
+    block = stage("grpo", model, prompts, tools=["tools_of_mine.double"])
+    step = plan(tmp_path, block)["grpo"]
+    (code,) = consent.code_of(step)
+    assert (code.file, code.path) == (file, ("stages", "grpo", "tools", "0"))
+    assert not code.is_given
+    monkeypatch.setenv("TRIMTAB_TRUST", str(tmp_path))
+    step = plan(tmp_path, block)["grpo"]
+    file.write_text(TOOL.replace("2 *", "3 *"))
+    assert plan(tmp_path, block)["grpo"].fingerprint != step.fingerprint
