@@ -352,6 +352,20 @@ PUBLISHED = {
         expected=[{"prompt": [system("Be brief."), *TREE], "chosen": [assistant("Elm")],
                    "rejected": [assistant("Stone")]}],
     ),
+    "reward_bench": Published(
+        rows=[{"prompt": "Sky?", "chosen": "Blue", "chosen_model": "a", "rejected": "Red", "rejected_model": "b",
+               "subset": "chat", "id": 1}],
+        layout="reward_bench",
+        form=forms.PREFERENCE,
+        expected=[pair("Sky?", "Blue", "Red", subset="chat", id=1)],
+    ),
+    "reward_bench 2": Published(
+        rows=[{"prompt": "Sky?", "chosen": ["Blue"], "rejected": ["Red", "Green"], "num_correct": 1,
+               "num_incorrect": 2, "subset": "Factuality"}],
+        layout="reward_bench",
+        form=forms.PREFERENCE,
+        expected=[pair("Sky?", "Blue", answer, subset="Factuality") for answer in ("Red", "Green")],
+    ),
     "gsm8k": Published(
         rows=GSM8K,
         layout="gsm8k",

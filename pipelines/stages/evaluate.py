@@ -8,6 +8,7 @@
       rewards: {gold: {kind: gold}, helpful: {kind: reward_model, path: $helpful}}
       num_generations: 2
       generate: {max_new_tokens: 64}
+      best_of: {n: [1, 4, 16], gold: right, reward: helpful}   # of each policy, and its greedy answers
 
 A new reward scores the stored completions again; a new policy samples only its own.
 """
@@ -37,6 +38,7 @@ class Evaluate(Sampling, Stage):
     reference: ModelName | None = None
     num_generations: int = 1
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))] = field(default_factory=dict)
+    best_of: Annotated[dict[str, Any], KeysOf(("best_of",))] = field(default_factory=dict)
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
@@ -51,8 +53,24 @@ class Evaluate(Sampling, Stage):
             yield f"{name}-{policy}-sample", "sample", {**sampling, **cls.handed_on(options)}
             scoring = {"completions": f"${name}-{policy}-sample", "rewards": macro.rewards}
             yield f"{name}-{policy}-score", "score", scoring
+            if macro.best_of:
+                yield from cls._best_of(f"{name}-{policy}", macro, sampling, cls.handed_on(options))
         scored = {policy: f"${name}-{policy}-score" for policy in policies}
         compared: dict[str, Any] = {"scored": scored, "baseline": baseline}
         if macro.reference:
             compared["reference"] = {**model, "model_name_or_path": macro.reference}
         yield name, "compare", compared
+
+    @classmethod
+    def _best_of(
+        cls, name: str, macro: Evaluate, sampling: dict[str, Any], handed: dict[str, Any]
+    ) -> Iterator[StepOptions]:
+        """The steps of a policy's greedy answers, and of what choosing among its samples gives."""
+        greedy = {**handed, "num_generations": 1, "generate": {**handed.get("generate", {}), "do_sample": False}}
+        for key in ("temperature", "top_p", "top_k", "min_p"):
+            greedy["generate"].pop(key, None)
+        yield f"{name}-greedy-sample", "sample", {**sampling, **greedy}
+        scoring = {"completions": f"${name}-greedy-sample", "rewards": macro.rewards}
+        yield f"{name}-greedy-score", "score", scoring
+        chosen = {"completions": f"${name}-score", "greedy": f"${name}-greedy-score"}
+        yield f"{name}-best", "best_of", {**chosen, **macro.best_of}

@@ -5,6 +5,7 @@
     pair: {completions: $score, reward: helpful, select: ranked}        # all, best first: `reward`'s listwise loss
     pair: {completions: $score, reward: helpful, select: ends}          # the same with the best and the worst only
     pair: {completions: $score, reward: helpful, select: drawn}         # the same with two of them, drawn at random
+    pair: {completions: $score, reward: right, select: unpaired, threshold: 0.5}   # each with a label, good above it
 
 Rows of `ranked`, `ends` and `drawn` are what `prefer` learns from: lists `completions`, `completion_scores` and
 `win_probs` (mean over all K unique scored completions j, itself included, of sigmoid(score_scale (s_i - s_j));
@@ -12,6 +13,9 @@ arXiv 2405.00675) and, from completions with tokens as `sample` leaves them, `pr
 `ref_logps` (log pi of the policy that sampled, in nats, summed over tokens, at temperature 1).
 
 The columns `tools` and `chat_template_kwargs` of a prompt stay with it.
+
+`unpaired` labels every completion, good where its score is above `threshold`, and no pairs are needed. Those within
+`margin` of the threshold, and not at it, are left out.
 
 Ties (within `margin`), completions of equal text and unscored ones are left out and counted. With several rewards a
 completion is unscored where one of them has abstained; `missing: ignore` sums those that spoke.
@@ -52,17 +56,21 @@ class Pair(Stage):
 
     completions: Annotated[Data, SCORED]
     reward: str | dict[str, float]
-    select: Literal["best_worst", "all", "ranked", "ends", "drawn"] = "best_worst"
+    select: Literal["best_worst", "all", "ranked", "ends", "drawn", "unpaired"] = "best_worst"
     missing: Missing = "abstain"
     margin: float = 0.0
     score_scale: float = 1.0
+    threshold: float | None = None
 
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("threshold",)
     writes: ClassVar[tuple[str, ...]] = (
         "prompt",
         "chosen",
         "rejected",
         "chosen_score",
         "rejected_score",
+        "completion",
+        "label",
         "completions",
         "completion_scores",
         "win_probs",
@@ -76,20 +84,27 @@ class Pair(Stage):
     def check(self, step: Step) -> None:
         if not self.score_scale > 0:
             raise RecipeError(f"must be above 0, got {self.score_scale}", (*step.path, "score_scale"))
+        if (self.select == "unpaired") != (self.threshold is not None):
+            message = "`select: unpaired` needs one, and nothing else does: a score above it is of a good answer"
+            raise RecipeError(message, (*step.path, "threshold"))
         Combination.of(self.reward, self.missing).check_ahead(step)
-        if promises.of(self.completions, step).answers == 1:
+        if self.select != "unpaired" and promises.of(self.completions, step).answers == 1:
             message = "every prompt will have one answer, and a pair needs two: raise `num_generations`"
             raise RecipeError(message, (*step.path, "completions"))
         super().check(step)
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:
-        of_pairs = ("chosen", "rejected", "chosen_score", "rejected_score")
+        of_pairs, labelled = ("chosen", "rejected", "chosen_score", "rejected_score"), ("completion", "label")
+        if self.select == "unpaired":
+            return Promise(columns=("prompt", *labelled, *TEMPLATED))
         is_pairs = self.select in ("best_worst", "all")
-        other = [name for name in self.writes if name != "prompt" and name not in of_pairs]
+        other = [name for name in self.writes if name not in ("prompt", *of_pairs, *labelled)]
         return Promise(columns=("prompt", *(of_pairs if is_pairs else other), *TEMPLATED))
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         rows = known.rows("completions")
+        if self.select == "unpaired":
+            return rows.shaped(1)
         answers = max(2, round(rows.count / max(1, rows.prompts)))
         count = rows.prompts * (answers * (answers - 1) // 2 if self.select == "all" else 1)
         return replace(rows, count=count).shaped(answers if self.select == "ranked" else 2)
@@ -105,7 +120,7 @@ class Pair(Stage):
         gaps: list[float] = []
 
         def preferences() -> Iterator[dict[str, Any]]:
-            columns = READ if self.select in ("best_worst", "all") else (*READ, *TOKENS, "vocabulary")
+            columns = READ if self.select in ("best_worst", "all", "unpaired") else (*READ, *TOKENS, "vocabulary")
             for group in grouping.groups(rows, list(groups.values()), columns):
                 for row in self._select(group, combination, counts, step.seed):
                     gaps.extend([row["chosen_score"] - row["rejected_score"]] if "chosen_score" in row else [])
@@ -129,6 +144,11 @@ class Pair(Stage):
         from trimtab.pipelines.algorithms import preference
 
         rows, scores = _unique_and_scored(group, combination, counts)
+        if self.threshold is not None:
+            over = [score - self.threshold for score in scores]
+            clear_of_it = [place for place, gap in enumerate(over) if not 0 < abs(gap) <= self.margin]
+            counts["ties_dropped"] += len(over) - len(clear_of_it)
+            return [_labelled(rows[place], over[place] > 0) for place in clear_of_it]
         if self.select == "ranked":
             order = preference.ranking(scores)
             ranks = [i for n, i in enumerate(order) if n == 0 or scores[order[n - 1]] - scores[i] > self.margin]
@@ -203,6 +223,10 @@ def _pair(rows: list[dict], scores: list[float], better: int, worse: int) -> dic
         "rejected_score": scores[worse],
         **_kept(rows[0], TEMPLATED),
     }
+
+
+def _labelled(row: dict[str, Any], is_good: bool) -> dict[str, Any]:
+    return {"prompt": row["prompt"], "completion": row["completion"], "label": is_good, **_kept(row, TEMPLATED)}
 
 
 def _kept(row: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@
       data: {path: preferences.jsonl, split: test}
       rewards: {helpful: {kind: reward_model, path: $helpful}, long: {kind: length, target: 500}}
       subset: subset                       # the column that names a row's source or kind
+      require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here, before anything is trained on it
 
 Both answers of every pair are scored as `score` does, with `batch_size`, `on_failure` and scores that are kept. Beside
 the data's columns a reward is given `other`, the pair's other answer: `{kind: judge, mode: pairwise, against: other}`.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -26,7 +27,7 @@ from trimtab.pipelines.data import grouping, loading
 from trimtab.pipelines.data.forms import PREFERENCE, Data
 from trimtab.pipelines.forecasting.work import Work, judged
 from trimtab.pipelines.planning import schema
-from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.reporting import by_prompt
 from trimtab.pipelines.reporting.shows import Shows
@@ -50,7 +51,9 @@ class RewardReport(Stage):
     rewards: dict[str, RewardBlock]
     subset: str | None = None
     batch_size: int = 256
+    require: dict[str, float] = field(default_factory=dict)
 
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("require",)
     neutral: ClassVar[tuple[str, ...]] = ("batch_size",)
     shows: ClassVar[Shows] = Shows(
         results=("*/accuracy/mean",), section="reward report", compares=("*/accuracy/mean",)
@@ -98,7 +101,21 @@ class RewardReport(Stage):
         if PartialState().is_main_process:
             (step.output / "reward_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
             by_prompt.write(step.output, _by_prompt(scores, [text(prompt) for prompt in answers["prompt"][::2]]))
-        return metrics | _metrics(report)
+        metrics |= _metrics(report)
+        self._require(metrics, step)
+        return metrics
+
+    def _require(self, metrics: Metrics, step: Step) -> None:
+        """Raises RecipeError for a number that is missing, or less than what is required of it."""
+        for name, least in self.require.items():
+            place = (*step.path, "require", name)
+            if name not in metrics:
+                raise RecipeError(f"there is no such number{suggest(name, metrics)}", place)
+            if not metrics[name] >= least:
+                stderr = metrics.get(name.removesuffix("mean") + "stderr")
+                spread = "" if stderr is None else f" +- {stderr:.3g}"
+                message = f"is {metrics[name]:.4g}{spread}, and at least {least:g} is required"
+                raise RecipeError(f"{message}: what is trained on this reward would learn its mistakes", place)
 
 
 def _answers(pairs: Dataset) -> Dataset:

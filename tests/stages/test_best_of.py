@@ -55,3 +55,22 @@ def test_a_vote_is_a_number_or_what_stands_for_it():
     assert answer(r"\boxed{1/2}") == answer("#### 0.5") == answer("so .50")
     assert answer(r"\boxed{x + y}") == "x + y"
     assert answer("no idea") is None
+
+
+def test_an_evaluation_chooses_among_each_policys_samples(model, prompts, tmp_path):
+    reward = {"kind": "pattern", "regex": "a", "count": True}
+    block = {
+        "policies": {"one": model},
+        "prompts": prompts,
+        "rewards": {"as": reward},
+        "num_generations": 3,
+        "generate": {"max_new_tokens": 6, "temperature": 0.9},
+        "best_of": {"n": [1, 3], "gold": "as", "reward": "as", "votes": False},
+    }
+    steps = run_recipe(tmp_path, {"evaluate": block})
+    metrics = json.loads((steps["evaluate-one-best"].output / "best_of.json").read_text())["metrics"]
+    sampled = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]["one"]
+    assert metrics["chosen/1/mean"] == pytest.approx(sampled["rewards"]["as"]["mean"])
+    assert metrics["chosen/3/mean"] >= metrics["chosen/1/mean"]
+    assert steps["evaluate-one-greedy-sample"].options["generate"] == {"max_new_tokens": 6, "do_sample": False}
+    assert "greedy/mean" in metrics

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from run_steps import run_recipe
+from run_steps import refused, run_recipe
 
 PAIRS = [
     {"prompt": "Say a.", "chosen": "a a", "rejected": "b b b", "source": "easy"},
@@ -50,3 +50,12 @@ def test_the_page_shows_it_and_escapes_names_of_the_data(steps):
     assert "&lt;b&gt;hard&lt;/b&gt;" in page
     assert "<b>hard</b>" not in page
     assert 'class="reliability"' in page
+
+
+def test_a_number_that_is_too_small_ends_the_run(tmp_path, capsys):
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    block = {"kind": "reward_report", "data": str(tmp_path / "pairs.jsonl"), "rewards": REWARDS}
+    said = refused(tmp_path, {"quality": {**block, "require": {"brief/accuracy/mean": 0.8}}}, capsys)
+    assert "quality.require.brief/accuracy/mean: is 0.75 +- 0.25, and at least 0.8 is required" in said
+    assert "did you mean" in refused(tmp_path, {"quality": {**block, "require": {"brief/acuracy/mean": 0.8}}}, capsys)
+    run_recipe(tmp_path, {"quality": {**block, "require": {"brief/accuracy/mean": 0.75}}})

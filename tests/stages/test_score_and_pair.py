@@ -2,7 +2,8 @@
 
 import pytest
 from outputs import metrics_of, rows_of
-from run_steps import run_recipe
+from run_steps import refused, run_recipe
+from short_trainings import write_rows
 
 
 def test_scores_stand_beside_their_completions(chained):
@@ -49,3 +50,24 @@ def test_a_prompt_without_scores_makes_no_pair(tmp_path, write):
     for name in selects:
         assert metrics_of(steps[name])["unscored_dropped"] == 3
         assert len(rows_of(steps[name])) == (3 if name == "all" else 1)
+
+
+def test_scores_become_labels_by_a_threshold(tmp_path):
+    """Two and a duplicate of one, with one score within the margin: what is left is labelled by the threshold."""
+    rows = [
+        {"prompt": "say", "completion": text, "prompt_index": 0, "sample_index": place, "scores": {"right": score}}
+        for place, (text, score) in enumerate([("a", 1.0), ("b", 0.0), ("a", 1.0), ("c", 0.55)])
+    ]
+    data = write_rows(tmp_path / "scored.jsonl", rows)
+    block = {"completions": data, "reward": "right", "select": "unpaired", "threshold": 0.5, "margin": 0.1}
+    step = run_recipe(tmp_path, {"pair": block})["pair"]
+    assert [(row["completion"], row["label"]) for row in rows_of(step)] == [("a", True), ("b", False)]
+    metrics = metrics_of(step)
+    assert (metrics["duplicates_dropped"], metrics["ties_dropped"]) == (1, 1)
+
+
+@pytest.mark.parametrize("change", [{"select": "unpaired"}, {"threshold": 0.5}])
+def test_a_threshold_is_for_labels_alone(change, tmp_path, capsys):
+    rows = [{"prompt": "say", "completion": "a", "prompt_index": 0, "sample_index": 0, "scores": {"right": 1.0}}]
+    block = {"completions": write_rows(tmp_path / "scored.jsonl", rows), "reward": "right"}
+    assert "pair.threshold: `select: unpaired` needs one" in refused(tmp_path, {"pair": {**block, **change}}, capsys)
