@@ -4,6 +4,7 @@
     curate: {completions: $score, reward: {helpful: 1.0, brief: 0.2}, temperature: 0}      # the best; .inf: any
     curate: {completions: $score, choices: chosen.jsonl, missing_choices: drop}            # by people or a judge
     curate: {completions: $score, reward: helpful, deduplicate: 0.9, decontaminate: test.jsonl}
+    curate: {completions: $score, reward: helpful, temperature: 0, require: {right: 1}}    # the best of the right ones
 
 Plackett-Luce selection, x_k with probability e^{r(x_k) / temperature} / sum_j e^{r(x_j) / temperature} (Ferbach et al.
 2024, arXiv 2407.09499), `keep` of them without replacement. A completion that one of several rewards has abstained
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -66,7 +67,8 @@ class Curate(Stage):
     out. Equal rows are counted; with `deduplicate` they are dropped, and so are those of which both prompt and
     completion are that similar (Jaccard, 5-character shingles; 1 is equal) to those of a row before. `decontaminate`
     drops prompts (all but system messages) that equal one of its prompts or share 13 words in a row with it. `round`
-    and `policy` are noted in the rows. `after` is a step that has to let this one go on, such as a monitor.
+    and `policy` are noted in the rows. A completion with less than `require` says of one of its rewards has no score.
+    `after` is a step that has to let this one go on, such as a monitor.
     """
 
     completions: Annotated[Data, SAMPLED]
@@ -80,8 +82,10 @@ class Curate(Stage):
     decontaminate: Annotated[Data | None, PROMPTS] = None
     round: int = 0
     policy: str | None = None
+    require: dict[str, float] = field(default_factory=dict)
     after: str | None = None
 
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("require",)
     writes: ClassVar[tuple[str, ...]] = (
         "prompt",
         "completion",
@@ -209,6 +213,8 @@ class Curate(Stage):
             of_prompt[row["sample_index"]] = number
         if self.reward:
             Combination.of(self.reward, self.missing).check(rows.features["scores"], (*step.path, "reward"))
+            for name in self.require:
+                Combination.of(name, self.missing).check(rows.features["scores"], (*step.path, "require"))
         return {index: dict(sorted(samples[index].items())) for index in sorted(samples)}
 
     def _groups(self, rows: Dataset, samples: Mapping[int, Mapping[int, int]]) -> Iterator[Group]:
@@ -219,8 +225,12 @@ class Curate(Stage):
         for group in grouping.groups(rows, numbers, columns):
             for row in group:
                 scores = row.pop("scores", {})
-                row["score"] = combination(scores) if combination else None
+                row["score"] = combination(scores) if combination and self._is_enough(scores) else None
             yield group
+
+    def _is_enough(self, scores: Mapping[str, float | None]) -> bool:
+        given = {name: scores[name] for name in self.require}
+        return all(score is not None and score >= self.require[name] for name, score in given.items())
 
     def _choices(self, samples: Mapping[int, Mapping[int, int]], step: Step) -> dict[int, list[int]]:
         """prompt_index -> sample indices, best first. Raises RecipeError naming the wrong row, or what is missing."""
