@@ -15,9 +15,9 @@ A new reward scores the stored completions again; a new policy samples only its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
@@ -25,6 +25,9 @@ from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.shrinking.miniature import Miniature
 
 
 @dataclass(kw_only=True)
@@ -39,6 +42,11 @@ class Evaluate(Sampling, Stage):
     num_generations: int = 1
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))] = field(default_factory=dict)
     best_of: Annotated[dict[str, Any], KeysOf(("best_of",))] = field(default_factory=dict)
+
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        fewer = {"best_of.n": [1, 2]} if block.get("best_of") else {}
+        return {**super().small(block, miniature), **fewer}
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
