@@ -3,6 +3,7 @@
     algorithms/   pure mathematics, torch at most
     planning/     a recipe's YAML -> a plan: documents, kinds, keys and types, references, identities, the preflight
     recording/    what a step leaves: its artifact with done.json, its metrics, wandb
+    importing/    recipes of other programs -> recipes, each key accounted for
     data/         forms (the columns a stage reads), loading, the audit of rows and tokens, the tiny world
     trainers/     the trainers that TRL does not have; seams/ is where private members of other packages are touched
     sampling/     completions and log-probabilities, by transformers or vLLM, in shards that survive a kill

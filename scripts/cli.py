@@ -6,6 +6,7 @@
     trimtab verify runs/mine                          read every file that was written, name what is damaged
     trimtab ls runs                                   every step there: its names, recipes, size, age and key metric
     trimtab status mine.yaml                          what is done, what runs and how far it is, what is next
+    trimtab import sft.yaml dpo.yaml -o mine.yaml     a recipe from those of TRL, axolotl, OpenRLHF, verl, ...
     trimtab compare mine.yaml                         the points of its sweep, as a table and a page
     trimtab diff mine.yaml other.yaml                 options, hashes of data and metrics that differ
     trimtab prune runs                                what can go: checkpoints of finished steps, steps of no recipe
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "diff": ("store", ["diff"]),
     "prune": ("store", ["prune"]),
     "serve": ("serve_reward", []),
+    "import": ("import_recipe", []),
     "docs": ("docs", []),
 }
 

@@ -15,6 +15,7 @@ ROOMS = (
     "algorithms",
     "planning",
     "recording",
+    "importing",
     "data",
     "trainers",
     "sampling",

@@ -30,6 +30,11 @@ def refuse(values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]) ->
             raise error
 
 
+def is_secret(key: str, value: Any) -> bool:
+    """Whether a value looks like a secret, or its key says that it is one."""
+    return bool(_mistake(key, value))
+
+
 def is_variable(value: str) -> bool:
     """Whether a text is the name of an environment variable, and not what somebody has pasted for it."""
     return bool(VARIABLE.fullmatch(value)) and not VALUE.search(value) and not any(map(_is_random, value.split("_")))
