@@ -12,21 +12,12 @@ from typing import Any
 
 from trimtab.pipelines.importing import names
 from trimtab.pipelines.importing.draft import Draft
-from trimtab.pipelines.planning import credentials, schema, upstream
+from trimtab.pipelines.planning import credentials, kinds, schema, upstream
 from trimtab.pipelines.planning.errors import OWNED, RecipeError
-from trimtab.pipelines.planning.field_types import hints
+from trimtab.pipelines.planning.field_types import bare, hints, training
 from trimtab.pipelines.planning.yaml_words import settled
 
-CONFIGS = {
-    "sft": "SFTConfig",
-    "reward": "RewardConfig",
-    "dpo": "DPOConfig",
-    "kto": "KTOConfig",
-    "grpo": "GRPOConfig",
-    "rloo": "RLOOConfig",
-    "ppo": "GRPOConfig",
-}
-UPLOAD = "nothing is uploaded while training: push the finished stage, see docs/release.md"
+UPLOAD = "nothing is uploaded while training: a finished stage is a complete model in its `output` folder"
 PROCESS = "steps run on what `accelerate` in the stage or the words behind `--` say, by default on all that is there"
 REASONS = {  # keys without a place in a stage, and why, or what to do instead
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push"), UPLOAD),
@@ -68,23 +59,17 @@ REASONS = {  # keys without a place in a stage, and why, or what to do instead
     "truncation_side": "what is too long is cut at its end",
     "model_code_revision": "no code of a model's repository is run",
     "base_model_revision": "adapters are merged when a stage is done",
-    "bnb_4bit_use_double_quant": "TRL calls it `use_bnb_nested_quant`",
     "dataset_batch_size": "rows are tokenised in batches of a fixed size",
     "no_remove_unused_columns": "columns that a stage does not read are left where they are",
     "remove_unused_columns": "columns that a stage does not read are left where they are",
-    "use_vllm": "",  # kept where the class has it
     "vllm_device": "vLLM runs beside the policy, on the same devices",
     "vllm_dtype": "vLLM takes the dtype of the model",
-    "vllm_guided_decoding_regex": "TRL calls it `vllm_structured_outputs_regex`",
-    "vllm_max_model_len": "TRL calls it `vllm_max_model_length`",
     "vllm_enable_prefix_caching": "TRL has removed it: vLLM does so by itself",
     "use_unsloth": "Unsloth replaces the model's code: not supported",
-    "neftune_noise_alpha": "",
     "dataset_streaming": "rows are counted and hashed before a training: they are not streamed",
     "ignore_bias_buffers": "belongs to models of another time",
     "gradient_checkpointing_use_reentrant": "write `gradient_checkpointing_kwargs: {use_reentrant: ...}`",
 }
-REASONS = {key: reason for key, reason in REASONS.items() if reason}
 RENAMES: dict[str, tuple[str, Callable[[Any], Any] | None]] = {  # their key -> ours, and the value that says the same
     "torch_dtype": ("model.dtype", None),
     "warmup_ratio": ("train.warmup_steps", None),
@@ -97,6 +82,7 @@ RENAMES: dict[str, tuple[str, Callable[[Any], Any] | None]] = {  # their key -> 
     "vllm_max_model_len": ("train.vllm_max_model_length", None),
     "vllm_guided_decoding_regex": ("train.vllm_structured_outputs_regex", None),
     "group_by_length": ("train.train_sampling_strategy", lambda on: "group_by_length" if on else None),
+    "bnb_4bit_use_double_quant": ("model.use_bnb_nested_quant", None),
     "use_double_quant": ("model.use_bnb_nested_quant", None),
     "train_batch_size": ("train.per_device_train_batch_size", None),
     "eval_batch_size": ("train.per_device_eval_batch_size", None),
@@ -109,14 +95,15 @@ def translate(draft: Draft) -> None:
     """Accounts for all keys that the family has: the model's, the arguments of its trainer, and old ones."""
     _special(draft)
     model = _fields(upstream.outline("ModelConfig"))
-    train = _fields(upstream.outline(CONFIGS[draft.kind]))
+    config = _config(draft.kind)
+    train = _fields(config)
     for key in list(draft.left):
         value = settled(draft.left[key])
         if credentials.is_secret(key, value):
             draft.drop(key, OWNED["hub_token"])
         elif value is None:
             draft.drop(key, "is null, which is to say: the default")
-        elif key in REASONS and key not in RENAMES:
+        elif key in REASONS:
             draft.drop(key, REASONS[key])
         elif key in RENAMES:
             to, convert = RENAMES[key]
@@ -124,7 +111,7 @@ def translate(draft: Draft) -> None:
             if said is None:
                 draft.drop(key, f"{value} is the default")
             elif to.startswith("train.") and to.removeprefix("train.") not in train:
-                draft.drop(key, f"{CONFIGS[draft.kind]} has no {to.removeprefix('train.')}")
+                draft.drop(key, f"{config.__name__} has no {to.removeprefix('train.')}")
             else:
                 draft.rename(key, to, said)
         elif key in model:
@@ -181,6 +168,12 @@ def _keep(draft: Draft, key: str, to: str, hint: Any) -> None:
         draft.drop(key, error.message)
     else:
         draft.keep(key, to)
+
+
+def _config(kind: str) -> Any:
+    """The class of upstream's that a stage of this kind takes its training arguments from."""
+    stage = kinds.find(kinds.STAGES, kind)
+    return bare(hints(stage)[training(stage) or ""])
 
 
 def _fields(cls: Any) -> dict[str, Any]:

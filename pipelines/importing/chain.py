@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from trimtab.pipelines.importing.draft import Draft, Entry, Verdict
 
-POLICIES = ("sft", "dpo", "kto", "grpo", "rloo", "ppo")  # kinds that leave a policy
 MODEL = "model.model_name_or_path"
 
 
@@ -20,8 +19,10 @@ def linked(drafts: list[Draft]) -> dict[str, Draft]:
         if reward is not None:
             _refer_rewards(draft, reward)
         stages[name] = draft
-        policy = name if draft.kind in POLICIES else policy
-        reward = name if draft.kind == "reward" else reward
+        if draft.kind == "reward":
+            reward = name
+        else:
+            policy = name
     return stages
 
 

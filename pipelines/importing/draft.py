@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +81,16 @@ class Draft:
         """Leaves out those of the keys that are there."""
         for key in [key for key in self.left if key in reasons]:
             self.drop(key, reasons[key])
+
+    def drop_matching(self, reasons: Iterable[tuple[str, str]]) -> None:
+        """Leaves out the keys that patterns stand for, each with the reason of the first pattern that fits."""
+        patterns = list(reasons)
+        for key in list(self.left):
+            reason = next((why for pattern, why in patterns if re.match(pattern, key)), None)
+            if self.left[key] is None:
+                self.drop(key, "is null, which is to say: the default")
+            elif reason:
+                self.drop(key, reason)
 
     def unknown(self, key: str, why: str = "no counterpart is known: look it up where it came from") -> None:
         """Leaves out a key that has to be looked at by hand."""

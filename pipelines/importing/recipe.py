@@ -13,8 +13,6 @@ from trimtab.pipelines.planning import preflight
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 
-ROUNDS = 12  # of looking for what the planner refuses
-
 
 @dataclass(frozen=True)
 class Imported:
@@ -38,14 +36,12 @@ def convert(words: Sequence[str], line: Sequence[str] = ()) -> Imported:
     programs = ", ".join(dict.fromkeys(word for word, _ in translated))
     origins = ", ".join(dict.fromkeys(source.name for source in gathered))
     title = f"Imported from {origins} (keys of {programs}). What the names below mean: docs/importing.md"
-    mistakes: tuple[str, ...] = ()
-    for _ in range(ROUNDS):
+    while True:  # each time without a key more
         text = writing.text(title, stages)
         refused = _refused(text)
-        mistakes = tuple(f"{'.'.join(error.path)}: {error.message}" for error in refused)
-        if not sum(_taken_back(stages, error) for error in refused):
-            break
-    return Imported(stages, text, mistakes)
+        taken_back = [_taken_back(stages, error) for error in refused]
+        if not any(taken_back):
+            return Imported(stages, text, tuple(f"{'.'.join(error.path)}: {error.message}" for error in refused))
 
 
 def _refused(text: str) -> list[RecipeError]:

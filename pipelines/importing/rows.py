@@ -47,10 +47,7 @@ def of_family(draft: Draft) -> None:
     for place in ("data", "eval_data"):
         if columns and place in draft.block and "datasets" not in draft.block[place]:
             draft.block[place]["columns"] = columns
-    if "eval_data" not in draft.block and "eval_fraction" not in draft.at("data"):
-        for key in ("eval_strategy", "evaluation_strategy"):
-            if str(draft.look(key) or "no") not in ("no", "False"):
-                draft.drop(key, "no rows to evaluate on: name some in `eval_data`, or `eval_fraction` in `data`")
+    evaluated(draft)
     prompts(draft, "max_prompt_length")
 
 
@@ -58,6 +55,25 @@ def prompts(draft: Draft, key: str) -> None:
     """The longest prompt: those beyond are left out where prompts are read, with a count."""
     if draft.kind in SAMPLES and isinstance(draft.look(key), int) and "data" in draft.block:
         draft.rename(key, "data.max_prompt_tokens", why="longer prompts are left out and counted")
+
+
+def held_out(draft: Draft, key: str) -> None:
+    """The share of the rows that is kept apart, by the key that says it, where no other rows are evaluated on."""
+    share = draft.look(key)
+    if isinstance(share, float) and 0 < share < 1 and "eval_data" not in draft.block:
+        draft.rename(key, "data.eval_fraction", why="by a hash of each prompt")
+    elif key in draft.left:
+        draft.drop(key, "a share of the prompts is kept apart by `eval_fraction` in `data`")
+    evaluated(draft)
+
+
+def evaluated(draft: Draft) -> None:
+    """Leaves out when to evaluate, where there is nothing to evaluate on."""
+    if "eval_data" in draft.block or "eval_fraction" in draft.at("data"):
+        return
+    for key in ("eval_strategy", "evaluation_strategy", "eval_steps"):
+        if str(draft.look(key) or "no") not in ("no", "False"):
+            draft.drop(key, "no rows to evaluate on: name some in `eval_data`, or `eval_fraction` in `data`")
 
 
 def _columns(draft: Draft) -> dict[str, str]:

@@ -10,7 +10,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
-LARGEST = 1 << 20  # characters of a script
+LARGEST = 1 << 20  # characters of a script, and of what variables in a line stand for
+TOO_LONG = f"more than {LARGEST:,} characters"
 ASSIGNED = re.compile(r"^(?:export\s+|local\s+|declare\s+(?:-\w+\s+)*)?([A-Za-z_]\w*)=(.*)$", re.DOTALL)
 HEREDOC = re.compile(r"^\s*read\s.*?([A-Za-z_]\w*)\s*<<-?\s*['\"]?(\w+)['\"]?\s*$")
 ARRAY = re.compile(r"^\s*(?:declare\s+-a\s+)?([A-Za-z_]\w*)\+?=\(\s*$")
@@ -19,9 +20,9 @@ REPEATS = 8  # variables within variables
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The commands of a script or a line, word by word. Raises ValueError for a script that is too long."""
+    """The commands of a script or a line, word by word. Raises ValueError for what is too long."""
     if len(text) > LARGEST:
-        raise ValueError(f"more than {LARGEST:,} characters")
+        raise ValueError(TOO_LONG)
     variables: dict[str, str] = {}
     for line in _lines(text, variables):
         assigned = ASSIGNED.match(line)
@@ -64,8 +65,10 @@ def _without_comment(line: str) -> str:
 
 def _expanded(text: str, variables: dict[str, str]) -> str:
     for _ in range(REPEATS):
+        if sum(len(_value(use, variables)) for use in USED.finditer(text)) > LARGEST:
+            raise ValueError(TOO_LONG)
         replaced = USED.sub(lambda use: _value(use, variables), text)
-        if replaced == text or len(replaced) > LARGEST:
+        if replaced == text:
             break
         text = replaced
     return text

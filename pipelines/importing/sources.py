@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def gather(words: Sequence[str], line: Sequence[str] = ()) -> list[Source]:
         if Path(word).expanduser().is_file():
             gathered += _of_file(Path(word).expanduser())
         elif len(word.split()) > 1:
-            gathered += _of_commands("command line", shell.commands(word), Path())
+            gathered += _of_line(word)
         else:
             raise RecipeError(f"no such file: {word} (a command line stands behind --, or in quotation marks)")
     if line:
@@ -57,21 +57,28 @@ def gather(words: Sequence[str], line: Sequence[str] = ()) -> list[Source]:
     return gathered
 
 
+def _of_line(text: str) -> list[Source]:
+    try:
+        return _of_commands("command line", shell.commands(text), Path())
+    except ValueError as error:
+        raise RecipeError(f"the command line is not readable: {error}") from None
+
+
 def _of_file(path: Path) -> list[Source]:
     if path.suffix in (".yaml", ".yml", ".json"):
         return [Source(path.name, _yaml(path), folder=path.parent)]
     try:
         text = path.read_text(encoding="utf-8")
-        found = list(_of_commands(path.name, shell.commands(text), path.parent))
+        trainings = _of_commands(path.name, shell.commands(text), path.parent)
     except (ValueError, OSError) as error:
         raise RecipeError(f"{path}: not readable as a shell script: {error}") from None
-    if not found:
+    if not trainings:
         raise RecipeError(f"{path}: no command of trl, alignment-handbook, open-r1, SPPO, LLaMA-Factory, axolotl, "
                           "OpenRLHF or verl in it")  # fmt: skip
-    return found
+    return trainings
 
 
-def _of_commands(name: str, commands: Iterator[list[str]] | list[list[str]], folder: Path) -> list[Source]:
+def _of_commands(name: str, commands: Iterable[list[str]], folder: Path) -> list[Source]:
     sources = []
     for words in commands:
         start = next((index for index, word in enumerate(words) if is_program(word)), None)

@@ -41,11 +41,11 @@ class Combination:
                     f"no reward {name!r} in the scores{suggest(name, rewards)} (there are: {known})", path
                 )
 
-    def check_ahead(self, step: Step) -> None:
+    def check_ahead(self, step: Step, key: str = "reward") -> None:
         """Raises RecipeError for a reward that the scores lack which the steps above a step will have made."""
         above = [set(source.options["rewards"]) for source in step.inputs if "rewards" in source.options]
         if above:
-            self.check(set.intersection(*above), (*step.path, "reward"))
+            self.check(set.intersection(*above), (*step.path, key))
 
     def __call__(self, scores: Scores) -> float | None:
         return statistics.weighted(scores, self.weights, ignoring=self.missing == "ignore")

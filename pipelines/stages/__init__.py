@@ -213,7 +213,13 @@ class TrainerStage(Stage):
 
         asked = any("prompts" in form.audit for form in self.reads().values())
         room = (getattr(self.train, "max_completion_length", None) or 1) if asked else None
-        return inputs.audit(self.model, self.train, self.audit, step, room=room)
+        audit = inputs.audit(self.model, self.train, self.audit, step, room=room)
+        if not hasattr(self, "rewards"):
+            return audit
+        from trimtab.pipelines.scoring import readers
+        from trimtab.pipelines.training import lineage
+
+        return readers.added(audit, self.rewards, lineage.ahead)
 
     def work(self, known: Known) -> Work:
         return trainers.work(self, known)

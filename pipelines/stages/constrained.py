@@ -59,11 +59,10 @@ from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import lineage, online
+from trimtab.pipelines.training import online
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
-    from trimtab.pipelines.data.audit.checking import Audit
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
@@ -115,11 +114,6 @@ class Constrained(TrainerStage):
     @classmethod
     def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
         return online.by_micro_batch(train)
-
-    def audit_of(self, step: Step) -> Audit:
-        from trimtab.pipelines.scoring import readers
-
-        return readers.added(super().audit_of(step), self.rewards, lineage.ahead)
 
     def check(self, step: Step) -> None:
         if not self.rewards:

@@ -123,8 +123,14 @@ class Curate(Stage):
                 raise RecipeError(f"must be {words}, got {getattr(self, key)}", (*step.path, key))
         if not self.reward and (self.choices is None or self.missing_choices == "reward"):
             raise RecipeError("name the reward that chooses, or give `choices`", (*step.path, "reward"))
+        if self.require and not self.reward:
+            raise RecipeError(
+                "takes scores away, and `choices` alone ask for none: name a `reward`", (*step.path, "require")
+            )
         if self.reward:
             Combination.of(self.reward, self.missing).check_ahead(step)
+        for name in self.require:
+            Combination.of(name, self.missing).check_ahead(step, "require")
         super().check(step)
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:

@@ -24,11 +24,10 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import WeightedReward
 from trimtab.pipelines.reporting.shows import ROLLOUTS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import lineage, online
+from trimtab.pipelines.training import online
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
-    from trimtab.pipelines.data.audit.checking import Audit
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -43,11 +42,6 @@ class Rloo(TrainerStage):
     train: trl.RLOOConfig
 
     shows: ClassVar[Shows] = ROLLOUTS
-
-    def audit_of(self, step: Step) -> Audit:
-        from trimtab.pipelines.scoring import readers
-
-        return readers.added(super().audit_of(step), self.rewards, lineage.ahead)
 
     def check(self, step: Step) -> None:
         if not self.rewards:

@@ -12,7 +12,7 @@ from trimtab.scripts import import_recipe, run
 
 RECIPES = sorted((Path(__file__).parent / "recipes").iterdir())
 GRPO = dict.fromkeys(("reinforce", "remote", "dapo"), "grpo")
-KINDS = {"cpt": "sft", "orpo": "dpo", "apo": "dpo", "rm": "reward", **GRPO}
+KINDS = {"cpt": "sft", "orpo": "dpo", "apo": "dpo", "rm": "reward", "opd": "distill", **GRPO}
 
 
 def imported(name: str) -> recipe.Imported:
@@ -26,19 +26,19 @@ def block(name: str) -> dict:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_it_plans_and_every_key_is_accounted_for(path):
-    made = recipe.convert([str(path)])
-    assert made.mistakes == ()
-    (name,) = made.stages
+    converted = recipe.convert([str(path)])
+    assert converted.mistakes == ()
+    (name,) = converted.stages
     word = path.stem.split("-")[-1]
     assert name in (KINDS.get(word), *path.stem.replace("ppo-rm", "ppo").split("-"))
     (source,) = sources.gather([str(path)])
-    accounted = [entry.key.removeprefix("trl.") for entry in made.stages[name].entries]
+    accounted = [entry.key.removeprefix("trl.") for entry in converted.stages[name].entries]
     top = {key.split(".")[0] for key in accounted} | set(accounted)
     blocks = {key for key, value in source.values.items() if isinstance(value, dict) and key == "trl"}
     assert set(source.values) - blocks <= top
     assert len(accounted) == len(set(accounted))
-    assert not [entry for entry in made.stages[name].entries if entry.verdict is Verdict.UNKNOWN]
-    assert all(entry.why for entry in made.stages[name].entries if entry.verdict is Verdict.DROPPED)
+    assert not [entry for entry in converted.stages[name].entries if entry.verdict is Verdict.UNKNOWN]
+    assert all(entry.why for entry in converted.stages[name].entries if entry.verdict is Verdict.DROPPED)
 
 
 def test_there_are_enough_of_them():
@@ -78,11 +78,11 @@ def test_a_function_that_is_here_is_used_as_it_is(tmp_path):
     (tmp_path / "reward_func.py").write_text(source)
     line = "python3 -m openrlhf.cli.train_ppo_ray --pretrain org/m --prompt_data org/p --label_key answer "
     (tmp_path / "run.sh").write_text(line + "--remote_rm_url reward_func.py --advantage_estimator rloo")
-    made = recipe.convert([str(tmp_path / "run.sh")])
+    converted = recipe.convert([str(tmp_path / "run.sh")])
     path = str(tmp_path / "reward_func.py")
-    rewards = yaml.safe_load(made.text)["stages"]["rloo"]["rewards"]
+    rewards = yaml.safe_load(converted.text)["stages"]["rloo"]["rewards"]
     assert rewards == {"function": {"kind": "openrlhf_function", "path": path, "label": "answer"}}
-    assert made.mistakes == ()
+    assert converted.mistakes == ()
 
 
 def test_the_registry_of_datasets_at_hand_is_read(tmp_path):
@@ -93,14 +93,14 @@ def test_the_registry_of_datasets_at_hand_is_read(tmp_path):
 
 
 def test_several_files_are_one_chain():
-    here = Path(__file__).parent / "recipes"
+    folder = Path(__file__).parent / "recipes"
     names = ("handbook-sft.yaml", "trl-reward.yaml", "handbook-dpo.yaml", "openrlhf-ppo.sh")
-    made = recipe.convert([str(here / name) for name in names])
-    stages = yaml.safe_load(made.text)["stages"]
+    converted = recipe.convert([str(folder / name) for name in names])
+    stages = yaml.safe_load(converted.text)["stages"]
     models = {name: stage["model"]["model_name_or_path"] for name, stage in stages.items()}
     assert models == {"sft": "mistralai/Mistral-7B-v0.1", "reward": "$sft", "dpo": "$sft", "ppo": "$dpo"}
     assert stages["ppo"]["rewards"]["reward"]["path"] == "$reward"
-    assert made.mistakes == ()
+    assert converted.mistakes == ()
 
 
 def test_two_of_a_kind_have_two_names():
@@ -124,6 +124,29 @@ def test_nothing_that_is_read_is_executed(tmp_path, text):
     assert not place.exists()
 
 
+@pytest.mark.parametrize("variables", [{"A": "x" * 1000}, {"A": "x" * 1000, "B": "$A$A$A$A", "C": "$B$B$B$B"}])
+def test_a_script_that_its_variables_blow_up_is_refused(tmp_path, variables):
+    lines = [f'{name}="{value}"' for name, value in variables.items()]
+    use = f"${list(variables)[-1]}" * 2000
+    (tmp_path / "run.sh").write_text("\n".join([*lines, f"trl sft --output_dir {use}"]))
+    with pytest.raises(RecipeError, match="more than 1,048,576 characters"):
+        recipe.convert([str(tmp_path / "run.sh")])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("bnb_4bit_use_double_quant: true, load_in_4bit: true", "use_bnb_nested_quant", True),
+        ("stage: sft, finetuning_type: lora, additional_target: 'embed_tokens, lm_head'", "lora_modules_to_save",
+         ["embed_tokens", "lm_head"]),
+    ],
+)  # fmt: skip
+def test_a_key_that_has_another_name_here_is_not_lost(tmp_path, text, key, value):
+    (tmp_path / "sft.yaml").write_text(f"{{model_name_or_path: org/m, dataset_name: org/d, {text}}}")
+    (stage,) = yaml.safe_load(recipe.convert([str(tmp_path / "sft.yaml")]).text)["stages"].values()
+    assert stage["model"][key] == value
+
+
 def test_an_object_in_yaml_is_refused(tmp_path):
     (tmp_path / "sft.yaml").write_text("model_name_or_path: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(RecipeError, match="not readable as YAML"):
@@ -134,9 +157,9 @@ def test_a_secret_is_not_shown(tmp_path):
     secret = "hf_" + "a1B2" * 8
     text = f"{{model_name_or_path: org/m, dataset_name: org/d, hub_token: {secret}, wandb_api_key: {secret[3:]}}}"
     (tmp_path / "sft.yaml").write_text(text)
-    made = recipe.convert([str(tmp_path / "sft.yaml")])
-    assert secret[3:] not in made.text + made.table
-    assert made.mistakes == ()
+    converted = recipe.convert([str(tmp_path / "sft.yaml")])
+    assert secret[3:] not in converted.text + converted.table
+    assert converted.mistakes == ()
 
 
 def test_what_the_planner_refuses_is_left_out_with_its_reason(tmp_path):

@@ -35,6 +35,7 @@ def build(tmp_path, stages):
             preflight.build(step)
     except RecipeError as error:
         raise recipe.document.locate(error) from error
+    return recipe.steps
 
 
 def refused(tmp_path, stages):
@@ -46,7 +47,9 @@ def refused(tmp_path, stages):
 
 @pytest.mark.parametrize("macro", MACROS)
 def test_a_macro_plans_with_its_required_keys_alone(macro, tmp_path):
-    build(tmp_path, {macro: MACROS[macro]})
+    steps = build(tmp_path, {macro: MACROS[macro]})
+    assert len(steps) > 1
+    assert steps[-1].name == macro
 
 
 REQUIRED = [(macro, key) for macro, block in MACROS.items() for key in block]

@@ -193,6 +193,8 @@ def test_choices_of_the_wrong_type(refused, write):
         ({"reward": None}, "name the reward that chooses, or give `choices`"),
         ({"reward": "goood"}, "no reward 'goood' in the scores, did you mean 'good'? (there are: flat, good)"),
         ({"missing_choices": "guess"}, "expected one of stop, reward, drop"),
+        ({"require": {"goood": 1}}, "curate.require: no reward 'goood' in the scores, did you mean 'good'?"),
+        ({"reward": None, "choices": "chosen.jsonl", "require": {"good": 1}}, "and `choices` alone ask for none"),
     ],
 )
 def test_mistakes_are_named(refused, options, message):

@@ -71,7 +71,6 @@ CURES: dict[str, str] = {
     "use_unsloth_gc": arguments.REASONS["use_unsloth"],
     "upcast_layernorm": "`model.dtype: float32` with `train.bf16: true` keeps every weight in float32",
     "pure_bf16": "`model.dtype: bfloat16` does so",
-    "additional_target": "TRL calls it `lora_modules_to_save`",
     "resize_vocab": "a tokenizer comes with its model",
     "rope_scaling": "a property of the model: change it in its config.json",
     "low_cpu_mem_usage": "models are loaded so by themselves",
@@ -82,9 +81,7 @@ CURES: dict[str, str] = {
     "ppo_whiten_rewards": "advantages are whitened by `train.scale_rewards`",
     "reward_model_type": "said by the reward's `kind`",
     "compute_accuracy": "token accuracy is always recorded",
-    "val_size": "",
 }  # fmt: skip
-CURES = {key: cure for key, cure in CURES.items() if cure}
 
 
 def recognises(source: Source) -> bool:
@@ -130,6 +127,10 @@ def _tuning(draft: Draft) -> None:
             draft.rename("lora_rank", "model.lora_r")
         else:
             adapters.on(draft, key, rank="lora_rank", alpha="lora_alpha", dropout="lora_dropout", target="lora_target")
+        whole = draft.look("additional_target")
+        if whole is not None:
+            modules = whole if isinstance(whole, list) else [part.strip() for part in str(whole).split(",")]
+            draft.rename("additional_target", "model.lora_modules_to_save", modules)
         rank = draft.at("model").get("lora_r", 8)
         draft.block["model"].setdefault("lora_r", rank)
         draft.block["model"].setdefault("lora_alpha", 2 * rank)  # its defaults, which are not TRL's
@@ -141,7 +142,7 @@ def _tuning(draft: Draft) -> None:
             draft.change("finetuning_type", "model.use_peft", False, "every weight is trained")
         else:
             draft.drop("finetuning_type", f"{how} is not here: `use_peft: true` trains LoRA, without it all weights")
-        adapters.without(draft, "lora_rank", "lora_alpha", "lora_dropout", "lora_target")
+        adapters.without(draft, "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target")
     adapters.bits(draft, "quantization_bit")
     for key in [key for key in draft.left if re.match(r"oft_|quantization_|double_quantization|lora_bf16", key)]:
         draft.drop(key, OPTIMIZER)
@@ -164,15 +165,7 @@ def _data(draft: Draft) -> None:
         draft.rename("max_samples", "data.max_rows", limit)
         if "datasets" in draft.block["data"]:
             draft.block["data"].pop("max_rows")
-    held_out = draft.look("val_size")
-    if isinstance(held_out, float) and 0 < held_out < 1 and "eval_data" not in draft.block:
-        draft.rename("val_size", "data.eval_fraction", why="by a hash of each prompt")
-    elif "val_size" in draft.left:
-        draft.drop("val_size", "a share of the prompts is kept apart by `eval_fraction` in `data`")
-    if "eval_data" not in draft.block and "eval_fraction" not in draft.block["data"]:
-        for key in ("eval_strategy", "evaluation_strategy"):
-            if draft.look(key) not in (None, "no", False):
-                draft.drop(key, "there are no rows to evaluate on")
+    rows.held_out(draft, "val_size")
 
 
 def _registered(draft: Draft, name: str) -> dict[str, Any]:

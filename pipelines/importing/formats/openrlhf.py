@@ -9,7 +9,7 @@ from typing import Any
 
 from trimtab.pipelines.importing import adapters, arguments, rewards, rows
 from trimtab.pipelines.importing.draft import Draft
-from trimtab.pipelines.importing.formats._openrlhf_flags import FLAT, RENAMES
+from trimtab.pipelines.importing.formats._openrlhf_flags import FLAT, REASONS, RENAMES
 from trimtab.pipelines.importing.sources import Source
 from trimtab.pipelines.planning.errors import RecipeError
 
@@ -29,31 +29,6 @@ ESTIMATORS = {  # of advantages, with the kind that has them
     "reinforce_baseline": "grpo",
     "rloo": "rloo",
 }
-REASONS = (
-    (r".*(num_nodes|num_gpus_per_node|colocate\w*|zero_stage|zpg|offload|sleep|sync_backend|num_engines|enforce_eager"
-     r"|tensor_parallel\w*|ring_\w+|dynamic_batch\w*|max_tokens_per_gpu|overlap_comm|deepcompile|adam_offload|grad_accum"
-     r"\w*|local_rank|use_ds_universal_ckpt|cp_size|full_determinism|ref_reward_offload|async_\w+|max_concurrent\w*"
-     r"|micro_rollout_batch_size|vllm_generate_batch_size|disable_fast_tokenizer|universal_ckpt|rope_theta)$",
-     arguments.PROCESS),
-    (r".*(save_path|ckpt_path|ckpt\.\w+|save_hf_ckpt|disable_ds_ckpt|max_ckpt_\w+|load_checkpoint|output_dir|best_metric\w*"
-     r"|save_value_network|remove_ckpt)$", "every step has a folder and checkpoints of its own"),
-    (r".*(wandb\w*|tensorboard\w*|logger\..+|perf)$", "the pipeline names runs after steps: `wandb: {project: ...}`"),
-    (r".*(apply_chat_template|input_template|tokenizer_chat_template|packing_samples\w*|multiturn)$",
-     "conversations are rendered by the model's own chat template, prompts once for all their answers"),
-    (r".*(critic_\w+|critic\..+|value_clip|freezing_actor_steps)$", "`critics` in a stage ppo says how to train them"),
-    (r"^(gamma|lambd)$", "`critics: {gamma: ..., lam: ...}` in a stage ppo: see docs/stages.md"),
-    (r".*(normalize_reward|reward_clip_range|normalize_enable|no_advantage_std_norm|advantage_clip\w*)$",
-     "`normalize: true` in the reward model's block measures scores in its own standard deviations"),
-    (r".*(dynamic_filtering\w*|overlong_\w+|stop_properly\w*|vllm_is_\w+|enable_vllm_is\w*|vllm\..+|policy_loss_type"
-     r"|kl_estimator|use_kl_loss|use_kl_estimator_k3|nll_loss_coef|ref_\w+|ref\..+|dual_clip|loss_agg_mode|opd\..+)$",
-     "TRL's config of the stage has its own keys for it, or none: docs/online-methods.md"),
-    (r".*(eval_steps|eval_temperature|eval_n_samples_per_prompt|eval\..+|eval_split)$",
-     "`eval_data` is evaluated at the end; a stage `evaluate` samples with settings of its own"),
-    (r"^(bf16|param_dtype|flash_attn|adam_betas|use_liger_kernel|pretrain_mode|agent_func_path|head_prefix"
-     r"|value_head_prefix|multiturn|num_episodes|input_key|output_key|label_key|prompt_key|chosen_key|rejected_key"
-     r"|train_split|prompt_split|data\..+|max_samples|train\..+|algo\..+|ds\..+|rollout\..+|actor\..+|reward\..+)$",
-     "no counterpart: see what the stage takes in docs/stages.md"),
-)  # fmt: skip
 
 
 def recognises(source: Source) -> bool:
@@ -203,7 +178,7 @@ def _policy(draft: Draft) -> None:
         draft.put("data.max_prompt_tokens", prompt)
     if draft.look("kl_target") is not None and draft.kind != "ppo":
         draft.drop("kl_target", "`kind: constrained` adapts the KL's coefficient to a target")
-    if draft.look("lora_rank") is None and "max_epochs" in draft.left:
+    if "max_epochs" in draft.left:
         draft.rename("max_epochs", "train.num_iterations", why="passes over a rollout")
     episodes = draft.look("num_episodes")
     if isinstance(episodes, int):
@@ -248,8 +223,5 @@ def _rest(draft: Draft) -> None:
     if "max_epochs" in draft.left:
         draft.rename("max_epochs", "train.num_train_epochs")
     arguments.translate(draft)
-    for key in list(draft.left):
-        reason = next((why for pattern, why in REASONS if re.match(pattern, key)), None)
-        if reason:
-            draft.drop(key, reason)
+    draft.drop_matching(REASONS)
     arguments.finish(draft)

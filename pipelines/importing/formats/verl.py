@@ -94,12 +94,7 @@ def translate(source: Source) -> list[Draft]:
     for key, to in RENAMES.items():
         if draft.look(key) is not None and draft.look(key) != -1:
             draft.rename(key, to)
-    for key in list(draft.left):
-        reason = next((why for pattern, why in REASONS if re.match(pattern, key)), None)
-        if draft.left[key] is None:
-            draft.drop(key, "is null, which is to say: the default")
-        elif reason:
-            draft.drop(key, reason)
+    draft.drop_matching(REASONS)
     arguments.finish(draft)
     return [draft]
 
