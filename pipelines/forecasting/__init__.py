@@ -1,6 +1,7 @@
 """The forecast of a step, before it is paid for: its peak of memory, its place on disk, its tokens and its time.
 
 work.py            what a stage says of itself: models in memory, texts that go through them, updates, what it leaves
+passes.py          texts that go through a model, and answers that it draws
 architectures.py   the sizes of a model, from its configuration, without weights
 rows.py            how many rows a dataset has, and how long their texts are
 trainers.py        the work of a training, by upstream's class of its arguments

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 
+from trimtab.pipelines.forecasting.architectures import Architecture
 from trimtab.pipelines.forecasting.memory import trained_parameters
+from trimtab.pipelines.forecasting.passes import Drawing, Pass
 from trimtab.pipelines.forecasting.setting import Setting
-from trimtab.pipelines.forecasting.work import Pass, Work
+from trimtab.pipelines.forecasting.work import Work
 
 # Which amounts there are, and what one of each is.
 AMOUNTS = {
     "rows": "a step that imports no model",
     "models": "a step that imports models",
     "trainer": "a step that imports a trainer",
+    "figures": "a step that draws figures",
     "prepared": "a text that is tokenised",
     "handled": "a row that goes through Python",
     "layers": "a layer of a model that is called",
     "operations": "a multiplication with its addition",
     "numbers": "a number that a layer leaves",
-    "drawn": "a layer of a model that is called for one more token",
+    "drawn": "a layer of a model that is called for one more token of every row",
+    "said": "a token that is drawn",
     "updated": "a parameter that the optimizer changes",
     "tensors": "a tensor that the optimizer changes",
     "written": "a byte of an artifact or a checkpoint",
@@ -33,9 +38,10 @@ def of(work: Work, setting: Setting, written: float) -> dict[str, float]:
     amounts = dict.fromkeys(AMOUNTS, 0.0)
     amounts[work.libraries] = 1
     amounts["prepared"], amounts["handled"], amounts["written"] = work.prepared, work.handled, written
-    for one in work.passes:
-        for name, amount in _of_pass(one, setting).items():
-            amounts[name] += amount
+    of_passes = [_of_pass(one, setting) for one in work.passes]
+    of_draws = [_of_drawing(one, setting) for one in work.draws]
+    for name, amount in chain.from_iterable(of.items() for of in [*of_passes, *of_draws]):
+        amounts[name] += amount
     for held in work.held:
         if held.is_trained:
             split = setting.ranks if setting.engine.sharded != "nothing" else 1
@@ -45,11 +51,9 @@ def of(work: Work, setting: Setting, written: float) -> dict[str, float]:
 
 
 def tokens(work: Work, setting: Setting) -> float:
-    """The tokens that all ranks put through models or draw, with their padding."""
-    total = 0.0
-    for one in work.passes:
-        total += _calls(one, setting) * setting.ranks * (one.tokens_of_call()[0] + one.width * one.drawn)
-    return total
+    """The tokens that all ranks put through models or draw."""
+    through = sum(_calls(one, setting) * setting.ranks * one.tokens_of_call()[0] for one in work.passes)
+    return through + sum(one.read + one.rows * float(one.lengths.mean()) for one in work.draws)
 
 
 def _calls(one: Pass, setting: Setting) -> float:
@@ -57,30 +61,38 @@ def _calls(one: Pass, setting: Setting) -> float:
 
 
 def _of_pass(one: Pass, setting: Setting) -> Mapping[str, float]:
-    model = one.model
+    model, texts = one.model, one.texts
     times = 1 + BACKWARD * one.backward + RECOMPUTED * (one.backward and setting.checkpointing)
-    calls, depth = _calls(one, setting), model.layers + AROUND
-    in_call = one.tokens_of_call()[0]
-    length = in_call / one.width
-    amounts = {
-        "layers": calls * depth * times,
-        "operations": calls * in_call * times * _operations(one, length),
+    calls, in_call = _calls(one, setting), one.tokens_of_call()[0]
+    of_head = calls * times * one.scored_of_call * model.head_multiplied
+    return {
+        "layers": calls * (model.layers + AROUND) * times,
+        "operations": calls * in_call * times * _operations(model, float(texts.tokens.mean())) + of_head,
         "numbers": calls * in_call * times * model.layers * model.inside,
     }
-    if one.drawn:
-        amounts["drawn"] = calls * one.drawn * depth
-        amounts["operations"] += calls * one.width * one.drawn * _operations(one, length + one.drawn / 2)
-        amounts["numbers"] += calls * one.width * one.drawn * model.layers * model.inside
-    return amounts
 
 
-def _operations(one: Pass, length: float) -> float:
-    """Multiplications with their additions for one token: the matrices, and attention to what came before."""
-    return one.model.multiplied + one.model.layers * one.model.width * length
+def _of_drawing(one: Drawing, setting: Setting) -> Mapping[str, float]:
+    model = one.model
+    reads, says, rows = (number / setting.ranks for number in one.calls())
+    read, length = one.read / setting.ranks, float(one.texts.tokens.mean())
+    said = length + float(one.lengths.mean()) / 2
+    return {
+        "layers": reads * (model.layers + AROUND),
+        "drawn": says * (model.layers + AROUND),
+        "said": rows,
+        "operations": read * _operations(model, length) + rows * (_operations(model, said) + model.head_multiplied),
+        "numbers": (read + rows) * model.layers * model.inside,
+    }
+
+
+def _operations(model: Architecture, length: float) -> float:
+    """Multiplications with their additions for one token: the layers' matrices, and attention to what came before."""
+    return model.multiplied - model.head_multiplied + model.layers * model.width * length
 
 
 def weights_read(work: Work, setting: Setting) -> float:
     """The bytes of weights that are read for one token after another, which is what a GPU waits for."""
-    drawn = [one for one in work.passes if one.drawn]
     most = 2 if setting.bf16 else 4
-    return sum(_calls(one, setting) * one.drawn * one.model.parameters * min(one.model.bytes, most) for one in drawn)
+    of_draws = [(one.calls()[1] / setting.ranks, one.model) for one in work.draws]
+    return sum(says * model.parameters * min(model.bytes, most) for says, model in of_draws)

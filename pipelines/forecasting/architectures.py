@@ -41,6 +41,11 @@ class Architecture:
         """The weights that a token is multiplied with."""
         return sum(inputs * outputs for _, inputs, outputs in self.linears)
 
+    @property
+    def head_multiplied(self) -> float:
+        """Those of them in the head that gives words, which looks at no more than the tokens that count."""
+        return sum(inputs * outputs for name, inputs, outputs in self.linears if name.endswith("lm_head"))
+
     def adapters(self, rank: int, targets: str | Collection[str] | None) -> int:
         """The parameters of LoRA adapters of that rank: rank x (inputs + outputs) for each matrix that has one."""
         names = ADAPTED if targets is None else targets

@@ -75,10 +75,36 @@ class Known:
             self.assumed.append(said)
         return architectures.of_config(config, head, dtype)
 
+    def lengths(self, model: Any, most: float) -> Any:
+        """The tokens that a model's answers may have, up to `most`: those of what it learned, where that is known."""
+        import numpy as np
+
+        learned = self._learned(self.step, model)
+        if learned is None:
+            self.assumed.append(f"{self.step.name}: answers of {most:g} tokens")
+            return np.full(1, float(most))
+        name, lengths = learned
+        self.assumed.append(f"{self.step.name}: answers as long as those that {name} learned")
+        return lengths.clip(1, most)
+
     def rewards(self, blocks: Mapping[str, Any]) -> list[Held]:
         """The models that rewards hold in memory, each checkpoint once."""
         named = dict(chain.from_iterable(_checkpoints(block) for block in blocks.values()))
         return [Held(self.model(name, "score", dtype)) for name, dtype in named.items()]
+
+    def _learned(self, step: Step, model: Any) -> tuple[str, Any] | None:
+        """The nearest step above whose answers the model has learned, and their lengths; None where there is none."""
+        name = str(getattr(model, "model_name_or_path", model))
+        maker = step.maker(name)
+        if maker is None:
+            return None
+        stage, known = self.memory.stage(maker), Known(maker, self.setting, self.memory)
+        if "data" in stage.reads():
+            answers = known.rows("data").answers
+            if answers.max() > 0 and known.rows("data").asked is not None:
+                return maker.name, answers.ravel()
+        source = stage.makes()
+        return None if source is None or isinstance(source, Mapping) else self._learned(maker, source)
 
     def _part(self, key: str, part: Any) -> Rows:
         from trimtab.pipelines.forecasting import rows

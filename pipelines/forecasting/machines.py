@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -114,7 +115,7 @@ def _machine(name: str, count: int, memory: float) -> Machine:
             source=row["source"],
             sizes=row["memory"],
             prices=row["prices"],
-            speedup=row["speedup"],
+            speedup=1.0 if os.environ.get("OMP_NUM_THREADS") == "1" else row["speedup"],
             launch=row["launch"],
         )
     peak, reached, layer = row["peak"], gpu()["reached"], KERNELS * KERNEL

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from trimtab.pipelines.forecasting.architectures import Architecture
+from trimtab.pipelines.forecasting.passes import Drawing, Pass
 from trimtab.pipelines.forecasting.setting import Engine, Setting
-from trimtab.pipelines.forecasting.work import Held, Pass, Work
+from trimtab.pipelines.forecasting.work import Held, Work
 
 # numbers that an optimizer keeps of each weight, by the beginning of its name; eight-bit ones of one byte
 STATES = {"adafactor": 0, "sgd": 0, "rmsprop": 1, "lion": 1, "adagrad": 1}
 HEAD_TOKENS = 256  # that trl's head takes at a time on a CPU
 HEAD_TOKENS_ON_GPU = 4096
+CACHE_COPIES = 2  # of a prompt's keys and values: one by one, and side by side
 HEAD_COPIES = 3  # of a block of logits: themselves, their softmax, their gradient
 
 
@@ -30,7 +32,8 @@ def parts(work: Work, setting: Setting, memory: Mapping[str, float]) -> dict[str
         for name, size in _of_model(held, setting).items():
             peak[name] = peak.get(name, 0.0) + size
     learned, seen = memory["learned"], memory["seen"]
-    peak["batch"] = max((_of_pass(one, setting, learned, seen) for one in work.passes), default=0.0)
+    of_passes = [_of_pass(one, setting, learned, seen) for one in work.passes]
+    peak["batch"] = max([0.0, *of_passes, *(_of_drawing(one, setting, seen) for one in work.draws)])
     return peak
 
 
@@ -76,9 +79,6 @@ def _of_pass(one: Pass, setting: Setting, learned: float, seen: float) -> float:
     model = one.model
     tokens = one.tokens_of_call()[1]
     size = 2 if setting.bf16 or model.bytes == 2 else 4
-    if one.drawn:
-        kept = (tokens + one.width * one.drawn) * model.layers * model.cached * size
-        return kept + seen * size * tokens * model.inside + 4 * HEAD_COPIES * one.width * model.vocabulary
     head = 0.0
     if model.head == "words":
         at_once = min(tokens, HEAD_TOKENS if setting.on_cpu else HEAD_TOKENS_ON_GPU)
@@ -89,3 +89,14 @@ def _of_pass(one: Pass, setting: Setting, learned: float, seen: float) -> float:
     if setting.checkpointing:
         return head + learned * size * tokens * (layers * model.width + model.inside)
     return head + learned * size * tokens * layers * model.inside
+
+
+def _of_drawing(one: Drawing, setting: Setting, seen: float) -> float:
+    """What a batch of answers needs: keys and values of prompts and answers, and logits."""
+    model = one.model
+    size = 2 if setting.bf16 or model.bytes == 2 else 4
+    batch = min(one.batch, one.rows / setting.ranks)
+    read = one.texts.of_batch(batch / one.answers)[1]
+    kept = (CACHE_COPIES * read + batch * one.most) * model.layers * model.cached * size
+    logits = 4 * HEAD_COPIES * batch * model.vocabulary
+    return kept + logits + seen * size * max(read, batch) * model.inside

@@ -43,13 +43,15 @@ def joined(parts: Sequence[Rows]) -> Rows:
         return parts[0]
     texts = max(part.tokens.shape[1] for part in parts)
     total = sum(part.count for part in parts)
-    shares = []
+    shares, asked = [], []
     for part in parts:
         places = np.linspace(0, len(part.tokens) - 1, max(1, round(LOOKED_AT * part.count / max(1, total))))
         shares.append(np.pad(part.tokens[places.astype(int)], ((0, 0), (0, texts - part.tokens.shape[1])), "edge"))
+        asked.append(part.before[places.astype(int)])
     assumed = tuple(dict.fromkeys(chain.from_iterable(part.assumed for part in parts)))
     longest = max(part.answer for part in parts)
-    return Rows(total, np.concatenate(shares), sum(part.prompts for part in parts), longest, assumed)
+    prompts = sum(part.prompts for part in parts)
+    return Rows(total, np.concatenate(shares), prompts, longest, assumed, np.concatenate(asked))
 
 
 def _of_part(part: Any, form: Form, tokenizer: Any, place: Sequence[str]) -> Rows:
@@ -60,11 +62,14 @@ def _of_part(part: Any, form: Form, tokenizer: Any, place: Sequence[str]) -> Row
     if "prompt_index" in rows.column_names:
         prompts = len(set(rows["prompt_index"][:]))
     if "completion_ids" in rows.column_names and "prompt_ids" in rows.column_names:
-        return Rows(len(rows), _square([_ids(row) for row in some]), prompts, max(map(_longest_answer, some)))
+        asked = np.array([float(len(row["prompt_ids"])) for row in some])
+        longest = max(map(_longest_answer, some))
+        return Rows(len(rows), _square([_ids(row) for row in some]), prompts, longest, asked=asked)
     columns = sources.columns_of(rows, form, sources.source(part), place)
     if tokenizer is None or "completions" in columns:
         assumed = (f"{sources.source(part)}: {CHARACTERS:g} characters a token",)
-        return Rows(len(rows), _square([_characters(row, columns) for row in some]), prompts, 0, assumed)
+        asked = np.array([_asked(row) for row in some])
+        return Rows(len(rows), _square([_characters(row, columns) for row in some]), prompts, 0, assumed, asked)
     is_prompts = set(columns) == {"prompt"}
     facts = TokenAudit(tokenizer, columns, learned=not is_prompts).read(some)
     if is_prompts:
@@ -72,7 +77,9 @@ def _of_part(part: Any, form: Form, tokenizer: Any, place: Sequence[str]) -> Row
     of_rows: dict[int, list[float]] = {}
     for row, length, *_ in facts.arrays["answers"]:
         of_rows.setdefault(int(row), []).append(float(length))
-    return Rows(len(rows), _square(list(of_rows.values())), prompts)
+    of_prompts = {int(row): float(length) for row, length in facts.arrays["prompts"]}
+    asked = np.array([of_prompts.get(row, 0.0) for row in of_rows] or [0.0])
+    return Rows(len(rows), _square(list(of_rows.values())), prompts, asked=asked)
 
 
 def _ids(row: dict[str, Any]) -> list[float]:
@@ -87,6 +94,11 @@ def _answers(row: dict[str, Any]) -> list[int]:
     """The tokens of a row's one answer, or of each in its list."""
     answers = row["completion_ids"]
     return list(map(len, answers if answers and isinstance(answers[0], list) else [answers]))
+
+
+def _asked(row: dict[str, Any]) -> float:
+    """The tokens of a row's prompt by its characters."""
+    return len(text(row["prompt"])) / CHARACTERS if row.get("prompt") else 0.0
 
 
 def _characters(row: dict[str, Any], columns: Sequence[str]) -> list[float]:

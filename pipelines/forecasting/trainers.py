@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trimtab.pipelines.forecasting.work import Held, Pass, Rows, Work
+from trimtab.pipelines.forecasting.passes import Drawing, Pass
+from trimtab.pipelines.forecasting.work import Held, Rows, Work
 from trimtab.pipelines.planning import field_types
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
     steps = updates(train, rows.count, setting.rows_of_update)
     learned = Pass(model, rows, steps * setting.rows_of_update, setting.batch, backward=True)
     if _is_flat(train):  # the rows of a batch are one long row
-        whole = replace(rows, tokens=rows.tokens * setting.batch)
+        whole = replace(rows, tokens=rows.tokens * setting.batch, asked=None)
         learned = replace(learned, texts=whole, rows=learned.rows / setting.batch, batch=1)
     passes = [learned, *_evaluations(train, held.cut(limit) if held else None, model, steps, setting)]
     models = [Held(model, is_trained=True)]
@@ -76,7 +77,8 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
             models.append(Held(model))
         if shape.again and getattr(train, "loss_type", None) != "apo_zero_unpaired":
             passes += [looked] * 2 * shape.again
-    return Work("trainer", tuple(models), tuple(passes), steps, prepared * rows.tokens.shape[1], leaves=model)
+    texts = prepared * rows.tokens.shape[1]
+    return Work("trainer", tuple(models), tuple(passes), steps, texts, leaves=model)
 
 
 def online(stage: Any, known: Known, judges: Sequence[Held] = (), critics: Sequence[Held] = ()) -> Work:
@@ -84,16 +86,17 @@ def online(stage: Any, known: Known, judges: Sequence[Held] = (), critics: Seque
     train, setting = stage.train, known.setting
     model = known.model(stage.model)
     prompts = known.rows("data")
-    answers = prompts.longer(train.max_completion_length)
-    known.assumed.append(f"{known.step.name}: answers of max_completion_length")
+    lengths = known.lengths(stage.model, train.max_completion_length)
+    answers = replace(prompts.answered(lengths), count=prompts.count * train.num_generations, prompts=prompts.count)
     parts = train.steps_per_generation or setting.accumulation
     rollout = train.generation_batch_size / setting.ranks if train.generation_batch_size else setting.batch * parts
     steps = updates(train, prompts.count * train.num_generations, setting.rows_of_update)
     learned_rows = steps * setting.rows_of_update
     drawn_rows = learned_rows / max(1, train.num_iterations)
-    drawn = Pass(model, prompts, drawn_rows, rollout, drawn=train.max_completion_length)
-    learned = Pass(model, answers, learned_rows, setting.batch, backward=True)
-    passes = [drawn, learned, *(Pass(judge.model, answers, drawn_rows, setting.batch) for judge in judges)]
+    most = train.max_completion_length
+    draws = [Drawing(model, prompts, drawn_rows, rollout, lengths, most, train.num_generations, rollout)]
+    learned = Pass(model, answers, learned_rows, setting.batch, backward=True, sorted=True)
+    passes = [learned, *(Pass(judge.model, answers, drawn_rows, setting.batch, sorted=True) for judge in judges)]
     models = [Held(model, is_trained=True), *judges, *critics]
     if train.beta > 0:
         passes.append(replace(learned, backward=False, rows=drawn_rows))
@@ -105,8 +108,10 @@ def online(stage: Any, known: Known, judges: Sequence[Held] = (), critics: Seque
         held = known.rows("eval_data")
         times = 1 + _evaluations_within(train, steps)
         asked = times * held.count * train.num_generations
-        passes.append(Pass(model, held, asked, train.per_device_eval_batch_size, drawn=train.max_completion_length))
-    return Work("trainer", tuple(models), tuple(passes), steps, 0, handled=drawn_rows, leaves=model)
+        batch = train.per_device_eval_batch_size
+        draws.append(Drawing(model, held, asked, batch, lengths, most, train.num_generations, batch))
+    all_passes = tuple(passes)
+    return Work("trainer", tuple(models), all_passes, steps, handled=drawn_rows, leaves=model, draws=tuple(draws))
 
 
 def work(stage: Any, known: Known) -> Work:

@@ -10,20 +10,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trimtab.pipelines.forecasting.architectures import Architecture
+    from trimtab.pipelines.forecasting.passes import Drawing, Pass
 
-Libraries = Literal["rows", "models", "trainer"]
+Libraries = Literal["rows", "models", "trainer", "figures"]
 BYTES_OF_TOKEN = 16  # of a row of completions on disk
-TOKENS = 1 << 14  # of a batch whose log-probabilities sampling.transformers_engine computes
 FEWEST_DRAWS = 8
-DRAWS = 256  # batches that are drawn to see how long the longest text of one is
+DRAWS = 256  # batches that are drawn to see how many tokens the largest has
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows of a dataset: how many, and the tokens of every text in some of them, as (rows looked at, texts of a row).
 
-    `prompts` is how many prompts they are on, and `answer` the tokens of the longest answer, where that is known.
-    `assumed` says what of it is no more than a guess.
+    `asked` are the tokens of the prompt of each of these rows, with which its texts begin; None where there is no
+    prompt. `prompts` is how many prompts they are on, and `answer` the tokens of the longest answer, where that is
+    known. `assumed` says what of it is no more than a guess.
     """
 
     count: float
@@ -31,10 +32,23 @@ class Rows:
     prompts: float = 0
     answer: float = 0
     assumed: tuple[str, ...] = ()
+    asked: NDArray[float64] | None = None
+
+    @property
+    def before(self) -> NDArray[float64]:
+        """The tokens of the prompt of each row that was looked at, 0 where it has none."""
+        return 0 * self.tokens[:, 0] if self.asked is None else self.asked
+
+    @property
+    def answers(self) -> NDArray[float64]:
+        """The tokens of every text behind its prompt, as `tokens`."""
+        return self.tokens - self.before[:, None]
 
     def cut(self, limit: int | None) -> Rows:
         """The rows with no text longer than `limit` tokens."""
-        return self if limit is None else replace(self, tokens=self.tokens.clip(max=limit))
+        if limit is None:
+            return self
+        return replace(self, tokens=self.tokens.clip(max=limit), asked=self.before.clip(max=limit))
 
     def shaped(self, texts: int) -> Rows:
         """Rows of so many texts: those of several taken apart, or one taken several times."""
@@ -42,35 +56,42 @@ class Rows:
         if texts == there:
             return self
         if texts == 1:
-            return replace(self, count=self.count * there, tokens=self.tokens.reshape(-1, 1))
+            asked = self.before.repeat(there)
+            return replace(self, count=self.count * there, tokens=self.tokens.reshape(-1, 1), asked=asked)
         return replace(self, tokens=self.tokens[:, :1].repeat(texts, axis=1))
 
-    def longer(self, tokens: float) -> Rows:
-        """The rows with so many more tokens in every text."""
-        return replace(self, tokens=self.tokens + tokens)
+    def answered(self, lengths: NDArray[float64]) -> Rows:
+        """Prompts with an answer of one of these lengths behind each."""
+        import numpy as np
+
+        drawn = np.random.default_rng(0).choice(lengths, len(self.tokens))
+        return replace(self, tokens=self.tokens[:, :1] + drawn[:, None], asked=self.tokens[:, 0])
 
     def packed(self, length: int) -> Rows:
         """The same tokens in full rows of `length`."""
         count = max(1.0, self.count * float(self.tokens.sum(-1).mean()) / length)
-        return replace(self, count=count, tokens=0 * self.tokens[:1, :1] + length)
+        return replace(self, count=count, tokens=0 * self.tokens[:1, :1] + length, asked=None)
 
-    def padded(self, batch: float, batches: float = DRAWS) -> tuple[float, float]:
-        """The tokens of a batch of so many rows, all padded to its longest text: in the mean, and at most."""
+    def of_batch(self, batch: float, batches: float = DRAWS) -> tuple[float, float]:
+        """The tokens that are computed of so many rows: in the mean, and at most.
+
+        They are packed (rewards/_packing.py): no padding, and the prompt of a row's texts once.
+        """
         import numpy as np
 
+        of_rows = self.answers.sum(1) + self.before
         draws = round(min(max(batches, FEWEST_DRAWS), DRAWS))
-        drawn = np.random.default_rng(0).integers(0, len(self.tokens), (draws, max(1, round(batch))))
-        longest = self.tokens[drawn].max((1, 2))
-        texts = batch * self.tokens.shape[1]
-        return texts * float(longest.mean()), texts * float(longest.max())
+        drawn = np.random.default_rng(0).integers(0, len(of_rows), (draws, max(1, round(batch))))
+        most = float(of_rows[drawn].mean(1).max())
+        return batch * float(of_rows.mean()), batch * most
 
-    def padded_by_length(self, batch: float, rows: float) -> tuple[float, float]:
-        """The same where `rows` of them are sorted by length before they are cut into batches."""
-        longest = self.tokens.max(1)
-        longest.sort()
-        size = max(1, round(batch / max(batch, rows) * len(longest)))
-        texts = batch * self.tokens.shape[1]
-        return texts * float(longest[::-1][::size].mean()), texts * float(longest[-1])
+    def of_batch_by_prompt(self, batch: float) -> tuple[float, float]:
+        """The same where rows of one prompt come into one batch, and long texts beside long ones."""
+        on_one = max(1.0, self.count / self.prompts) if self.prompts else 1.0
+        of_rows = self.answers.sum(1) + self.before / min(on_one, max(1.0, batch))
+        of_rows.sort()
+        size = max(1, round(batch / max(batch, self.count) * len(of_rows)))
+        return batch * float(of_rows.mean()), batch * float(of_rows[-size:].mean())
 
 
 @dataclass(frozen=True)
@@ -79,46 +100,6 @@ class Held:
 
     model: Architecture
     is_trained: bool = False
-
-
-@dataclass(frozen=True)
-class Pass:
-    """So many `rows` of texts that go through a model, `batch` of them in a call of a rank.
-
-    With `backward` they are learned from; `drawn` tokens are then put behind each, one after another. Texts that are
-    `sorted` by length are in a batch with those that are as long.
-    """
-
-    model: Architecture
-    texts: Rows
-    rows: float
-    batch: float
-    backward: bool = False
-    drawn: float = 0
-    sorted: bool = False
-
-    def tokens_of_call(self) -> tuple[float, float]:
-        """The tokens of a call with their padding: in the mean, and at most."""
-        if self.sorted:
-            return self.texts.padded_by_length(self.batch, self.rows)
-        return self.texts.padded(self.batch, self.rows / self.batch)
-
-    @property
-    def width(self) -> float:
-        """How many texts a call has."""
-        return self.batch * self.texts.tokens.shape[1]
-
-
-def judged(model: Architecture, rows: Rows, count: float, tokens_per_batch: int = 2048) -> Pass:
-    """The pass of texts that a model gives scores, so many tokens at a time."""
-    batch = max(1.0, tokens_per_batch // float(rows.tokens.max() * rows.tokens.shape[1]))
-    return Pass(model, rows, count, batch, sorted=True)
-
-
-def told(model: Architecture, rows: Rows, count: float) -> Pass:
-    """The pass of completions whose log-probabilities a model tells, so many tokens at a time."""
-    batch = max(1.0, min(rows.count, TOKENS // float(rows.tokens.max())))
-    return Pass(model, rows, count, batch, sorted=True)
 
 
 @dataclass(frozen=True)
@@ -136,4 +117,5 @@ class Work:
     prepared: float = 0
     handled: float = 0
     leaves: Architecture | float = 0.0
+    draws: tuple[Drawing, ...] = ()
     assumed: tuple[str, ...] = field(default=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import resource
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ class Usage:
     """The use of one process from when this is made. Processes of its own, such as data loaders, are not in it."""
 
     def __init__(self) -> None:
+        with contextlib.suppress(AttributeError):  # not glibc: then what was freed before still counts as resident
+            ctypes.CDLL(None).malloc_trim(0)
         with contextlib.suppress(OSError):  # not Linux, or /proc is read-only: then the peak is the process's so far
             Path("/proc/self/clear_refs").write_text(RESET)
         if _on_cuda():

@@ -22,7 +22,8 @@ import trl
 from trimtab.pipelines.algorithms import statistics
 from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import SCORED, Data
-from trimtab.pipelines.forecasting.work import Held, Work, told
+from trimtab.pipelines.forecasting.passes import told
+from trimtab.pipelines.forecasting.work import Held, Work
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.reporting import by_prompt
 from trimtab.pipelines.reporting.shows import Shows

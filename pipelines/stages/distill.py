@@ -21,7 +21,8 @@ import trl
 
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.forecasting import trainers
-from trimtab.pipelines.forecasting.work import Held, Pass, Work
+from trimtab.pipelines.forecasting.passes import Drawing, Pass
+from trimtab.pipelines.forecasting.work import Held, Work
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
@@ -78,12 +79,15 @@ class Distill(TrainerStage):
         train, setting = self.train, known.setting
         model, teacher = known.model(self.model), known.model(self.teacher)
         prompts = known.rows("data")
-        answers = prompts.longer(train.max_completion_length)
+        most = train.max_completion_length
+        lengths = known.lengths(self.model, most)
+        answers = prompts.answered(lengths)
         steps = trainers.updates(train, prompts.count, setting.rows_of_update)
         rows = steps * setting.rows_of_update
-        drawn = Pass(model, prompts, rows, setting.batch * setting.accumulation, drawn=train.max_completion_length)
-        passes = (drawn, Pass(model, answers, rows, setting.batch, backward=True), Pass(teacher, answers, rows, 1))
-        return Work("trainer", (Held(model, is_trained=True), Held(teacher)), passes, steps, 0, leaves=model)
+        drawn = Drawing(model, prompts, rows, setting.batch * setting.accumulation, lengths, most)
+        passes = (Pass(model, answers, rows, setting.batch, backward=True), Pass(teacher, answers, rows, 1))
+        held = Held(model, is_trained=True), Held(teacher)
+        return Work("trainer", held, passes, steps, draws=(drawn,), leaves=model)
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.trainers.distillation import DistillationTrainer

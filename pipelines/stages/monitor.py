@@ -33,7 +33,8 @@ import trl
 from trimtab.pipelines.algorithms import drift, statistics
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import CONVERSATIONS, SCORED, Data
-from trimtab.pipelines.forecasting.work import Held, Work, told
+from trimtab.pipelines.forecasting.passes import told
+from trimtab.pipelines.forecasting.work import Held, Work
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import tracking

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.stages import Metrics, Stage, StepOptions
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
@@ -32,6 +34,9 @@ class Report(Stage):
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
         yield name, kind, {"steps": [f"${step}" for step in above], **options}
+
+    def work(self, known: Known) -> Work:
+        return Work("figures")
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

@@ -23,7 +23,8 @@ from trimtab import rewards
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import PREFERENCE, RANKING, RATED, Data, Form
 from trimtab.pipelines.forecasting import trainers
-from trimtab.pipelines.forecasting.work import Work, judged
+from trimtab.pipelines.forecasting.passes import judged
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from trimtab.pipelines.algorithms import reward_quality, statistics
 from trimtab.pipelines.data import grouping, loading
 from trimtab.pipelines.data.forms import PREFERENCE, Data
-from trimtab.pipelines.forecasting.work import Work, judged
+from trimtab.pipelines.forecasting.passes import judged
+from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut

@@ -30,7 +30,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -40,7 +40,8 @@ from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.data.promises import Promise
-from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Held, Pass, Rows, Work, told
+from trimtab.pipelines.forecasting.passes import Drawing, told
+from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Held, Rows, Work
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking, watch
 from trimtab.pipelines.reporting.shows import Shows
@@ -138,17 +139,21 @@ class Sample(Sampling, Stage):
 
     def work(self, known: Known) -> Work:
         model, prompts, answers = known.model(self.model), known.rows("prompts"), self.leaves(known, "", "train")
-        drawn = Pass(model, prompts, answers.count, self.sample_batch_size, drawn=self._longest, sorted=True)
-        scored = told(model, answers, answers.count)
-        size = answers.count * BYTES_OF_TOKEN * float(answers.tokens.mean())
-        return Work("models", (Held(model),), (drawn, scored), handled=answers.count, leaves=size)
+        batch, count = self.sample_batch_size, answers.count
+        part = batch * min(PART, math.ceil(count / batch / PARTS))
+        lengths = known.lengths(self.model, self._longest)
+        drawn = Drawing(model, prompts, count, batch, lengths, self._longest, self.num_generations, part)
+        size = count * BYTES_OF_TOKEN * float(answers.tokens.mean())
+        passes = (told(model, answers, count),) if self.engine == "vllm" else ()  # the sampler tells its own
+        return Work("models", (Held(model),), passes, draws=(drawn,), handled=count, leaves=size)
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         prompts = known.rows("prompts")
         asked = prompts.count / (self.fold[1] if self.fold else 1)
-        assumed = f"{known.step.name}: answers of max_new_tokens ({self._longest})"
-        count, tokens = asked * self.num_generations, prompts.tokens + self._longest
-        return Rows(count, tokens, asked, self._longest, (*prompts.assumed, assumed))
+        before = len(known.assumed)
+        rows = prompts.answered(known.lengths(self.model, self._longest))
+        assumed = (*prompts.assumed, *known.assumed[before:])
+        return replace(rows, count=asked * self.num_generations, prompts=asked, answer=self._longest, assumed=assumed)
 
     @property
     def _longest(self) -> int:

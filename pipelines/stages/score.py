@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
 from trimtab.pipelines.data.promises import Promise
-from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Rows, Work, judged
+from trimtab.pipelines.forecasting.passes import judged
+from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Rows, Work
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut

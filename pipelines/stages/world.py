@@ -95,7 +95,8 @@ class World(Stage):
             answers = [_tokens(tiny_world.answer(prompt, rng)) for _ in range(texts)] or [0]
             tokens.append([float(_tokens(str(prompt)) + answer) for answer in answers])
         assumed = f"{known.step.name}: a token for each word and mark"
-        return Rows(count, np.array(tokens), count, assumed=(assumed,))
+        asked = np.array([float(_tokens(str(prompt))) for prompt in drawn])
+        return Rows(count, np.array(tokens), count, assumed=(assumed,), asked=asked if texts else None)
 
     def run(self, step: Step) -> Metrics:
         """Writes the sets; metrics are the rows of every file and what is known of the raters.

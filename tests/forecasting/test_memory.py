@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from trimtab.pipelines.forecasting import amounts, architectures, memory
+from trimtab.pipelines.forecasting.passes import Drawing, Pass
 from trimtab.pipelines.forecasting.setting import Engine, Setting
-from trimtab.pipelines.forecasting.work import Held, Pass, Rows, Work
+from trimtab.pipelines.forecasting.work import Held, Rows, Work
 
 MODEL = architectures.of_config({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
                                  "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 256})  # fmt: skip
@@ -63,7 +64,7 @@ def test_on_a_gpu_products_that_are_not_trained_have_two_bytes_and_drawing_reads
     assert parts(on_cpu, held)["weights"] == 4 * PARAMETERS
     assert parts(on_gpu, held)["weights"] == 4 * PARAMETERS - 2 * MODEL.multiplied
     rows = Rows(100, np.full((1, 1), 32.0))
-    drawing = replace(held, passes=(Pass(MODEL, rows, 100, 4, drawn=8),))
+    drawing = replace(held, passes=(), draws=(Drawing(MODEL, rows, 100, 4, np.full(1, 8.0), 8),))
     assert amounts.weights_read(drawing, on_cpu) == 2 * amounts.weights_read(drawing, on_gpu)
 
 
