@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -74,20 +75,30 @@ def fitted(
     return {name: float(f"{number:.4g}") for name, number in changed(found.x).items()}
 
 
-def calibrate(steps: list[Measured]) -> None:
-    """Writes this machine's row, fitted to the steps."""
+def calibrate(runs: list[list[Measured]]) -> None:
+    """Writes this machine's row, fitted to the steps of some runs."""
     machine = machines.at_hand()
-    forecaster = Forecaster(machine)
+    steps = list(chain.from_iterable(runs))
     works, of_steps = [], []
-    for step, record in steps:
-        setting = forecaster.setting(step, Launch(record["world_size"], machine.on_cpu))
-        work, _ = forecaster.work(step, setting)
-        written, _ = disk.checkpoints(forecaster.memory.stage(step), work, setting)
-        works.append((work, setting))
-        of_steps.append(amounts.of(work, setting, written + disk.artifact(forecaster.memory.stage(step), work)))
+    for run in runs:
+        forecaster = Forecaster(machine)
+        works.append([])
+        for step, record in run:
+            setting = forecaster.setting(step, Launch(record["world_size"], machine.on_cpu))
+            work, _ = forecaster.work(step, setting)
+            stage = forecaster.memory.stage(step)
+            written, _ = disk.checkpoints(stage, work, setting)
+            works[-1].append((work, setting))
+            of_steps.append(amounts.of(work, setting, written + disk.artifact(stage, work)))
 
     def peaks(sizes: Mapping[str, float]) -> list[float]:
-        return [sum(memory.parts(work, setting, sizes).values()) for work, setting in works]
+        of_steps = []
+        for run in works:
+            held = 0.0
+            for work, setting in run:
+                of_steps.append(sum(memory.parts(work, setting, sizes, held).values()))
+                held = max(held, memory.left(work, memory.parts(work, setting, sizes), sizes))
+        return of_steps
 
     def times(prices: Mapping[str, float]) -> list[float]:
         return [replace(machine, prices=prices).seconds(of_step, 0.0, bf16=False) for of_step in of_steps]
@@ -110,7 +121,9 @@ def compare(steps: list[Measured]) -> str:
     memories: list[tuple[float, float]] = []
     times: list[tuple[float, float]] = []
     for step, record in steps:
-        ahead = forecaster.forecast(step, Launch(record["world_size"], forecaster.machine.on_cpu))
+        launch = Launch(record["world_size"], forecaster.machine.on_cpu)
+        ahead = forecaster.forecast(step, launch)
+        forecaster.follow(step, launch)
         memories.append((ahead.peak, record["peak_bytes"]))
         times.append((ahead.processor_seconds, record["cpu_seconds"]))
         of_memory = f"{size(ahead.peak)} | {size(record['peak_bytes'])} | {_error(*memories[-1]):+.0%}"
@@ -145,7 +158,7 @@ def main() -> None:
     parser.add_argument("--calibrate", action="append", nargs="+", default=[], metavar="RECIPE [key=value]")
     options = parser.parse_args()
     if options.calibrate:
-        calibrate([one for path, *overrides in options.calibrate for one in done(path, overrides)])
+        calibrate([done(path, overrides) for path, *overrides in options.calibrate])
     if options.recipe:
         print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         print(compare(done(options.recipe[0], options.recipe[1:])))

@@ -11,10 +11,11 @@ import yaml
 from trimtab.pipelines.forecasting import amounts, disk, memory
 from trimtab.pipelines.forecasting.known import Known, Memory
 from trimtab.pipelines.forecasting.machines import Machine
-from trimtab.pipelines.forecasting.setting import Setting, of_stage
+from trimtab.pipelines.forecasting.setting import Engine, Setting, of_stage
 from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning.commands import accelerate_config
 from trimtab.pipelines.planning.recipe import Launch, Step
+from trimtab.pipelines.recording import usage
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ class Forecast:
 class Forecaster:
     """Forecasts the steps of a plan, looking up once what several of them name."""
 
-    def __init__(self, machine: Machine):
-        self.machine = machine
+    def __init__(self, machine: Machine, held: float = 0.0):
+        self.machine, self.held = machine, held  # the latter in bytes, by the process that the next step runs in
         self.memory = Memory()
 
     def setting(self, step: Step, launch: Launch) -> Setting:
@@ -71,6 +72,17 @@ class Forecaster:
     def forecast(self, step: Step, launch: Launch) -> Forecast:
         """The forecast of a step as its recipe says it."""
         return self.under(step, self.setting(step, launch))
+
+    def follow(self, step: Step, launch: Launch) -> None:
+        """Takes the steps that are forecast next to run in the process of this one, which holds what it has left.
+
+        Steps share a launch unless they are large or their engine keeps something (running/grouping.py).
+        """
+        setting = self.setting(step, launch)
+        if setting.engine == Engine():
+            work, _ = self.work(step, setting)
+            of_peak = memory.parts(work, setting, self.machine.sizes)
+            self.held = max(self.held, memory.left(work, of_peak, self.machine.sizes))
 
     def peak(self, step: Step, launch: Launch, batch: int) -> float:
         """The bytes of a rank at the most, with that many rows on each: for a choice of the largest that fits."""
@@ -86,7 +98,7 @@ class Forecaster:
         taken = self.machine.seconds(of_step, amounts.weights_read(work, setting), bf16=setting.bf16)
         ranks_of_machine = setting.ranks if self.machine.on_cpu else 1
         return Forecast(
-            parts=memory.parts(work, setting, self.machine.sizes),
+            parts=memory.parts(work, setting, self.machine.sizes, self.held),
             seconds=self.machine.elapsed(taken) + self.machine.launch,
             processor_seconds=taken,
             tokens=amounts.tokens(work, setting),
@@ -107,7 +119,7 @@ def record(step: Step, launch: Launch) -> dict[str, float] | None:
     from trimtab.pipelines.forecasting import machines
 
     try:
-        return Forecaster(machines.at_hand()).forecast(step, launch).record()
+        return Forecaster(machines.at_hand(), usage.resident()).forecast(step, launch).record()
     except Exception as error:  # a stage from outside may fail in any way, and no step is stopped by a guess
         logger.info("%s: no forecast (%s: %s)", step.name, type(error).__name__, error)
         return None

@@ -23,18 +23,27 @@ CACHE_COPIES = 2  # of a prompt's keys and values: one by one, and side by side
 HEAD_COPIES = 3  # of a block of logits: themselves, their softmax, their gradient
 
 
-def parts(work: Work, setting: Setting, memory: Mapping[str, float]) -> dict[str, float]:
-    """The parts of the peak by name; `memory` is the machine's: what the libraries take, and its factors."""
-    peak: dict[str, float] = {"process": memory[work.libraries] + memory["row"] * work.handled}
+def parts(work: Work, setting: Setting, memory: Mapping[str, float], held: float = 0.0) -> dict[str, float]:
+    """The parts of the peak by name; `memory` is the machine's: what the libraries take, and its factors.
+
+    `held` is what the process has of the steps before, its libraries with it.
+    """
+    peak: dict[str, float] = {"process": max(memory[work.libraries], held) + memory["row"] * work.handled}
     if work.libraries != "trainer":  # samplers and judges load whole models, whatever the launch is
         setting = replace(setting, engine=Engine(), bf16=not setting.on_cpu)
-    for held in work.held:
-        for name, size in _of_model(held, setting).items():
+    for model in work.held:
+        for name, size in _of_model(model, setting).items():
             peak[name] = peak.get(name, 0.0) + size
     learned, seen = memory["learned"], memory["seen"]
     of_passes = [_of_pass(one, setting, learned, seen) for one in work.passes]
     peak["batch"] = max([0.0, *of_passes, *(_of_drawing(one, setting, seen) for one in work.draws)])
     return peak
+
+
+def left(work: Work, parts_of_peak: Mapping[str, float], memory: Mapping[str, float]) -> float:
+    """What a process holds after a step: the libraries, and a share of what allocators do not give back."""
+    freed = sum(parts_of_peak.values()) - parts_of_peak["process"]
+    return memory[work.libraries] + memory["kept"] * freed
 
 
 def _of_model(held: Held, setting: Setting) -> dict[str, float]:

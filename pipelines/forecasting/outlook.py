@@ -43,6 +43,7 @@ class Outlook:
     def _look(self, forecaster: Forecaster, step: Step) -> None:
         try:
             self.forecasts[step.name] = forecaster.forecast(step, self.launches[step.name])
+            forecaster.follow(step, self.launches[step.name])
         except Exception as error:  # a stage from outside may fail in any way, and no plan is stopped by a guess
             self.failures.append(f"{step.name}: no forecast ({type(error).__name__}: {error})")
 

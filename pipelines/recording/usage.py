@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import resource
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +15,8 @@ class Usage:
     """The use of one process from when this is made. Processes of its own, such as data loaders, are not in it."""
 
     def __init__(self) -> None:
-        with contextlib.suppress(AttributeError):  # not glibc: then what was freed before still counts as resident
-            ctypes.CDLL(None).malloc_trim(0)
+        if "pyarrow" in sys.modules:  # what it keeps of columns that are gone is no step's
+            sys.modules["pyarrow"].default_memory_pool().release_unused()
         with contextlib.suppress(OSError):  # not Linux, or /proc is read-only: then the peak is the process's so far
             Path("/proc/self/clear_refs").write_text(RESET)
         if _on_cuda():
@@ -35,16 +35,30 @@ def largest(of_ranks: list[dict[str, float]]) -> dict[str, float]:
     return {name: max(of_rank[name] for of_rank in of_ranks) for name in of_ranks[0]}
 
 
+def resident() -> float:
+    """The bytes that this process holds now, of the GPU where there is one; 0 where nobody can say."""
+    if _on_cuda():
+        import torch
+
+        return torch.cuda.memory_allocated()
+    return _status("VmRSS") or 0
+
+
 def _peak() -> int:
     if _on_cuda():
         import torch
 
         return torch.cuda.max_memory_allocated()
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _status(name: str) -> int | None:
+    """The bytes that Linux says of this process under a name, None where it is not Linux."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        kilobytes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-        return int(kilobytes[0]) << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) << 10
+    return None
 
 
 def _on_cuda() -> bool:

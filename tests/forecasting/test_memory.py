@@ -13,7 +13,7 @@ from trimtab.pipelines.forecasting.work import Held, Rows, Work
 MODEL = architectures.of_config({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
                                  "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 256})  # fmt: skip
 PARAMETERS = MODEL.parameters
-PLAIN = {"rows": 0, "models": 0, "trainer": 0, "row": 0, "learned": 1.0, "seen": 1.0}
+PLAIN = {"rows": 0, "models": 0, "trainer": 0, "row": 0, "kept": 0.0, "learned": 1.0, "seen": 1.0}
 
 
 def training(batch=4, tokens=32.0):
@@ -77,3 +77,12 @@ def test_checkpointing_and_bf16_need_less_for_a_batch():
     plain = parts(Setting())["batch"]
     assert parts(Setting(checkpointing=True))["batch"] < 0.6 * plain
     assert parts(Setting(bf16=True))["batch"] < plain
+
+
+def test_a_step_has_what_the_process_kept_of_the_one_before():
+    kept = {**PLAIN, "kept": 0.5, "rows": 1e6, "trainer": 3e6}
+    of_training = memory.parts(training(), Setting(), kept)
+    left = memory.left(training(), of_training, kept)
+    assert left == 3e6 + 0.5 * (sum(of_training.values()) - 3e6)
+    assert memory.parts(Work(), Setting(), kept) == {"process": 1e6, "batch": 0.0}
+    assert memory.parts(Work(), Setting(), kept, left)["process"] == left
