@@ -5,6 +5,7 @@
     python scripts/run.py recipes/tiny.yaml --shrink                  # does it fit together? minutes, on a CPU
     python scripts/run.py recipes/tiny.yaml                           # run what is pending
     python scripts/run.py recipes/tiny.yaml stages.dpo.train.beta=0.2 --from dpo
+    python scripts/run.py recipes/tiny.yaml --jobs 2                  # two steps at once, each on half of the GPUs
     python scripts/run.py recipes/tiny.yaml -- --num_processes 2      # after --: for every accelerate launch
     python scripts/run.py recipes/mine.yaml --launcher slurm --sbatch=--nodes=2 --sbatch=--gpus-per-node=8
 
@@ -35,10 +36,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
     parser.add_argument("--from", dest="start", metavar="STAGE", help="this stage or step and those after it")
     parser.add_argument("--rebuild", action="store_true", help="make the artifacts again that are damaged")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="make N steps at once")
     parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="where launches run")
     parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="--sbatch=--nodes=2")
     parser.add_argument("--budget", metavar="MACHINE", help="with --plan: forecast for another machine, as in 8xh100")
     options = parser.parse_intermixed_args(words)
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: at least one")
     path, overrides = _arguments.recipe(parser, options)
     chosen = {"only": options.only, "start": options.start, "trusting": options.trust}
     sbatch = options.sbatch if options.launcher == "slurm" else None
@@ -52,11 +56,20 @@ def main(words: list[str] | None = None) -> int:
             return environment.fail(str(error))
     if options.plan:
         return launch.plan(
-            path, overrides, **chosen, extra=extra, sbatch=sbatch, verbose=options.verbose, budget=options.budget
+            path,
+            overrides,
+            **chosen,
+            extra=extra,
+            sbatch=sbatch,
+            verbose=options.verbose,
+            budget=options.budget,
+            jobs=options.jobs,
         )
     if options.check_rewards:
         return launch.check_rewards(path, overrides, **chosen)
-    return launch.run(path, overrides, **chosen, extra=extra, sbatch=sbatch, rebuild=options.rebuild)
+    return launch.run(
+        path, overrides, **chosen, extra=extra, sbatch=sbatch, rebuild=options.rebuild, jobs=options.jobs
+    )
 
 
 if __name__ == "__main__":

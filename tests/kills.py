@@ -18,16 +18,17 @@ from launches import MARK, Warm, ranks_command, ranks_words
 TERM, INT = {143, -signal.SIGTERM}, {130, -signal.SIGINT}  # by our own handler, and before there is one
 FAILED = {1, 137}  # where a part of a launch was killed: torch's agent and accelerate end with 1
 KILLED = {-signal.SIGKILL}
-MODES = ("train", "ranks", "run")  # train.py, accelerate launch on two ranks of it, run.py
+MODES = ("train", "ranks", "run", "jobs")  # train.py, accelerate launch on two ranks of it, run.py, run.py --jobs 2
+LAUNCHING = ("run", "jobs")
 # what a launch may end with after each way of hitting it, where all steps were not done already
 EXPECTED: dict[str, dict[str, set[int]]] = {
     "kill": dict.fromkeys(MODES, KILLED),  # every process at once, as a machine that loses its power
-    "launcher": {"ranks": KILLED, "run": KILLED},
-    "worker": {"ranks": FAILED, "run": FAILED},
-    "term": {"train": TERM, "ranks": TERM | FAILED, "run": TERM},
-    "int": {"train": INT, "ranks": INT | FAILED, "run": INT},
-    "term, term": {"train": TERM, "ranks": TERM | FAILED, "run": TERM},
-    "int, int": {"train": INT, "ranks": INT | FAILED, "run": INT},
+    "launcher": {"ranks": KILLED, "run": KILLED, "jobs": KILLED},
+    "worker": {"ranks": FAILED, "run": FAILED, "jobs": FAILED},
+    "term": {"train": TERM, "ranks": TERM | FAILED, "run": TERM, "jobs": TERM},
+    "int": {"train": INT, "ranks": INT | FAILED, "run": INT, "jobs": INT},
+    "term, term": {"train": TERM, "ranks": TERM | FAILED, "run": TERM, "jobs": TERM},
+    "int, int": {"train": INT, "ranks": INT | FAILED, "run": INT, "jobs": INT},
 }
 # what a blow waits for, as what changes in the store
 AIMS = {
@@ -62,13 +63,14 @@ class Blow:
 
 def start(warm: Warm, mode: str, recipe: Path, overrides: list[str], log: Path, *, real: bool):
     """A process of one of MODES whose output goes to `log`: a fork, or one that imports by itself."""
-    script = [f"scripts/{'run' if mode == 'run' else 'train'}.py", str(recipe), *overrides]
+    several = ["--jobs", "2"] if mode == "jobs" else []
+    script = [f"scripts/{'run' if mode in LAUNCHING else 'train'}.py", str(recipe), *overrides, *several]
     if real:
         command = ranks_command(recipe, *overrides) if mode == "ranks" else [sys.executable, *script]
         with log.open("w") as file:
             return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True,
                                     env=os.environ | MARK)  # fmt: skip
-    kind, words = {"train": ("script", script), "run": ("run", script),
+    kind, words = {"train": ("script", script), "run": ("run", script), "jobs": ("run", script),
                    "ranks": ("launch", ranks_words(recipe, *overrides))}[mode]  # fmt: skip
     return warm.start(kind, words, out=log)
 

@@ -29,12 +29,13 @@ SIGNS = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/dri/renderD*", "/dev
 class Ranks:
     """`every` for all steps, else what each step's accelerate configuration, `words` for accelerate and `devices` say.
 
-    Without a number of `devices`, they are those of this machine.
+    Without a number of `devices`, they are those of this machine. So many `jobs` at once have equal shares of them.
     """
 
     every: int | None = None
     words: tuple[str, ...] = ()
     devices: int | None = None
+    jobs: int = 1
 
     @classmethod
     def here(cls) -> Ranks:
@@ -48,12 +49,13 @@ class Ranks:
     def handed_down(self) -> dict[str, str]:
         """The environment variable by which processes that this one launches come to the same numbers."""
         devices = self.count if self.every is None else None
-        return {HANDED: json.dumps(asdict(self) | {"devices": devices})}
+        return {HANDED: json.dumps(asdict(self) | {"devices": devices, "jobs": 1})}
 
     @property
     def count(self) -> int:
-        """The accelerators of the machine."""
-        return devices() if self.devices is None else self.devices
+        """The accelerators of the machine, or of a job's share of it: at least one, where there are any."""
+        every = devices() if self.devices is None else self.devices
+        return max(every // self.jobs, min(every, 1))
 
     @property
     def auto(self) -> str:

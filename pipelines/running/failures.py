@@ -35,6 +35,11 @@ def report(error: BaseException, recipe: Recipe, step: Step) -> int:
     return code
 
 
+def is_told(step: Step) -> bool:
+    """Whether the last launch of a step ended with an exception."""
+    return (step.dir / FILE).exists()
+
+
 def _told(error: BaseException, step: Step) -> str:
     if isinstance(error, SystemExit):
         return tracebacks.ended(error)

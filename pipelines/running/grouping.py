@@ -18,21 +18,26 @@ SHARE = 0.25  # of a rank's memory: a step that needs more gets it to itself
 
 
 def keys(
-    steps: Sequence[Step], words: Mapping[str, Sequence[str]], launched_on: Callable[[Step], Launch | None]
+    steps: Sequence[Step],
+    words: Mapping[str, Sequence[str]],
+    launched_on: Callable[[Step], Launch | None],
+    jobs: int = 1,
 ) -> dict[str, Hashable]:
     """What has to be equal for two steps to share a launch, by the names of those that may share one.
 
     `words` are the launches of the pending steps by name. A step shares none that is forecast to be large or long, of
     which nothing can be forecast, or whose engine keeps something for the rest of its process: FSDP, DeepSpeed, vLLM.
+    Several `jobs` divide what they share, so there only the engine counts.
     """
     pending = [step for step in steps if step.name in words]
     if len(pending) < 2:
         return {}
     launches = {step.name: launched_on(step) or Launch(1, on_cpu=True) for step in pending}
     ahead = outlook.Outlook(pending, launches, machines.at_hand())
-    small = [step for step in pending if _is_small(ahead.forecasts.get(step.name))]
     shared: dict[str, Hashable] = {}
-    for step in small:
+    for step in pending:
+        if jobs == 1 and not _is_small(ahead.forecasts.get(step.name)):
+            continue
         launch, start = launches[step.name], commands.without_stage(words[step.name])
         if not _keeps_state(step, start, ahead.engine(step)):
             shared[step.name] = (*start, patience(step) if launch.processes > 1 else None)

@@ -20,6 +20,7 @@ from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.recording import views
 from trimtab.pipelines.running import (
+    claiming,
     comparing,
     consents,
     disk,
@@ -47,15 +48,20 @@ def run(
     sbatch: Sequence[str] | None = None,
     rebuild: bool = False,
     trusting: bool = False,
+    jobs: int = 1,
 ) -> int:
     """Launches the pending steps, small ones together; with `sbatch`, options of that command, as one Slurm job.
 
-    With `rebuild`, also those whose artifacts are damaged, which are refused otherwise. Returns 0 when every chosen
-    step is done or queued, 2 for a mistake in the recipe, a damaged artifact or a run directory in use, else the exit
-    code of the rank that failed.
+    With several `jobs`, so many launches at once make the steps that do not wait for each other, each on its share of
+    the accelerators. With `rebuild`, also those whose artifacts are damaged, which are refused otherwise.
+
+    Returns 0 when every chosen step is done or queued, 2 for a mistake in the recipe, a damaged artifact or a run
+    directory in use, else the exit code of the rank that failed.
     """
     environment.prepare()
-    load = functools.partial(consents.load, path, overrides, _ranks(extra, sbatch), trusting=trusting)
+    if sbatch is not None and jobs > 1:
+        return environment.fail("--jobs divides one machine: queue `trimtab run --jobs` itself as a job")
+    load = functools.partial(consents.load, path, overrides, _ranks(extra, sbatch, jobs), trusting=trusting)
     if not searching.is_search(path, overrides):
         return _run(load, only, start, extra, sbatch, rebuild)
     if sbatch is not None:
@@ -87,7 +93,7 @@ def _run(
     try:
         with locking.lock(recipe.run, shlex.join(sys.argv)) if launches else contextlib.nullcontext():
             views.record(recipe)
-            shared = grouping.keys(steps, launches, functools.partial(_launched_on, extra, None))
+            shared = grouping.keys(steps, launches, functools.partial(_launched_on, extra, None), recipe.ranks.jobs)
             return _launch_all(recipe, steps, launches, shared)
     except locking.Locked as error:
         return environment.fail(str(error))
@@ -108,6 +114,7 @@ def plan(
     verbose: bool = False,
     budget: str | None = None,
     trusting: bool = False,
+    jobs: int = 1,
 ) -> int:
     """Checks the recipe, prints what would run, and forecasts what it takes. Returns 2 for a mistake in it.
 
@@ -116,7 +123,7 @@ def plan(
     environment.prepare()
     try:
         planned_for = machines.budget(budget) if budget else None
-        ranks = _ranks(extra, sbatch)
+        ranks = _ranks(extra, sbatch, jobs)
         if planned_for:
             ranks = dataclasses.replace(ranks, devices=0 if planned_for.on_cpu else planned_for.count)
         recipe = consents.load(path, overrides, ranks, trusting=trusting, refusing=False)
@@ -165,9 +172,9 @@ def check_rewards(
     return 0 if passed else 1
 
 
-def _ranks(extra: Sequence[str], sbatch: Sequence[str] | None) -> Ranks:
-    words = Ranks(words=tuple(extra))
-    return words if sbatch is None else Ranks(every=words.said or slurm.ranks(sbatch))
+def _ranks(extra: Sequence[str], sbatch: Sequence[str] | None, jobs: int = 1) -> Ranks:
+    local = Ranks(words=tuple(extra), jobs=jobs)
+    return local if sbatch is None else Ranks(every=local.said or slurm.ranks(sbatch))
 
 
 def _launched_on(extra: Sequence[str], sbatch: Sequence[str] | None, step: Step) -> Launch | None:
@@ -205,23 +212,31 @@ def _launch_all(
     for position, step in enumerate(steps):
         if step in launched:  # with one before it; the launch has told of it
             continue
-        print(recipe.heading(step))
+        group = grouping.group(steps[position:], shared) if step.name in launches else [step]
+        several = min(recipe.ranks.jobs, len(group))
+        if several == 1:
+            print(recipe.heading(step))
         if step.name not in launches:
             print(f"    done: {step.output}")
             continue
-        with locking.step_locks(grouping.group(steps[position:], shared)) as locks:
-            if step.done:  # by now
-                print(f"    done: {step.output}")
-                continue
-            launched = locks.steps
-            words = commands.together([launches[other.name] for other in launched])
-            print(f"    {commands.typed(words)}", flush=True)
-            code = launch(words, recipe, locks.release_done)
+        if several > 1:
+            launched = group
+            code = _launch_several(recipe, group, launches, several)
+        else:
+            with locking.step_locks(group) as locks:
+                if step.done:  # by now
+                    print(f"    done: {step.output}")
+                    continue
+                launched = locks.steps
+                words = commands.together([launches[other.name] for other in launched])
+                print(f"    {commands.typed(words)}", flush=True)
+                code = launch(words, recipe, locks.release_done)
         if code in STOPPED:
             left = sum(not other.done for other in steps)
             print(f"stopped by {STOPPED[code]} with {left} steps left. The same command continues here")
             return code
-        failed = next((other for other in launched if not other.done), None)
+        undone = [other for other in launched if not other.done]
+        failed = next(filter(failures.is_told, undone), undone[0] if undone else None)
         if code != 0 or failed:
             failed = failed or launched[-1]
             reason = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -233,3 +248,10 @@ def _launch_all(
     comparing.show(recipe, steps)
     environment.note(provenance.notes(recipe.steps))
     return 0
+
+
+def _launch_several(recipe: Recipe, group: Sequence[Step], launches: dict[str, list[str]], jobs: int) -> int:
+    """Launches the same steps several times at once; each launch takes those that it makes."""
+    words = commands.together([launches[step.name] for step in group])
+    print(f"{len(group)} steps by {jobs} launches at once\n    {commands.typed(words)}", flush=True)
+    return launch(words, recipe, shares=claiming.shares(jobs, recipe.ranks.count))

@@ -63,12 +63,12 @@ def step_locks(steps: Sequence[Step]) -> Iterator[StepLocks]:
     What is waited for is the first one alone, while nothing is held: so no two launchers can wait for each other.
     """
     first, *others = steps
-    of_first = Lock(of_folder(first.dir), _purpose(first))
+    of_first = lock_of(first)
     with held(of_first, functools.partial(_tell, first)):
         taken = StepLocks([first], [of_first])
         try:
             for step in others:
-                lock = Lock(of_folder(step.dir), _purpose(step))
+                lock = lock_of(step)
                 if lock.take():
                     break
                 taken.steps.append(step)
@@ -84,11 +84,12 @@ def step_lock(step: Step, agreed: Callable[[Take], str | None] = alone) -> conte
 
     Where several ranks hold it together, `agreed` gives all of them what one has found.
     """
-    return held(Lock(of_folder(step.dir), _purpose(step)), functools.partial(_tell, step), agreed)
+    return held(lock_of(step), functools.partial(_tell, step), agreed)
 
 
-def _purpose(step: Step) -> str:
-    return f"{step.recipe}/{step.name} ({shlex.join(sys.argv)})"
+def lock_of(step: Step) -> Lock:
+    """The lock of a step, which says what this process takes it for."""
+    return Lock(of_folder(step.dir), f"{step.recipe}/{step.name} ({shlex.join(sys.argv)})")
 
 
 def _tell(step: Step, holder: str) -> None:

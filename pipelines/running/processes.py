@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psutil
 
@@ -29,8 +29,16 @@ def handed_down(recipe: Recipe) -> dict[str, str]:
     return {"TRIMTAB_LOCK": str(recipe.run.resolve()), **consents.handed_down(recipe), **recipe.ranks.handed_down()}
 
 
-def launch(command: list[str], recipe: Recipe, meanwhile: Callable[[], None] = lambda: None) -> int:
+def launch(
+    command: list[str],
+    recipe: Recipe,
+    meanwhile: Callable[[], None] = lambda: None,
+    shares: Sequence[dict[str, str]] = ({},),
+) -> int:
     """Runs one launch in a process group of its own, calls `meanwhile` now and then, and leaves nothing running.
+
+    With several `shares`, environment variables, one launch for each at the same time; when one of them fails, the
+    others are asked to stop.
 
     The first SIGINT or SIGTERM is handed on, once, and the ranks have TRIMTAB_GRACE seconds to leave a checkpoint; a
     second one ends them at once. The exit code is then 128 and the first signal's number.
@@ -45,51 +53,71 @@ def launch(command: list[str], recipe: Recipe, meanwhile: Callable[[], None] = l
     received: list[int] = []
     quiet = [sys.executable, str(QUIET), *command[len(commands.ACCELERATE) :]]
     dying = functools.partial(orphans.die_with, os.getpid())
-    child = subprocess.Popen(quiet, env=variables, start_new_session=True, preexec_fn=dying)
+    children = [
+        subprocess.Popen(quiet, env=variables | share, start_new_session=True, preexec_fn=dying) for share in shares
+    ]
 
     def forward(number: int, frame: object) -> None:
         received.append(number)
         if len(received) > 1:
-            _kill(child)
+            _kill(children)
             return
         print(
             f"\nasked to stop: waiting for a checkpoint, {grace:g} s at most (a second Ctrl-C ends it now)", flush=True
         )
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        _signal(children, number)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = _wait(child, received, grace, meanwhile)
+        code = _wait(children, received, grace, meanwhile)
     finally:
-        _kill(child)  # workers that outlived their launcher
+        _kill(children)  # workers that outlived their launcher
         for number, handler in previous.items():
             signal.signal(number, handler)
     return 128 + received[0] if received else code
 
 
-def _wait(child: subprocess.Popen, received: list[int], grace: float, meanwhile: Callable[[], None]) -> int:
-    """Waits for the child; once a signal was handed on, for `grace` seconds, then ends it."""
+def _wait(
+    children: Sequence[subprocess.Popen], received: list[int], grace: float, meanwhile: Callable[[], None]
+) -> int:
+    """Waits for the children, and returns the code of the first that failed, else 0.
+
+    Once one has failed or a signal was handed on, the others have `grace` seconds to end.
+    """
+    failed = 0
     asked = math.inf  # when
-    while True:
-        try:
-            return child.wait(timeout=0.5)
-        except subprocess.TimeoutExpired:
-            meanwhile()
-            if received:
-                asked = min(asked, time.monotonic())
-            if time.monotonic() - asked >= grace:
-                print(f"no end within {grace:g} s (TRIMTAB_GRACE): ended without a checkpoint", flush=True)
-                _kill(child)
+    while running := [child for child in children if child.poll() is None]:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running[0].wait(timeout=0.5)
+        meanwhile()
+        if not failed and (failed := _failed(children)) and not received:
+            _signal(children, signal.SIGTERM)
+        if failed or received:
+            asked = min(asked, time.monotonic())
+        if time.monotonic() - asked >= grace:
+            print(f"no end within {grace:g} s (TRIMTAB_GRACE): ended without a checkpoint", flush=True)
+            _kill(children)
+    return failed or _failed(children)
 
 
-def _kill(child: subprocess.Popen) -> None:
-    """Ends the child and all that it has started, in whatever session."""
+def _failed(children: Sequence[subprocess.Popen]) -> int:
+    """The code of a child that has ended with another than 0, else 0."""
+    return next((child.returncode for child in children if child.returncode), 0)
+
+
+def _signal(children: Sequence[subprocess.Popen], number: int) -> None:
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+
+def _kill(children: Sequence[subprocess.Popen]) -> None:
+    """Ends the children and all that they have started, in whatever session."""
     family: list[psutil.Process] = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(child.pid).children(recursive=True)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family += psutil.Process(child.pid).children(recursive=True)
+    _signal(children, signal.SIGKILL)
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

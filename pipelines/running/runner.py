@@ -18,6 +18,7 @@ from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
 from trimtab.pipelines.recording import locks, views
 from trimtab.pipelines.running import (
+    claiming,
     comparing,
     consents,
     disk,
@@ -103,16 +104,19 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
         say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
     if MAIN and not LAUNCHED:
         views.record(recipe)
-    chosen = pending if LAUNCHED else steps
-    for position, step in enumerate(chosen):
-        if not LAUNCHED or step is not pending[0]:  # of which the launcher has told
+    timeout = max(map(grouping.patience, pending)) if pending else None
+    several = claiming.is_one_of_several()
+    if several:
+        _join_process_group(timeout)
+    for step in claiming.taken(pending) if several else pending if LAUNCHED else steps:
+        if several or not LAUNCHED or step is not pending[0]:  # of which the launcher has told
             say(recipe.heading(step))
         if step.done:
             say(f"    done: {step.output}")
             continue
-        _keep_rewards_of(chosen[position + 1 :])
+        _keep_rewards_of([other for other in pending if other is not step])
         try:
-            run(recipe, step, check=step.name in unseen, timeout=max(map(grouping.patience, pending)))
+            run(recipe, step, check=step.name in unseen, timeout=timeout)
         except interrupts.Stopped as stopped:
             raise Interrupted(f"{step.name} was interrupted, and keeps what it has finished", stopped.number) from None
         except (RecipeError, Interrupted, RewardFailure, KeyboardInterrupt):
@@ -127,7 +131,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
     return 0
 
 
-def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta) -> None:
+def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta | None) -> None:
     """One step, unless another process has made it by now. Called by every rank.
 
     `check` looks at the inputs first: those that the steps before have made since the preflight. `timeout` is how long
@@ -149,7 +153,7 @@ def _keep_rewards_of(steps: Sequence[Step]) -> None:
     _checkpoint.keep(set(chain.from_iterable(options)))
 
 
-def _join_process_group(timeout: timedelta) -> Any:
+def _join_process_group(timeout: timedelta | None) -> Any:
     """The one state of the process group, with what the libraries have to be told before it is made."""
     import torch
     import transformers

@@ -26,9 +26,10 @@ BLOWS = {
         Blow("int", 0, "metrics are logged"),
     ],
     "run": [Blow("kill", 0, "an artifact is published"), Blow("term", 0, "a save is complete")],
+    "jobs": [Blow("kill", 0, "a save is complete"), Blow("worker", 0, "scores are kept")],
 }
 # the stage from which a chain is hit; run.py starts a launch for each step, of which two show what five do
-FIRST = {"train": "sample", "ranks": "sample", "run": "dpo"}
+FIRST = {"train": "sample", "ranks": "sample", "run": "dpo", "jobs": "sample"}
 # waits, so that no part of the chain is over before a blow falls on it, however fast the machine is
 SLOW = """
 import time
@@ -69,7 +70,7 @@ def undisturbed(folder):
         chain.begin(folder)
         assert chain.end() == 0
         runs[mode] = chain.store.rename(folder / f"{mode}-reference")
-    return {**runs, "run": runs["train"]}
+    return {**runs, "run": runs["train"], "jobs": runs["train"]}
 
 
 @pytest.mark.parametrize("mode", BLOWS)

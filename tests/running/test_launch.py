@@ -90,3 +90,26 @@ def test_so_does_the_deadline(stopped, monkeypatch, capfd):
     assert ended.code == 143
     assert "no end within 0.1 s (TRIMTAB_GRACE): ended without a checkpoint" in capfd.readouterr().out
     until(lambda: not ended.has_rank(), 5)
+
+
+ONE_FAILS = """
+import os, signal, sys, time
+
+if os.environ["JOB"] == "fails":
+    sys.exit(7)
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+open(sys.argv[1], "w").close()
+time.sleep(60)
+"""
+
+
+def test_of_several_at_once_the_others_stop_when_one_has_failed(tmp_path, monkeypatch):
+    script, begun = tmp_path / "accelerate.py", tmp_path / "begun"
+    script.write_text(ONE_FAILS)
+    monkeypatch.setattr(processes, "QUIET", script)
+    recipe = Recipe.load(str(write_recipe(tmp_path, {"world": {}})))
+    shares = [{"JOB": "goes on"}, {"JOB": "fails"}]
+    before = psutil.Process().children()
+    assert processes.launch([*commands.ACCELERATE, str(begun)], recipe, shares=shares) == 7
+    assert processes.launch([*commands.ACCELERATE, str(begun)], recipe, shares=shares[1:]) == 7
+    assert set(psutil.Process().children()) <= set(before)
