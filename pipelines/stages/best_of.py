@@ -85,7 +85,7 @@ class BestOf(Stage):
         prompts: list[str] = []
         curves: dict[str, list[float]] = {}
         dropped = 0
-        for group in grouping.groups(rows, list(grouping.numbers(rows["prompt_index"]).values()), READ):
+        for group in grouping.by_column(rows, "prompt_index").rows(rows, READ):
             samples = [row for row in group if self._is_scored(row)]
             if len(samples) < max(self.n):
                 dropped += 1

@@ -27,7 +27,7 @@ the paper's `guaranteed`. The last is never above the second; the first differs 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -144,8 +144,8 @@ class Curate(Stage):
         from trimtab.pipelines.data.writing import write_rows
 
         rows = loading.load(self.completions, (*step.path, "completions"))
-        samples = self._samples(rows, step)
-        rankings = self._choices(samples, step)
+        prompts = self._prompts(rows, step)
+        rankings = self._choices(rows, prompts, step)
         held_out = self._held_out(step)
         counts = Counter(dict.fromkeys(COUNTED, 0))
         chosen = Chosen(self.round, self.policy)
@@ -153,7 +153,7 @@ class Curate(Stage):
 
         def kept() -> Iterator[dict[str, Any]]:
             seen = clean_text.Seen(self.deduplicate)
-            for group in self._groups(rows, samples):
+            for group in self._groups(rows, prompts):
                 for row in self._chosen(group, rankings, held_out, chosen, counts, step.seed):
                     kind = seen.duplicate((text(row["prompt"]), text(row["completion"])))
                     if kind is not None:
@@ -165,10 +165,10 @@ class Curate(Stage):
         remaining = kept()
         first = next(remaining, None)
         if first is None:
-            raise RecipeError(f"nothing is left of {len(samples)} prompts: {self._reasons(step, counts)}", step.path)
+            raise RecipeError(f"nothing is left of {len(prompts)} prompts: {self._reasons(step, counts)}", step.path)
         written = write_rows(step, chain([first], remaining))
         tracking.table("curated", [_shown(row) for row in shown])
-        return {"prompts": len(samples), "completions": len(rows), "kept": written, **counts, **chosen.means()}
+        return {"prompts": len(prompts), "completions": len(rows), "kept": written, **counts, **chosen.means()}
 
     def _chosen(
         self,
@@ -207,28 +207,27 @@ class Curate(Stage):
             )
         return "; ".join(filter(None, reasons))
 
-    def _samples(self, rows: Dataset, step: Step) -> dict[int, dict[int, int]]:
-        """prompt_index -> sample_index -> row, both in order, so that a choice does not depend on the rows' order."""
-        samples: dict[int, dict[int, int]] = {}
-        for number, row in enumerate(grouping.records(rows, ("prompt_index", "sample_index"))):
-            of_prompt = samples.setdefault(row["prompt_index"], {})
-            if row["sample_index"] in of_prompt:
-                twice = f"prompt_index {row['prompt_index']} has sample_index {row['sample_index']} twice"
-                place = (*step.path, "completions")
-                raise RecipeError(f"{twice}: are these several datasets of `sample`?", place)
-            of_prompt[row["sample_index"]] = number
+    def _prompts(self, rows: Dataset, step: Step) -> grouping.Groups:
+        """The rows by prompt_index and sample_index: a choice does not depend on the rows' order."""
+        places = rows.select_columns(["prompt_index", "sample_index"]).with_format("numpy")[:]
+        prompts = grouping.sorted_by(places["prompt_index"], places["sample_index"])
+        sorted_places = [places[name][prompts.order] for name in ("prompt_index", "sample_index")]
+        again = (sorted_places[0][1:] == sorted_places[0][:-1]) & (sorted_places[1][1:] == sorted_places[1][:-1])
+        if again.any():
+            prompt, sample = (column[again.argmax()] for column in sorted_places)
+            twice = f"prompt_index {prompt} has sample_index {sample} twice: are these several datasets of `sample`?"
+            raise RecipeError(twice, (*step.path, "completions"))
         if self.reward:
             Combination.of(self.reward, self.missing).check(rows.features["scores"], (*step.path, "reward"))
             for name in self.require:
                 Combination.of(name, self.missing).check(rows.features["scores"], (*step.path, "require"))
-        return {index: dict(sorted(samples[index].items())) for index in sorted(samples)}
+        return prompts
 
-    def _groups(self, rows: Dataset, samples: Mapping[int, Mapping[int, int]]) -> Iterator[Group]:
+    def _groups(self, rows: Dataset, prompts: grouping.Groups) -> Iterator[Group]:
         """Each prompt's completions, with their `score`, None where a reward has abstained or none was asked for."""
         combination = Combination.of(self.reward, self.missing) if self.reward else None
-        numbers = [list(of_prompt.values()) for of_prompt in samples.values()]
         columns = (*CHOOSABLE, *TEMPLATED, *(["scores"] if combination else []))
-        for group in grouping.groups(rows, numbers, columns):
+        for group in prompts.rows(rows, columns):
             for row in group:
                 scores = row.pop("scores", {})
                 row["score"] = combination(scores) if combination and self._is_enough(scores) else None
@@ -238,14 +237,15 @@ class Curate(Stage):
         given = {name: scores[name] for name in self.require}
         return all(score is not None and score >= self.require[name] for name, score in given.items())
 
-    def _choices(self, samples: Mapping[int, Mapping[int, int]], step: Step) -> dict[int, list[int]]:
+    def _choices(self, rows: Dataset, prompts: grouping.Groups, step: Step) -> dict[int, list[int]]:
         """prompt_index -> sample indices, best first. Raises RecipeError naming the wrong row, or what is missing."""
         if self.choices is None:
             return {}
         place = (*step.path, "choices")
-        read = choices.read(
-            self.choices, {index: list(numbers) for index, numbers in samples.items()}, self.keep, place
-        )
+        samples: dict[int, list[int]] = defaultdict(list)
+        for row in grouping.records(rows.select(prompts.order), ("prompt_index", "sample_index")):
+            samples[row["prompt_index"]].append(row["sample_index"])
+        read = choices.read(self.choices, samples, self.keep, place)
         missing = [index for index in samples if index not in read]
         if missing and self.missing_choices == "stop":
             listed = f"{', '.join(map(str, missing[:5]))}{', ...' if missing[5:] else ''}"

@@ -12,6 +12,7 @@ control of equal size. Rows are `prompt` and `completion`, in trl's form, with a
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 BATCH = 1000  # rows that are in memory at a time
 MIXED = "one of synthetic and real rows is chat and the other text: sample prompts of the form of the real rows"
+
+SOURCE = 1 << 40  # times the place of a source, and a row's number in it, is a row's: 8 bytes where pairs take 100
 
 
 @dataclass(kw_only=True)
@@ -82,11 +85,14 @@ class Mix(Stage):
         from trimtab.pipelines.data.writing import write_rows
 
         sources = [loading.load(block, (*step.path, "synthetic")) for block in self.synthetic]
-        synthetic = [(place, number) for place, rows in enumerate(sources) for number in range(len(rows))]
+        synthetic = array("q")
+        for place, rows in enumerate(sources):
+            synthetic.extend(range(place * SOURCE, place * SOURCE + len(rows)))
         wanted = self._wanted(len(synthetic))
         if wanted:
             sources.append(loading.load(self.real, (*step.path, "real")))
-        real = [(len(self.synthetic), number) for number in _drawn(step, len(sources[-1]), wanted)]
+        first = len(self.synthetic) * SOURCE
+        real = array("q", (first + number for number in _drawn(step, len(sources[-1]), wanted)))
         order = real if self.real_fraction == 1 else synthetic + real
         names = [*(f"synthetic-{place}" for place in range(1, 1 + len(self.synthetic))), "real"]
         firsts = [_row(rows[0], name) for rows, name in zip(sources, names, strict=False)]
@@ -102,23 +108,21 @@ class Mix(Stage):
         return synthetic if fraction == 1 else round(synthetic * fraction / (1 - fraction))
 
 
-def _drawn(step: Step, count: int, wanted: int) -> list[int]:
+def _drawn(step: Step, count: int, wanted: int) -> array:
     """The numbers of so many of `count` real rows; where more are wanted than there are, each comes once more."""
-    drawn: list[int] = []
+    drawn = array("q")
     generator = random.Random(f"{step.seed}-real")
     while len(drawn) < wanted:
-        drawn += generator.sample(range(count), min(count, wanted - len(drawn)))
+        drawn.extend(generator.sample(range(count), min(count, wanted - len(drawn))))
     return drawn
 
 
-def _rows(
-    sources: Sequence[Dataset], names: Sequence[str], order: Sequence[tuple[int, int]]
-) -> Iterator[dict[str, Any]]:
-    """The rows of `order`, (source, number) each, read a few at a time; all have the columns that any has."""
-    used = sorted({place for place, _ in order})
+def _rows(sources: Sequence[Dataset], names: Sequence[str], order: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of `order`, read a few at a time; all have the columns that any has."""
+    used = sorted({code // SOURCE for code in order})
     columns = dict.fromkeys(chain.from_iterable(_row(sources[place][0], names[place]) for place in used))
     for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
+        batch = [divmod(code, SOURCE) for code in order[start : start + BATCH]]
         read: dict[tuple[int, int], dict[str, Any]] = {}
         for place in used:
             numbers = [number for source, number in batch if source == place]

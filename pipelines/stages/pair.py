@@ -23,6 +23,7 @@ completion is unscored where one of them has abstained; `missing: ignore` sums t
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ from trimtab.rewards import text
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
+    from trimtab.pipelines.data.grouping import Groups
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
@@ -115,13 +117,13 @@ class Pair(Stage):
         rows = loading.load(self.completions, (*step.path, "completions"))
         combination = Combination.of(self.reward, self.missing)
         combination.check(rows.features["scores"], (*step.path, "reward"))
-        groups = grouping.numbers(rows["prompt_index"])
+        groups = grouping.by_column(rows, "prompt_index")
         counts: dict[str, int] = defaultdict(int)
-        gaps: list[float] = []
+        gaps = array("d")
 
         def preferences() -> Iterator[dict[str, Any]]:
             columns = READ if self.select in ("best_worst", "all", "unpaired") else (*READ, *TOKENS, "vocabulary")
-            for group in grouping.groups(rows, list(groups.values()), columns):
+            for group in groups.rows(rows, columns):
                 for row in self._select(group, combination, counts, step.seed):
                     gaps.extend([row["chosen_score"] - row["rejected_score"]] if "chosen_score" in row else [])
                     yield row
@@ -201,9 +203,9 @@ def _unique_and_scored(
     return [row for row, _ in unique.values()], [score for _, score in unique.values()]
 
 
-def _reasons(rows: Any, groups: Mapping[int, Any], combination: Combination, counts: Mapping[str, int]) -> str:
+def _reasons(rows: Any, groups: Groups, combination: Combination, counts: Mapping[str, int]) -> str:
     """Why completions make no pair, each reason with its cure."""
-    alone = sum(len(group) == 1 for group in groups.values())
+    alone = int((groups.sizes == 1).sum())
     equal, tied = counts.get("duplicates_dropped", 0), counts.get("ties_dropped", 0)
     reasons = [
         combination.abstentions(rows["scores"]),

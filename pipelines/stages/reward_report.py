@@ -17,6 +17,7 @@ which all numbers are good can still be gamed by a policy that is trained on it:
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -141,7 +142,10 @@ def _of_reward(scores: Scores, lengths: Sequence[int], subsets: Sequence[Any]) -
     given = [gap for gap in gaps if gap is not None]
     longer = [float(lengths[2 * pair] - lengths[2 * pair + 1]) for pair in there]
     of_subsets = {}
-    for subset, rows in grouping.numbers(subsets).items():
+    pairs_of = defaultdict(list)
+    for pair, subset in enumerate(subsets):
+        pairs_of[subset].append(pair)
+    for subset, rows in pairs_of.items():
         of_subset = [gap for pair in rows if (gap := gaps[pair]) is not None]
         values = [score for pair in rows for score in scores[2 * pair : 2 * pair + 2]]
         of_subsets[str(subset)] = {"accuracy": reward_quality.accuracy(of_subset), **_spread(values)}
