@@ -55,6 +55,8 @@ class Identities:
                 value = {name: item for name, item in value.items() if name not in skipped}
             if not value and key in cls.neutral_when_empty:
                 continue
+            if key in cls.alike:
+                value = cls.alike[key].get(value, value)
             identity[key] = self._of(value, (*path, key))
             if value and key in getattr(cls, "names_code", ()):
                 identity[key] = [_code(word) for word in (value if isinstance(value, list) else [value])]

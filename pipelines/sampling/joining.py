@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trimtab.pipelines.data.writing import BATCH
+from trimtab.pipelines.data.writing import BATCH, write_batches
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from trimtab.pipelines.planning.recipe import Step
 
 
 def batches(rows: Dataset, completions: Dataset) -> Iterator[Dataset]:
@@ -27,6 +29,17 @@ def batches(rows: Dataset, completions: Dataset) -> Iterator[Dataset]:
         sides = [side.with_format("arrow")[:] for side in (asked, answered)]
         columns = {name: side[name] for side in sides for name in side.column_names}
         yield Dataset(pa.table(columns, schema=info.features.arrow_schema), info=info)
+
+
+def write(step: Step, rows: Dataset, completions: Dataset) -> None:
+    """Writes the step's dataset. The main rank alone reads the rows for it; the others wait."""
+    from accelerate import PartialState
+
+    distributed = PartialState()
+    if distributed.is_main_process:
+        write_batches(step, batches(rows, completions))  # and waits for the others
+    else:
+        distributed.wait_for_everyone()
 
 
 def totals(completions: Dataset) -> dict[str, float]:

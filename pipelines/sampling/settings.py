@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
+import trl
+
+from trimtab.pipelines.data import clusters
 from trimtab.pipelines.data.audit import classes
+from trimtab.pipelines.data.clusters import Cluster
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.sampling import generation
+from trimtab.pipelines.sampling.servers import Servers
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from trimtab.pipelines.planning.recipe import Step
+
+PARTS, PART = 4, 8  # at least so many parts where there are batches for them; of at most so many batches
 
 
 @dataclass(kw_only=True)
 class Sampling:
     """`generate` takes transformers' GenerationConfig keys, `vllm` vLLM's EngineArgs keys.
 
-    `sample_batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed.
+    `sample_batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed,
+    `server` asks the servers of `server`, and `ray` is transformers on the workers of a cluster.
     `audit` says what follows from prompts that are not right, such as `{beyond_context: drop}`: see docs/data.md.
     """
 
     num_generations: int = 4
     generate: dict[str, Any] = field(default_factory=dict)
     sample_batch_size: int = 64
-    engine: Literal["transformers", "vllm", "auto"] = "transformers"
+    engine: Literal["transformers", "vllm", "server", "ray", "auto"] = "transformers"
     vllm: dict[str, Any] = field(default_factory=dict)
+    server: Servers | None = None
+    ray: Cluster | None = None
     audit: classes.Actions = field(default_factory=dict)
 
     @classmethod
@@ -39,6 +53,10 @@ class Sampling:
     def with_vllm(self) -> bool:
         """Whether vLLM is what samples here."""
         return self.engine == "vllm" or (self.engine == "auto" and find_spec("vllm") is not None)
+
+    def completions_of_part(self, total: float) -> int:
+        """How many of all completions make a part: what is drawn at once, and lost where a run is killed."""
+        return self.sample_batch_size * min(math.ceil(total / self.sample_batch_size / PARTS), PART)
 
     def check_sampling(self, step: Step) -> None:
         """Raises RecipeError for what the engine does not know, or would not do as it is written."""
@@ -55,3 +73,26 @@ class Sampling:
             from trimtab.pipelines.sampling import vllm_engine
 
             vllm_engine.check(self.generate, self.vllm, step)
+        if self.engine == "server":
+            from trimtab.pipelines.sampling import server_engine
+
+            server_engine.check(self.generate, self.server, step)
+        if self.engine == "ray":
+            clusters.check((*step.path, "engine"))
+        for key in ("server", "ray"):
+            if getattr(self, key) is not None and self.engine != key:
+                raise RecipeError(f"is for `engine: {key}`, and the engine is {self.engine}", (*step.path, key))
+
+    def drawn(
+        self, step: Step, model: trl.ModelConfig, prompts: Sequence[list[int]], config: Any, tokenizer: Any
+    ) -> Dataset | None:
+        """Completions by an engine that draws all at once; None where the parts of the step are drawn one by one."""
+        if self.with_vllm:
+            from trimtab.pipelines.sampling import vllm_engine
+
+            return vllm_engine.complete(step, model, prompts, self.num_generations, config, self.vllm)
+        if self.server is not None:
+            from trimtab.pipelines.sampling import server_engine
+
+            return server_engine.complete(step, model, prompts, self.num_generations, config, self.server, tokenizer)
+        return None

@@ -21,6 +21,7 @@ from trimtab.pipelines.sampling import shards
 from trimtab.pipelines.trainers.seams.engines import stop_vllm
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import GenerationConfig
     from vllm import LLM, RequestOutput, SamplingParams
 
@@ -38,9 +39,6 @@ NAMES = {
 }
 KNOWN = ("do_sample", "eos_token_id", *NAMES)
 OURS = ("model", "revision", "tokenizer", "seed")  # of vLLM's engine, which the step knows
-# completions that are handed to the engine at once, and that a killed run may have to sample again: many, for its
-# batches to stay full, but not so many that few parts leave ranks idle
-LEAST, MOST, PARTS = 256, 4096, 64
 
 
 def check(generate: dict[str, Any], options: dict[str, Any], step: Step) -> None:
@@ -74,8 +72,8 @@ def complete(
     num_generations: int,
     config: GenerationConfig,
     options: dict[str, Any],
-) -> Sequence[list[int]]:
-    """Completions of every prompt, prompt by prompt, as token ids up to and including the first stop token.
+) -> Dataset:
+    """Completions of every prompt, prompt by prompt: `completion_ids`, up to and including the first stop token.
 
     `options` are vLLM's EngineArgs. Every completion has a seed of its own, so on one kind of machine they do not
     depend on the number of ranks. Raises RecipeError where the ranks are no multiple of `tensor_parallel_size`.
@@ -89,7 +87,7 @@ def complete(
             (*step.path, "vllm"),
         )
     group = min(ranks, distributed.num_processes)  # one process may drive an engine on several GPUs
-    size = -(-min(MOST, max(LEAST, len(prompts) * num_generations // PARTS)) // num_generations)  # prompts of a part
+    size = shards.prompts_of_part(len(prompts), num_generations)
     count = -(-len(prompts) // size)
     engine = _Engine(step, model, ranks, options)
 
@@ -98,7 +96,7 @@ def complete(
         seeds = [(step.seed * 1_000_003 + place * num_generations) % 2**63 for place in places]
         sampling = [_sampling(config, num_generations, seed) for seed in seeds]
         rows = []
-        for request in engine.generate([prompts[place] for place in places], sampling):
+        for request in engine.generate(prompts[places.start : places.stop], sampling):
             outputs = sorted(request.outputs, key=lambda output: output.index)
             rows += [{"completion_ids": list(output.token_ids)} for output in outputs]
         return rows
@@ -108,7 +106,7 @@ def complete(
     finally:
         engine.stop()
     distributed.wait_for_everyone()  # until the engines of others are gone from this rank's GPU
-    return shards.collect(step, "tokens", count)["completion_ids"]
+    return shards.collect(step, "tokens", count)
 
 
 def _sampling(config: GenerationConfig, num_generations: int, seed: int) -> SamplingParams:

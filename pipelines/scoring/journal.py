@@ -21,16 +21,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtab import rewards
 from trimtab.pipelines.planning import reward_blocks
 from trimtab.pipelines.planning.files import fingerprint
 from trimtab.pipelines.planning.store import SCORED
-from trimtab.pipelines.recording import locks, watch
+from trimtab.pipelines.recording import locks
+from trimtab.pipelines.scoring import asking
 from trimtab.rewards import Outcome, Reward, RewardFailure
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
+    from trimtab.pipelines.data.clusters import Cluster
     from trimtab.pipelines.planning.recipe import Step
 
 PERCENTILES = (50, 95, 99)  # of the seconds that requests have taken
@@ -89,8 +91,12 @@ def _is_failure(outcome: Outcome) -> bool:
     return isinstance(outcome, RewardFailure)
 
 
-def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int) -> Scores:
+def score(
+    step: Step, name: str, reward: Reward | None, rows: Dataset, batch_size: int, cluster: Cluster | None = None
+) -> Scores:
     """All rows' outcomes; every rank calls it. What another process scores at this moment is waited for.
+
+    With a `cluster` its workers make the calls, with rewards of their own, and the main rank keeps what they say.
 
     Raises RewardFailure where the block's `on_failure` says stop, or when more than its `max_failures` have failed;
     what was scored by then is kept.
@@ -101,10 +107,12 @@ def score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int)
 
     lock = locks.Lock(locks.of_folder(_folder(step, name)), f"{step.recipe}/{step.name}")
     with locks.held(lock, told, locks.of_main):
-        return _score(step, name, reward, rows, batch_size)
+        return _score(step, name, reward, rows, batch_size, cluster)
 
 
-def _score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int) -> Scores:
+def _score(
+    step: Step, name: str, reward: Reward | None, rows: Dataset, batch_size: int, cluster: Cluster | None
+) -> Scores:
     """Asks for what is missing, while no other process does."""
     from accelerate import PartialState
     from accelerate.utils import gather_object
@@ -112,10 +120,10 @@ def _score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int
 
     distributed = PartialState()
     journal = Journal(_folder(step, name), name, distributed.process_index)
-    scored = journal.read(len(rows), failures=False)
-    batches = [range(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
-    missing = [[row for row in batch if row not in scored] for batch in batches]
-    mine = [batch for batch in missing if batch][distributed.process_index :: distributed.num_processes]
+    missing = _missing(journal.scored(len(rows)), batch_size)
+    mine = missing[distributed.process_index :: distributed.num_processes]
+    if cluster is not None:
+        mine = missing if distributed.is_main_process else []
     distributed.wait_for_everyone()  # until everyone has read, nobody writes
     block = step.options["rewards"][name]
     stop = block.get("on_failure", "stop") == "stop"
@@ -124,41 +132,18 @@ def _score(step: Step, name: str, reward: Reward, rows: Dataset, batch_size: int
     total, hidden = sum(map(len, mine)), not distributed.is_main_process
     bar = tqdm(desc=f"{step.name} {name}", total=total, leave=False, mininterval=1, disable=hidden)
     with bar, journal:
-        for batch in mine:
-            with watch.part(f"in reward {name}, rows {batch[0]} to {batch[-1]}"):
-                said = ask(reward, name, rows.select(batch), batch)
+        for batch, said in asking.batches(step, name, reward, rows, mine, cluster):
             outcomes = journal.record(batch, *said)
             failures = [outcome for outcome in outcomes if isinstance(outcome, RewardFailure)]
             failed += len(failures)
             bar.update(len(batch))
             if failed > allowed:
-                kept = len(journal.read(len(rows), failures=False))
+                kept = int(journal.scored(len(rows)).sum())
                 raise _stopped(failures[0], failed, kept, len(rows), limited=not stop)
             for failure in failures[:3]:
                 logger.warning("%s", failure)
     distributed.wait_for_everyone()
     return replace(journal.collect(len(rows)), waits=gather_object(getattr(reward, "waits", [])))
-
-
-def ask(reward: Reward, name: str, rows: Dataset, indices: Sequence[int]) -> tuple[list[Outcome], dict, dict]:
-    """One call of a reward with TRL's keywords: the outcomes, and the extra columns and metrics that it logs."""
-    from transformers import TrainerState
-
-    columns = {key: rows[key] for key in rows.column_names if key not in ("prompt", "completion", "scores")}
-    extra: dict[str, list] = {}
-    metrics: dict[str, float] = {}
-    outcomes = rewards.outcomes(
-        reward,
-        rows["prompt"][:],
-        rows["completion"][:],
-        name=name,
-        indices=indices,
-        **{key: values[:] for key, values in columns.items()},
-        trainer_state=TrainerState(),
-        log_extra=lambda column, values: extra.__setitem__(column, list(values)),
-        log_metric=metrics.__setitem__,
-    )
-    return outcomes, extra, metrics
 
 
 class Journal:
@@ -205,28 +190,47 @@ class Journal:
                         if line.pop("check", None) == _checksum(line):
                             yield line
 
-    def read(self, count: int, *, failures: bool = True) -> dict[int, Outcome]:
-        """The outcome of every row below `count` that has one; a score stands above any failure."""
-        outcomes: dict[int, Outcome] = {}
+    def scored(self, count: int) -> np.ndarray:
+        """Whether each row below `count` has a score: one byte a row, as there may be many millions."""
+        import numpy as np
+
+        there = np.zeros(count, dtype=bool)
+        for line in self.lines():
+            if "score" in line and line["row"] < count:
+                there[line["row"]] = True
+        return there
+
+    def collect(self, count: int) -> Scores:
+        """Everything that was written; a score stands above any failure. Call it when all ranks are done."""
+        unheard = object()
+        outcomes: list[Any] = [unheard] * count
+        scores = Scores(outcomes, defaultdict(dict), defaultdict(list))
         for line in self.lines():
             row = line.get("row", count)
             if row < count and "score" in line:
                 outcomes[row] = line["score"]
-            elif row < count and failures:
-                failure = RewardFailure(line["failure"], reward=self.name, index=row, sample=line["sample"])
-                outcomes.setdefault(row, failure)
-        return outcomes
-
-    def collect(self, count: int) -> Scores:
-        """Everything that was written. Call it when all ranks are done."""
-        outcomes = self.read(count)
-        scores = Scores([outcomes[row] for row in range(count)], defaultdict(dict), defaultdict(list))
-        for line in self.lines():
+            elif row < count and outcomes[row] is unheard:
+                outcomes[row] = RewardFailure(line["failure"], reward=self.name, index=row, sample=line["sample"])
             for column, value in line.get("extra", {}).items():
-                scores.extra[column][line["row"]] = value
+                scores.extra[column][row] = value
             if "metric" in line:
                 scores.metrics[line["metric"]].append(line["value"])
+        missing = outcomes.count(unheard)
+        if missing:
+            raise RuntimeError(f"{self.folder} has no outcome of {missing} of {count} rows")
         return scores
+
+
+def _missing(scored: np.ndarray, batch_size: int) -> list[Sequence[int]]:
+    """The rows that are to be scored, in batches of all rows; a batch that is missing as a whole is a range."""
+    batches: list[Sequence[int]] = []
+    for start in range(0, len(scored), batch_size):
+        there = scored[start : start + batch_size]
+        if not there.any():
+            batches.append(range(start, start + len(there)))
+        elif not there.all():
+            batches.append([start + int(place) for place in (~there).nonzero()[0]])
+    return batches
 
 
 def _checksum(line: Mapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ from trimtab.pipelines.planning import kinds, preflight, reward_blocks, schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import fingerprint
 from trimtab.pipelines.planning.references import strings
-from trimtab.pipelines.scoring import journal
+from trimtab.pipelines.scoring import asking
 from trimtab.rewards import Outcome, RewardFailure
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _try(step: Step, name: str, block: Mapping[str, Any]) -> tuple[list[str], li
         (lines if foreign and rows is None else problems).append(f"built-in pairs: {failure.reason}")
     if rows is not None:
         started = time.perf_counter()
-        answers, _, _ = journal.ask(reward, name, rows, range(len(rows)))
+        answers, _, _ = asking.ask(reward, name, rows, range(len(rows)))
         seconds = (time.perf_counter() - started) / len(rows)
         failures = [outcome for outcome in answers if isinstance(outcome, RewardFailure)]
         problems += [str(failure) for failure in failures[:1]]

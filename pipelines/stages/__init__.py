@@ -55,6 +55,7 @@ class Stage:
     )
     neutral: ClassVar[tuple[str, ...]] = ()  # keys that cannot change the result: they are not in the fingerprint
     neutral_when_empty: ClassVar[tuple[str, ...]] = ()  # keys that are no part of the fingerprint while empty
+    alike: ClassVar[Mapping[str, Mapping[str, str]]] = {}  # words of a key with the results of another of its words
     writes: ClassVar[tuple[str, ...]] = ()  # the columns of the dataset that it leaves, where that is its artifact
     splits: ClassVar[
         tuple[str, ...]

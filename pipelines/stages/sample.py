@@ -23,33 +23,40 @@ case, so KL and entropy that are estimated from such samples are those of neithe
 vLLM takes the model's dtype unless told otherwise, and is slow in float32. Log-probabilities are still computed by
 transformers, as the trainings that follow compute theirs. `engine: auto` is vllm where that is installed: the samples
 then depend on the machine.
+
+`engine: server` asks vLLM's servers, or others with OpenAI's completions, and `engine: ray` has the workers of a Ray
+cluster (`pip install trimtab[ray]`) do what `transformers` does, with the same rows:
+
+    sample: {engine: server, server: {urls: ["http://a:8000/v1", "http://b:8000/v1"], model: policy}, ...}
+    sample: {engine: ray, ray: {address: auto, workers: 16}, ...}
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
 from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.audit import classes
+from trimtab.pipelines.data.clusters import Cluster
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import Drawing, told
 from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Held, Rows, Work
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.recording import tracking, watch
+from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.sampling import generation
+from trimtab.pipelines.sampling.servers import Servers
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.pipelines.training import inputs, lineage
-from trimtab.rewards import _vocabulary, text
+from trimtab.rewards import text
 
 if TYPE_CHECKING:
     from trimtab.pipelines.data.audit.checking import Audit
@@ -59,7 +66,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHOWN = 20  # samples, in wandb
-PARTS, PART = 4, 8  # at least so many parts where there are batches for them; of at most so many batches
 
 
 @dataclass(kw_only=True)
@@ -73,7 +79,9 @@ class Sample(Sampling, Stage):
     prompts: Annotated[Data, PROMPTS]
     fold: list[int] | None = None
 
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit",)
+    neutral: ClassVar[tuple[str, ...]] = ("ray",)
+    alike: ClassVar[Mapping[str, Mapping[str, str]]] = {"engine": {"ray": "transformers"}}
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "server")
     writes: ClassVar[tuple[str, ...]] = (
         "prompt",
         "completion",
@@ -89,6 +97,8 @@ class Sample(Sampling, Stage):
 
     @classmethod
     def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:
+        if key == "server":
+            return Servers.neutral
         return classes.neutral(block) if key == "audit" else super().neutral_inside(key, block)
 
     def audit_of(self, step: Step) -> Audit:
@@ -140,12 +150,15 @@ class Sample(Sampling, Stage):
     def work(self, known: Known) -> Work:
         model, prompts, answers = known.model(self.model), known.rows("prompts"), self.leaves(known, "", "train")
         batch, count = self.sample_batch_size, answers.count
-        part = batch * min(PART, math.ceil(count / batch / PARTS))
-        lengths = known.lengths(self.model, self._longest)
-        drawn = Drawing(model, prompts, count, batch, lengths, self._longest, self.num_generations, part)
+        lengths, part = known.lengths(self.model, self._longest), self.completions_of_part(count)
         size = count * BYTES_OF_TOKEN * float(answers.tokens.mean())
-        passes = (told(model, answers, count),) if self.engine == "vllm" else ()  # the sampler tells its own
-        return Work("models", (Held(model),), passes, draws=(drawn,), handled=count, leaves=size)
+        if self.server is not None and self.server.logprobs == "server":  # which draws and tells elsewhere
+            return Work("rows", handled=count, leaves=size)
+        drawn = Drawing(model, prompts, count, batch, lengths, self._longest, self.num_generations, part)
+        is_drawn_elsewhere = self.server is not None
+        passes = (told(model, answers, count),) if self.engine == "vllm" or is_drawn_elsewhere else ()
+        draws = () if is_drawn_elsewhere else (drawn,)  # the sampler tells its own log-probabilities
+        return Work("models", (Held(model),), passes, draws=draws, handled=count, leaves=size)
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         prompts = known.rows("prompts")
@@ -160,59 +173,44 @@ class Sample(Sampling, Stage):
         return self.generate.get("max_new_tokens") or generation.MAX_NEW_TOKENS
 
     def run(self, step: Step) -> Metrics:
-        from transformers import set_seed
+        import numpy as np
 
-        from trimtab.pipelines.data.writing import write_batches
-        from trimtab.pipelines.sampling import joining, prompts, sampler, shards, transformers_engine
+        from trimtab.pipelines.sampling import joining, prompts, shards, transformers_engine
+        from trimtab.pipelines.sampling.completing import Completing
 
         rows = self._prompts(step)
         tokenizer = transformers_engine.load_tokenizer(self.model)
-        vocabulary, is_text = _vocabulary.identity(tokenizer), isinstance(rows[0]["prompt"], str)
         config = transformers_engine.settings(self.model, tokenizer, self.generate)
-        ids = prompts.token_ids(tokenizer, rows, self.prompts, (*step.path, "prompts"))
-        by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        order = list(product(by_length, range(self.num_generations)))  # (prompt_index, sample_index)
+        ids = prompts.token_ids(step, tokenizer, rows, self.prompts, (*step.path, "prompts"))
+        lengths = prompts.lengths(ids)
+        order = np.argsort(lengths, kind="stable")
         if reshaped := generation.reshaped(self.generate):
             message = "%s: completions are not drawn from the policy itself (%s); `logprobs` are the policy's"
             logger.warning(message, step.name, ", ".join(reshaped))
-        drawn = self._drawn_by_vllm(step, [ids[i] for i in by_length], config)
-        policy = transformers_engine.load(self.model)
-        own = drawn is None and sampler.can_sample(policy, config, max(map(len, ids)))
-        batches = math.ceil(len(order) / self.sample_batch_size / PARTS) if own else 1
-        size = self.sample_batch_size * min(batches, PART)
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-
-        def complete(number: int) -> list[sampler.Completion]:
-            part = parts[number]
-            asked = [ids[i] for i, _ in part]
-            if own:
-                requests = [sampler.Request(ids[i], (step.seed, i, k)) for i, k in part]
-                return sampler.sample(policy, requests, config, self.sample_batch_size)
-            set_seed(step.seed + 7919 * number)
-            if drawn is None:
-                completions = transformers_engine.generate(policy, asked, config, tokenizer)
-            else:
-                completions = drawn[number * size : (number + 1) * size]
-            logprobs = transformers_engine.logprobs(policy, asked, completions)
-            return list(map(sampler.Completion, completions, logprobs))
-
-        def make(number: int) -> list[dict[str, Any]]:
-            with watch.part(f"in batch {number}"):
-                completions = complete(number)
-            texts = tokenizer.batch_decode([completion.ids for completion in completions], skip_special_tokens=True)
-            sampled = []
-            for (i, k), completion, answer in zip(parts[number], completions, texts, strict=True):
-                said = answer if is_text else [{"role": "assistant", "content": answer}]
-                place = {"completion": said, "prompt_index": i, "sample_index": k}
-                tokens = {"prompt_ids": ids[i], "completion_ids": completion.ids, "logprobs": completion.logprobs}
-                truncated = transformers_engine.end(completion.ids, config, tokenizer) is None
-                sampled.append(place | tokens | {"truncated": truncated, "vocabulary": vocabulary})
-            return sampled
-
-        shards.compute(step, "rows", len(parts), make)
-        sampled = shards.collect(step, "rows", len(parts))
-        write_batches(step, joining.batches(rows, sampled))
-        first = next(joining.batches(rows, sampled)).select(range(min(SHOWN, len(order))))
+        completing = Completing(
+            model=self.model,
+            config=config,
+            tokenizer=tokenizer,
+            prompts=ids,
+            order=order,
+            longest=int(lengths.max()),
+            num_generations=self.num_generations,
+            size=self.completions_of_part(len(ids) * self.num_generations),
+            batch_size=self.sample_batch_size,
+            seed=step.seed,
+            is_text=isinstance(rows[0]["prompt"], str),
+            path=step.path,
+            drawn=self.drawn(step, self.model, ids.select(order)["ids"], config, tokenizer),
+            is_served=self.server is not None and self.server.logprobs == "server",
+            tolerance=self.server.tolerance if self.server else None,
+        )
+        if self.ray is not None or self.engine == "ray":
+            shards.compute_on(self.ray or Cluster(), step, "rows", completing.count, completing)
+        else:
+            shards.compute(step, "rows", completing.count, completing)
+        sampled = shards.collect(step, "rows", completing.count)
+        joining.write(step, rows, sampled)
+        first = next(joining.batches(rows, sampled)).select(range(min(SHOWN, completing.total)))
         tracking.table("samples", list(map(_shown, first)))
         return {"prompts": len(ids), "completions": len(sampled), **joining.totals(sampled)}
 
@@ -223,14 +221,6 @@ class Sample(Sampling, Stage):
             return rows
         part, count = self.fold
         return rows.select(range(part - 1, len(rows), count))
-
-    def _drawn_by_vllm(self, step: Step, prompts: list[list[int]], config: Any) -> Sequence[list[int]] | None:
-        """The token ids of all completions, prompt after prompt; None where transformers samples batch by batch."""
-        if not self.with_vllm:
-            return None
-        from trimtab.pipelines.sampling import vllm_engine
-
-        return vllm_engine.complete(step, self.model, prompts, self.num_generations, config, self.vllm)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:

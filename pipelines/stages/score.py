@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import loading, promises
+from trimtab.pipelines.data import clusters, loading, promises
+from trimtab.pipelines.data.clusters import Cluster
 from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import judged
@@ -43,12 +44,17 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Score(Stage):
-    """`batch_size` is completions per call of a reward: what a killed run may have to score again."""
+    """`batch_size` is completions per call of a reward: what a killed run may have to score again.
+
+    With `ray` the workers of a Ray cluster call the rewards; each loads its own, and the scores are the same.
+    """
 
     completions: Annotated[Data, COMPLETIONS]
     rewards: dict[str, RewardBlock]
     batch_size: int = 256
+    ray: Cluster | None = None
 
+    neutral: ClassVar[tuple[str, ...]] = ("ray",)
     writes: ClassVar[tuple[str, ...]] = (
         "prompt",
         "completion",
@@ -72,6 +78,8 @@ class Score(Stage):
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
         if self.batch_size < 1:
             raise RecipeError(f"must be at least 1, got {self.batch_size}", (*step.path, "batch_size"))
+        if self.ray is not None:
+            clusters.check((*step.path, "ray"))
         super().check(step)
         foreseen.check(step, self.rewards, self.completions, lineage.ahead)
 
@@ -103,12 +111,13 @@ class Score(Stage):
         groups = rows["prompt_index"][:] if "prompt_index" in rows.column_names else None
         loaded = {}
         for name, block in self.rewards.items():
-            loaded[name] = schema.load_reward(cut(block).reward, (*step.path, "rewards", name))
+            place = (*step.path, "rewards", name)  # with a cluster, its workers load it
+            loaded[name] = None if self.ray else schema.load_reward(cut(block).reward, place)
         scores: dict[str, list[float | None]] = {}
         metrics: dict[str, float] = {}
         for name, block in self.rewards.items():
             # its weights leave the memory with it, unless a reward to come shares them
-            scored = journal.score(step, name, loaded.pop(name), rows, self.batch_size)
+            scored = journal.score(step, name, loaded.pop(name), rows, self.batch_size, self.ray)
             scores[name] = scored.settled(block.get("on_failure", "stop"), groups)
             metrics |= scored.summary(name, scores[name])
             release_memory()

@@ -110,9 +110,10 @@ def test_a_stage_says_what_its_data_holds_what_is_reported_and_what_is_neutral()
 
 def test_keys_that_stages_share_are_explained_once():
     page = reference.page("stages.md")
-    assert page.count("| `vllm` |") == page.count("\n## Sampling\n") == 1
+    assert page.count("| `vllm` | mapping |") == page.count("\n## Sampling\n") == 1
     assert page.count("| `lam` |") == page.count("\n## Critic settings\n") == 1
-    assert "**Further keys**: `generate`, `sample_batch_size`, `engine`, `vllm` and `audit`" in part(page, "apo")
+    further = "**Further keys**: `generate`, `sample_batch_size`, `engine`, `vllm`, `server`, `ray` and `audit`"
+    assert further in part(page, "apo")
     assert "| `num_generations` | int | `5` |" in part(page, "apo")
 
 

@@ -15,7 +15,7 @@ from trimtab.pipelines.data import loading
 from trimtab.pipelines.planning import preflight, schema
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, locks, watch
-from trimtab.pipelines.scoring import journal
+from trimtab.pipelines.scoring import asking, journal
 from trimtab.rewards import RewardFailure, outcomes
 from trimtab.scripts import train
 
@@ -313,7 +313,7 @@ def test_a_reward_that_moves_is_left_alone_however_long_all_of_it_takes(bench, m
     ended = []
     monkeypatch.setattr(watch.os, "_exit", ended.append)
     monkeypatch.setenv("TRIMTAB_STALL", "1")
-    monkeypatch.setattr(journal, "ask", lambda *args, ask=journal.ask: time.sleep(0.4) or ask(*args))
+    monkeypatch.setattr(asking, "ask", lambda *args, ask=asking.ask: time.sleep(0.4) or ask(*args))
     assert bench.run() == 0
     assert ended == []
 

@@ -14,8 +14,7 @@ from trimtab.pipelines.data.writing import write_rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.running import launch, making, runner
-from trimtab.pipelines.sampling import shards
-from trimtab.pipelines.stages import sample
+from trimtab.pipelines.sampling import settings, shards
 
 
 def test_sample_keeps_tokens_and_their_log_probabilities(chained, model):
@@ -39,7 +38,7 @@ def test_sample_keeps_tokens_and_their_log_probabilities(chained, model):
 def test_samples_do_not_depend_on_the_number_of_ranks(chained, tmp_path, monkeypatch):
     """Two ranks, one after the other in this process, make the parts that one rank makes."""
     alone = chained["sample"]
-    monkeypatch.setattr(sample, "PARTS", 100)
+    monkeypatch.setattr(settings, "PARTS", 100)
     step = replace(alone, dir=tmp_path, output=tmp_path / "output")
     step.output.mkdir()
     for rank in (0, 1):

@@ -97,8 +97,8 @@ def test_sampling_and_scoring_keep_what_they_have_finished(model, prompts, tmp_p
     recipe = again_in(tmp_path)
     steps = {step.name: step for step in Recipe.load(str(recipe)).steps}
     assert "sample was" in interrupted(recipe, signal.SIGTERM, "sampling.sampler.sample", 2, capsys)
-    assert len(list((steps["sample"].dir / "parts").glob("*.parquet"))) == 1
-    assert "score was" in interrupted(recipe, signal.SIGINT, "scoring.journal.ask", 2, capsys)
+    assert len(list((steps["sample"].dir / "parts").glob("rows-*.parquet"))) == 1
+    assert "score was" in interrupted(recipe, signal.SIGINT, "scoring.asking.ask", 2, capsys)
     (journal,) = steps["score"].dir.parent.glob("scored/*/rank-0.jsonl")
     assert journal.read_text().count("score") == 4
     assert runner.train(str(recipe)) == 0
