@@ -31,6 +31,7 @@ format: $(VENV)/ready
 
 docs: $(VENV)/ready  ## the pages that are made from the dataclasses
 	$(BIN)/python scripts/docs.py
+	$(BIN)/python scripts/schema.py --output recipes/schema.json
 
 clean:
 	rm -rf $(VENV) runs

@@ -11,6 +11,8 @@
     trimtab diff mine.yaml other.yaml                 options, hashes of data and metrics that differ
     trimtab prune runs                                what can go: checkpoints of finished steps, steps of no recipe
     trimtab check-rewards mine.yaml                   load and try every reward before a long run
+    trimtab init --goal dpo --data pairs.jsonl --model org/model   a first recipe; without flags it asks
+    trimtab schema                                    the JSON schema of recipes, for editors
     trimtab serve --config server.yaml                a reward behind HTTP
     trimtab docs                                      the reference pages of stages and rewards
     trimtab COMMAND --help
@@ -38,6 +40,8 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "prune": ("store", ["prune"]),
     "serve": ("serve_reward", []),
     "import": ("import_recipe", []),
+    "init": ("init", []),
+    "schema": ("schema", []),
     "docs": ("docs", []),
 }
 
