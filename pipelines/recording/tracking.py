@@ -127,7 +127,7 @@ class _Tracker:
         self.rows: dict[str, dict[str, dict[str, int]]] = {}
         self.run: Any = None
         if recipe.wandb is not None:
-            self._guarded(self._init)
+            self._guarded(self._begin)
 
     def log(self, metrics: Mapping[str, Any], global_step: int | None) -> None:
         numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float | str)}
@@ -190,21 +190,26 @@ class _Tracker:
             self.run = None
             logger.warning("wandb is off for %s: %s: %s", self.step.name, type(error).__name__, error)
 
+    def _begin(self) -> None:
+        """Opens the run: offline where the server takes none, then also in the steps after this one."""
+        try:
+            self._init()
+        except Exception:
+            if common(self.recipe)["mode"] != "online":
+                raise
+            os.environ["WANDB_MODE"] = "offline"
+            self._init()
+
     def _init(self) -> None:
         import wandb
 
-        settings = self.recipe.wandb or {}
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        shared = common(self.recipe)
+        mode = shared["mode"]
         run = self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT") or settings.get("project", "trimtab"),
-            entity=settings.get("entity"),
-            group=os.environ.get("WANDB_RUN_GROUP") or settings.get("group", self.recipe.name),
-            tags=settings.get("tags"),
+            **shared,
             job_type=self.step.stage if self.recipe.points else self.step.kind,
             name=self.step.point or self.step.name,
-            id=_word(f"{self.step.name}-{self.step.fingerprint}"),
-            resume="allow",
-            mode=mode,
+            id=word(f"{self.step.name}-{self.step.fingerprint}"),
             dir=str(self.step.dir),
             config={
                 "recipe": self.recipe.name,
@@ -214,15 +219,13 @@ class _Tracker:
                 "versions": versions(),
                 **({"point": redact(self.step.varied)} if self.recipe.points else {}),
             },
-            # which would look up all packages that are installed, for every step: those that matter are `versions`
-            settings=wandb.Settings(silent=True, console="off", init_timeout=60, x_save_requirements=False),
         )
         run.define_metric("train/*", step_metric="train/global_step")
         run.define_metric("eval/*", step_metric="train/global_step")
         if mode == "online":  # the server resolves names; offline runs keep the lineage in their config
             for source in self.step.inputs:
                 maker, name = finished.made_as(source.dir)  # perhaps another recipe
-                run.use_artifact(f"{_word(f'{maker}-{name}')}:{source.fingerprint}")
+                run.use_artifact(f"{word(f'{maker}-{name}')}:{source.fingerprint}")
 
     def _artifact(self, record: Mapping[str, Any]) -> Any:
         import wandb
@@ -234,7 +237,7 @@ class _Tracker:
         elif any(name.endswith(".parquet") for name in names):
             kind = "dataset"
         artifact = wandb.Artifact(
-            _word(f"{self.recipe.name}-{self.step.name}"),
+            word(f"{self.recipe.name}-{self.step.name}"),
             type=kind,
             metadata={"fingerprint": self.step.fingerprint, "inputs": record["inputs"], "metrics": record["metrics"]},
         )
@@ -242,12 +245,30 @@ class _Tracker:
         return artifact
 
 
-def _word(name: str) -> str:
+def common(recipe: Recipe) -> dict[str, Any]:
+    """What all runs of a recipe have in common, as `wandb.init` takes it."""
+    import wandb
+
+    settings = recipe.wandb or {}
+    return {
+        "project": os.environ.get("WANDB_PROJECT") or settings.get("project", "trimtab"),
+        "entity": settings.get("entity"),
+        "group": os.environ.get("WANDB_RUN_GROUP") or settings.get("group", recipe.name),
+        "tags": settings.get("tags"),
+        "resume": "allow",
+        "mode": os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline"),
+        # which would look up all packages that are installed, for every step: those that matter are `versions`
+        "settings": wandb.Settings(silent=True, console="off", init_timeout=20, x_save_requirements=False),
+    }
+
+
+def word(name: str) -> str:
     """A name as wandb takes it for an id or an artifact."""
     return re.sub(r"[^\w.-]", "-", name)
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether there is a key for wandb's server, in the environment or in a netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = re.sub(r"^\w+://|[:/].*$", "", os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))

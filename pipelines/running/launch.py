@@ -18,7 +18,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
-from trimtab.pipelines.recording import views
+from trimtab.pipelines.recording import reach, views
 from trimtab.pipelines.running import (
     claiming,
     comparing,
@@ -29,6 +29,7 @@ from trimtab.pipelines.running import (
     failures,
     grouping,
     locking,
+    overviews,
     searching,
     slurm,
 )
@@ -93,6 +94,7 @@ def _run(
     try:
         with locking.lock(recipe.run, shlex.join(sys.argv)) if launches else contextlib.nullcontext():
             views.record(recipe)
+            environment.note(filter(None, [reach.settle() if launches and recipe.wandb is not None else None]))
             shared = grouping.keys(steps, launches, functools.partial(_launched_on, extra, None), recipe.ranks.jobs)
             return _launch_all(recipe, steps, launches, shared)
     except locking.Locked as error:
@@ -245,6 +247,8 @@ def _launch_all(
             print(f"error: {message}. The same command continues here", file=sys.stderr)
             return code if code > 0 else 1
     views.record(recipe)
+    if launched:
+        overviews.record(recipe)
     comparing.show(recipe, steps)
     environment.note(provenance.notes(recipe.steps))
     return 0

@@ -16,7 +16,7 @@ from trimtab.pipelines.planning import preflight, provenance
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
-from trimtab.pipelines.recording import locks, views
+from trimtab.pipelines.recording import locks, reach, views
 from trimtab.pipelines.running import (
     claiming,
     comparing,
@@ -29,6 +29,7 @@ from trimtab.pipelines.running import (
     locking,
     making,
     orphans,
+    overviews,
     searching,
 )
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say
@@ -104,6 +105,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
         say("FSDP and DeepSpeed keep state between the steps of one process: scripts/run.py is the way for them")
     if MAIN and not LAUNCHED:
         views.record(recipe)
+        environment.note(filter(None, [reach.settle() if pending and recipe.wandb is not None else None]))
     timeout = max(map(grouping.patience, pending)) if pending else None
     several = claiming.is_one_of_several()
     if several:
@@ -126,6 +128,8 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
     if not LAUNCHED:
         if MAIN:
             views.record(recipe)
+            if pending:
+                overviews.record(recipe)
         comparing.show(recipe, steps)
         environment.note(provenance.notes(recipe.steps))
     return 0

@@ -3,13 +3,17 @@
 import errno
 import json
 import logging
+import os
+import socket
 import sys
 
 import pytest
+import wandb_files
 from conftest import SFT_ROWS
-from run_steps import run_recipe
+from run_steps import run_recipe, write_recipe
 
-from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.recording import reach, tracking
+from trimtab.pipelines.running import runner
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "gradient_checkpointing": False}
 
@@ -69,15 +73,15 @@ def test_wandb_never_decides(how, stages, tmp_path, monkeypatch, caplog):
 def test_offline_unless_a_key_or_a_mode_says_otherwise(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    assert not tracking._has_key()
+    assert not tracking.has_key()
     monkeypatch.setenv("WANDB_API_KEY", "x")
-    assert tracking._has_key()
+    assert tracking.has_key()
     monkeypatch.delenv("WANDB_API_KEY")
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert tracking._has_key()
+    assert tracking.has_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://other.example:8080/path")
-    assert not tracking._has_key()
+    assert not tracking.has_key()
 
 
 def test_secrets_are_redacted():
@@ -100,9 +104,51 @@ def test_a_run_of_a_sweep_is_grouped_by_recipe_stage_and_point(tmp_path, monkeyp
     stages = {"tiny": {"kind": "world", "sft": 16, "pairs": 16, "test": 4}}
     sweep = {"stages.tiny.prompts": [8, 9], "seed": [1]}
     run_recipe(tmp_path, stages, wandb={}, sweep=sweep)
-    assert [(words["group"], words["job_type"], words["name"]) for words in given] == [
+    assert [(words["group"], words["job_type"], words["name"]) for words in given[:2]] == [
         ("test", "tiny", "prompts=8"),
         ("test", "tiny", "prompts=9"),
     ]
     assert given[0]["config"]["point"] == {"stages.tiny.prompts": 8}
     assert given[0]["id"].startswith("tiny-prompts-8-")
+
+
+def test_a_recipe_that_goes_on_has_one_run_above_those_of_its_steps(tmp_path):
+    """As a server has them after `wandb sync`: the first command makes one step, the second one the others."""
+    world = {"kind": "world", "prompts": 8, "sft": 16, "pairs": 16, "test": 4}
+    stages = {"tiny": world, "more": {**world, "seed": 1}, "report": {}}
+    path = str(write_recipe(tmp_path, stages))
+    assert runner.train(path, [], "tiny") == 0
+    assert runner.train(path) == 0
+    runs = wandb_files.shown(tmp_path / "runs")
+    (parent,) = [run for run in runs.values() if run.job_type == "recipe"]
+    assert sorted(run.job_type for run in runs.values()) == ["recipe", "report", "world", "world"]
+    assert {run.group for run in runs.values()} == {"test"}
+    assert list(parent.config["steps"]) == ["tiny", "more", "report"]
+    assert parent.summary["steps_done"] == 3
+    assert "test-report" in parent.artifacts
+    assert [row["steps.nrows"] for row in parent.history if "steps.nrows" in row] == [1, 3]
+
+
+def test_a_key_without_a_server_that_answers_costs_seconds_once_and_keeps_offline_files(tmp_path, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(reach, "SECONDS", 0.2)
+        world = {"kind": "world", "prompts": 8, "sft": 16, "pairs": 16, "test": 4}
+        run_recipe(tmp_path, {"tiny": world, "more": {**world, "seed": 1}}, wandb={})
+    assert capsys.readouterr().err.count("does not answer: wandb keeps offline files") == 1
+    assert sorted(run.job_type for run in wandb_files.shown(tmp_path / "runs").values()) == [
+        "recipe",
+        "world",
+        "world",
+    ]
+    assert "x" * 40 not in "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*.jsonl"))
+
+
+def test_a_server_that_answers_is_used(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setattr(reach, "_answers", lambda server: True)
+    assert reach.settle() is None
+    assert "WANDB_MODE" not in os.environ
