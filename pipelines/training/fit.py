@@ -51,7 +51,7 @@ def fit(
     trained = _train(trainer, step, checkpoint, optimizer, learning)
     if stage.must_learn:
         learning.require_change(step, resumed_from)
-    save(trainer, step.output, stage.dtype)
+    save(trainer, step.output, stage.dtype, _use_cache(stage.model))
     if keep_optimizer and trainer.accelerator.is_main_process:
         optimizer_state.save(trainer, step.output)
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}
@@ -62,6 +62,14 @@ def fit(
     if hasattr(trainer, "samples"):
         tracking.table("completions", trainer.samples())
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _use_cache(model: Any) -> bool | None:
+    """Whether the configuration of the step's input says `use_cache`; None where it says nothing."""
+    from transformers import PreTrainedConfig
+
+    config, _ = PreTrainedConfig.get_config_dict(model.model_name_or_path, revision=model.model_revision)
+    return config.get("use_cache")
 
 
 def _train(

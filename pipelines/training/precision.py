@@ -21,12 +21,12 @@ def cast(folder: Path, dtype: str) -> None:
                 tensors[name] = value.to(getattr(torch, dtype))
         save_file(tensors, shard, metadata={"format": "pt"})
         total += sum(value.nbytes for value in tensors.values())
-    _say(folder / "config.json", dtype=dtype)
+    say(folder / "config.json", dtype=dtype)
     if (folder / INDEX).is_file():
         index = json.loads((folder / INDEX).read_text())
-        _say(folder / INDEX, metadata={**index.get("metadata", {}), "total_size": total})
+        say(folder / INDEX, metadata={**index.get("metadata", {}), "total_size": total})
 
 
-def _say(file: Path, **values: object) -> None:
+def say(file: Path, **values: object) -> None:
     """Sets keys of a JSON file."""
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}, indent=2) + "\n")

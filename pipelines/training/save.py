@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 
-def save(trainer: Any, output: Path, dtype: str | None = None) -> None:
+def save(trainer: Any, output: Path, dtype: str | None = None, use_cache: bool | None = None) -> None:
     """Writes a complete Hugging Face model: adapters are merged into the base weights in float32.
 
-    With `dtype`, what was written is rounded to that.
+    With `dtype`, what was written is rounded to that. `use_cache` is the input's, which a trainer switches off.
 
     The base is loaded anew, so the merge is the same whatever the training was sharded or quantised by. Raises
     FloatingPointError or ValueError where what was written is not a whole model of numbers.
     """
     from trimtab.pipelines.trainers.seams.engines import parameter_count, save_model, whole_models
     from trimtab.pipelines.training.finite import check_written
-    from trimtab.pipelines.training.precision import cast
+    from trimtab.pipelines.training.precision import cast, say
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     parameters = 0  # of a merged model, whose base may have been quantised
@@ -34,6 +34,8 @@ def save(trainer: Any, output: Path, dtype: str | None = None) -> None:
         (output / "training_args.bin").unlink(missing_ok=True)  # a pickle
         if dtype:
             cast(output, dtype)
+        if use_cache is not None:
+            say(output / "config.json", use_cache=use_cache)
         check_written(output, parameters)
 
 

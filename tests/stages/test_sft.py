@@ -22,6 +22,10 @@ def test_sft_leaves_a_complete_model_a_record_and_its_metrics(sft, tmp_path, mod
     assert not torch.equal(logits(step.output), logits(model))
     assert AutoTokenizer.from_pretrained(step.output).chat_template
     assert not list(step.output.rglob("*.bin"))  # no pickle
+    kept, given = (
+        json.loads((Path(folder) / "config.json").read_text())["use_cache"] for folder in (step.output, model)
+    )
+    assert kept is given is True
     done = artifacts.read_done(step.dir)
     assert done["metrics"]["train/steps"] == 2
     assert done["world_size"] == 1
