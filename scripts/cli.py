@@ -9,6 +9,7 @@
     trimtab import sft.yaml dpo.yaml -o mine.yaml     a recipe from those of TRL, axolotl, OpenRLHF, verl, ...
     trimtab compare mine.yaml                         the points of its sweep, as a table and a page
     trimtab diff mine.yaml other.yaml                 options, hashes of data and metrics that differ
+    trimtab report runs/mine --live                   the page of a run, again and again while it goes
     trimtab push runs/mine/dpo --dry-run              a finished model to the hub, with its card
     trimtab prune runs                                what can go: checkpoints of finished steps, steps of no recipe
     trimtab check-rewards mine.yaml                   load and try every reward before a long run
@@ -42,6 +43,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "serve": ("serve_reward", []),
     "import": ("import_recipe", []),
     "push": ("push", []),
+    "report": ("report", []),
     "init": ("init", []),
     "schema": ("schema", []),
     "docs": ("docs", []),

@@ -10,18 +10,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.reporting import numerals, plots, sections
+from trimtab.pipelines.reporting import numerals, plane, plots, sections, verdict
 from trimtab.pipelines.reporting.records import Record, mapping, shows
 
 
-def render(records: Sequence[Record], samples: int, recipe: str) -> str:
-    """The page of the steps that `read` has read, with the completions of `samples` prompts."""
+def render(records: Sequence[Record], samples: int, recipe: str, refresh: int | None = None) -> str:
+    """The page of the steps that `read` has read, with the completions of `samples` prompts.
+
+    With `refresh`, a browser reads it again after so many seconds.
+    """
     from markupsafe import Markup
 
     evaluations = [sections.evaluation(record) for record in records if shows(record).section == "evaluation"]
     reward_models = [sections.reward_model(record) for record in records if shows(record).section == "reward model"]
     reports = [sections.reward_report(record) for record in records if shows(record).section == "reward report"]
     completions = [] if evaluations else sections.completions(records, samples)
+    for evaluation in evaluations:
+        evaluation["verdict"] = verdict.words(evaluation)
+        if evaluation["rewards"]:
+            evaluation["samples"] = verdict.most_different(evaluation["samples"], evaluation["rewards"][0])
     audited = [block for record in records for block in sections.audited(record)]
     environment = templates()
     environment.filters |= {
@@ -33,6 +40,7 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
         "off": numerals.off,
         "percent": numerals.percent,
         "fold": sections.fold,
+        "marked": verdict.marked,
         "yaml": _yaml,
     }
     return environment.get_template("report.html.j2").render(
@@ -48,6 +56,11 @@ def render(records: Sequence[Record], samples: int, recipe: str) -> str:
         audited=audited,
         completions=completions,
         samples=samples,
+        refresh=refresh,
+        thresholds=[(record["name"], row) for record in records for row in verdict.thresholds(record)],
+        most_bytes=max((record["peak_bytes"] or 0 for record in records), default=0),
+        most_seconds=max((record["seconds"] or 0 for record in records if record["peak_bytes"]), default=0),
+        plane=lambda policies, reward: Markup(plane.draw(policies, reward)),
         reliability=lambda bins: Markup(plots.reliability(bins or [])),
         interval=lambda win: Markup(plots.interval(*map(mapping(win).get, ("low", "rate", "high")))),
     )
