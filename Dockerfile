@@ -1,6 +1,8 @@
 # One machine with GPUs: docker build -t trimtab . && docker run --gpus all --shm-size 8g -v "$PWD":/work trimtab run mine.yaml
 FROM python:3.11-slim
 
+# the distribution's newest, with its security fixes
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends bubblewrap build-essential git \
     && rm -rf /var/lib/apt/lists/*

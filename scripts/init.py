@@ -3,7 +3,8 @@
     trimtab init --goal dpo --data pairs.jsonl --model Qwen/Qwen2.5-0.5B-Instruct --lora --output mine.yaml
     trimtab init                                  # asks
 
-Goals: sft, reward, dpo, kto, grpo, apo. Of a local file of JSON lines the columns say which one is meant.
+A goal is a kind of stage with which a recipe can begin; --help lists them. Of a local file of JSON lines the columns
+say which one is meant.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=None if __name__ == "__main__" else "trimtab init",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--data", help="a file of rows, or a dataset's name on the hub")
     parser.add_argument("--model", help="a model's folder, or its name on the hub")
-    parser.add_argument("--goal", choices=starting.GOALS, help="what the training is for")
+    parser.add_argument("--goal", choices=starting.goals(), help="what the training is for:" + _goals())
     parser.add_argument("--lora", action="store_true", help="train adapters, and merge them when the stage is done")
     parser.add_argument("--output", "-o", type=Path, default=Path("recipe.yaml"), metavar="FILE")
     options = parser.parse_args(words)
@@ -38,7 +39,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         data = options.data or _answer("data", "Where are the rows? (a file, or a dataset's name on the hub)")
         model = options.model or _answer("model", "Which model to start from? (a folder, or its name on the hub)")
-        goal = options.goal or starting.goal_of(data) or _answer("goal", _goals())
+        goal = options.goal or starting.goal_of(data) or _answer("goal", "What is it for?" + _goals())
         written = starting.text(goal, data, model, lora=options.lora)
     except RecipeError as error:
         return environment.fail(str(error))
@@ -48,7 +49,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _goals() -> str:
-    return "\n".join(["What is it for?", *(f"  {word:7} {said}" for word, said in starting.GOALS.items())])
+    return "".join(f"\n  {word:7} {start.goal} (rows: {start.rows})" for word, start in starting.goals().items())
 
 
 def _answer(flag: str, question: str) -> str:

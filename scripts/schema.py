@@ -8,7 +8,6 @@ python scripts/schema.py --check        # 1 when the shipped one is stale
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def main(words: list[str] | None = None) -> int:
         "--check", action="store_true", help="write nothing; exit with 1 when the shipped one is stale"
     )
     options = parser.parse_args(words)
-    text = json.dumps(json_schema.schema(), indent=1, sort_keys=True) + "\n"
+    text = json_schema.text()
     if options.check:
         fresh = SHIPPED.is_file() and SHIPPED.read_text(encoding="utf-8") == text
         print("" if fresh else f"{SHIPPED} is stale: make docs", end="" if fresh else "\n", file=sys.stderr)

@@ -14,7 +14,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
         self.tokens: set[str] = set()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -23,6 +23,7 @@ class Hub(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Hub
+    timeout = 5  # seconds that a connection may say nothing
 
     def do_GET(self):
         self._note()

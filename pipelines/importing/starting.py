@@ -1,32 +1,51 @@
-"""A first recipe from a goal, data and a base model: what a new user would change least."""
+"""A first recipe from a goal, data and a base model: what a new user would change least.
+
+A kind says in `starts` how a recipe begins with it; no list of goals is kept here.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.pipelines.importing import names
+from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.errors import RecipeError
 
-COLUMNS = (  # by which a goal can be told, the most telling first
-    ("dpo", {"chosen", "rejected"}),
-    ("kto", {"label", "completion"}),
-    ("sft", {"messages"}),
-    ("sft", {"completion"}),
-    ("sft", {"text"}),
-    ("grpo", {"prompt"}),
-)
-GOALS = {
-    "sft": "imitate answers (rows: messages, or prompt and completion, or text)",
-    "reward": "a reward model from pairs (rows: prompt, chosen, rejected)",
-    "dpo": "prefer the better of two answers (rows: prompt, chosen, rejected)",
-    "kto": "prefer good answers to bad ones (rows: prompt, completion, label)",
-    "grpo": "reach a higher reward on prompts (rows: prompt, and answer where it can be checked)",
-    "apo": "pairs to a reward model, then three rounds on the policy's own answers, and an evaluation",
-}
-RATES = {"sft": "2e-5", "reward": "1e-5", "dpo": "5e-7", "kto": "5e-7", "grpo": "1e-6", "apo": "5e-7"}
-LORA_RATES = {"sft": "2e-4", "reward": "1e-4", "dpo": "5e-6", "kto": "5e-6", "grpo": "1e-5", "apo": "5e-6"}
+FOR_ADAPTERS = 10  # their learning rate, over that of all weights
+ADAPTER = ", use_peft: true, lora_r: 16, lora_alpha: 32, lora_target_modules: all-linear"
+TRAINED = """\
+  %(kind)s:
+    model: {model_name_or_path: $base%(adapter)s}
+    data: {path: $rows, eval_fraction: 0.05}  # about that share of the prompts is kept apart, and evaluated
+    batch_size: 64  # rows of an optimizer step, on all ranks together
+    train: {learning_rate: %(rate)s, num_train_epochs: 1, lr_scheduler_type: cosine, warmup_steps: 0.1, \
+max_length: 2048%(more)s}
+"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a first recipe begins with a kind of stage.
+
+    `goal` says in words what it is for, and `rows` of what. `tells` are sets of columns that speak for it. `stages` is
+    YAML in which `$base` is the model and `$rows` the data, `%(rate)s` a learning rate, `%(adapter)s` the keys of an
+    adapter, `%(kind)s` the word, and `%(more)s` further keys of `train`.
+    """
+
+    goal: str
+    rows: str
+    rate: float
+    tells: tuple[tuple[str, ...], ...] = ()
+    stages: str = TRAINED
+    more: str = ""
+
+
+def goals() -> dict[str, Start]:
+    """How a recipe begins, by goal: the kinds that say so."""
+    said = {word: kinds.find(kinds.STAGES, word).starts for word in kinds.words(kinds.STAGES)}
+    return {word: start for word, start in said.items() if start}
 
 
 def goal_of(data: str) -> str | None:
@@ -40,98 +59,28 @@ def goal_of(data: str) -> str | None:
         except ValueError:
             return None
     columns = set(row) if isinstance(row, dict) else set()
-    return next((goal for goal, wanted in COLUMNS if wanted <= columns), None)
+    spoken = {word: [len(told) for told in start.tells if columns.issuperset(told)] for word, start in goals().items()}
+    fitting = {word: max(counts) for word, counts in spoken.items() if counts}
+    return max(fitting, key=lambda word: fitting[word], default=None)
 
 
 def text(goal: str, data: str, model: str, *, lora: bool = False) -> str:
     """The recipe. Raises RecipeError for a goal that is none."""
-    if goal not in GOALS:
-        raise RecipeError(f"goal {goal!r} is none of {', '.join(GOALS)}")
+    known = goals()
+    if goal not in known:
+        raise RecipeError(f"goal {goal!r} is none of {', '.join(known)}")
+    start = known[goal]
     source, of_data = names.settle(data)
     base, of_model = names.settle(model)
     notes = "".join(f"# To do: {note}\n" for note in (of_data, of_model) if note)
-    rate = (LORA_RATES if lora else RATES)[goal]
-    adapter = ", use_peft: true, lora_r: 16, lora_alpha: 32, lora_target_modules: all-linear" if lora else ""
-    head = f"""\
-# {GOALS[goal].partition(" (")[0].capitalize()}. Next: trimtab plan FILE; trimtab run FILE --shrink; trimtab run FILE
+    rate = start.rate * FOR_ADAPTERS if lora else start.rate
+    written = f"{rate:.0e}".replace("e-0", "e-")
+    words = {"kind": goal, "rate": written, "adapter": ADAPTER if lora else "", "more": start.more}
+    return f"""\
+# {start.goal.capitalize()}. Next: trimtab plan FILE; trimtab run FILE --shrink; trimtab run FILE
 {notes}inputs:
   base: {base}
   rows: {source}
 
 stages:
-"""
-    return head + STAGES[goal](rate, adapter)
-
-
-def _trained(name: str, rate: str, adapter: str, more: str = "") -> str:
-    return f"""\
-  {name}:
-    model: {{model_name_or_path: $base{adapter}}}
-    data: {{path: $rows, eval_fraction: 0.05}}  # about that share of the prompts is kept apart, and evaluated
-    batch_size: 64  # rows of an optimizer step, on all ranks together
-    train: {{learning_rate: {rate}, num_train_epochs: 1, lr_scheduler_type: cosine, warmup_steps: 0.1{more}}}
-"""
-
-
-def _sft(rate: str, adapter: str) -> str:
-    return _trained("sft", rate, adapter, ", max_length: 2048")
-
-
-def _reward(rate: str, adapter: str) -> str:
-    return _trained("reward", rate, adapter, ", max_length: 2048")
-
-
-def _dpo(rate: str, adapter: str) -> str:
-    return _trained("dpo", rate, adapter, ", max_length: 2048, beta: 0.1")
-
-
-def _kto(rate: str, adapter: str) -> str:
-    return _trained("kto", rate, adapter, ", max_length: 2048, beta: 0.1")
-
-
-def _grpo(rate: str, adapter: str) -> str:
-    return f"""\
-  grpo:
-    model: {{model_name_or_path: $base{adapter}}}
-    data: {{path: $rows, eval_fraction: 0.05}}
-    rewards:  # each is one block; docs/rewards.md has them all, and your own function is {{kind: my_rewards.name}}
-      right: {{kind: math, column: answer, compare: numbers}}
-      brief: {{kind: length, target: 200, at_most: true, weight: 0.1}}
-    batch_size: 64  # completions of an optimizer step
-    train: {{learning_rate: {rate}, num_generations: 8, max_completion_length: 512, num_train_epochs: 1}}
-"""
-
-
-def _apo(rate: str, adapter: str) -> str:
-    return f"""\
-{_reward("1e-5", "")}
-  apo:
-    model: {{model_name_or_path: $base{adapter}}}
-    prompts: {{path: $rows}}
-    rewards: {{helpful: {{kind: reward_model, path: $reward}}}}
-    rounds: 3
-    num_generations: 4
-    beta: 0.1
-    generate: {{max_new_tokens: 512}}
-    train: {{learning_rate: {rate}, max_length: 2048}}
-
-  evaluate:
-    policies: {{base: $base, apo: $apo}}
-    prompts: {{path: $rows, max_rows: 200}}
-    rewards:
-      helpful: {{kind: reward_model, path: $reward}}
-      brief: {{kind: length, target: 200, at_most: true}}
-    generate: {{max_new_tokens: 512}}
-
-  report: {{}}
-"""
-
-
-STAGES: dict[str, Callable[[str, str], str]] = {
-    "sft": _sft,
-    "reward": _reward,
-    "dpo": _dpo,
-    "kto": _kto,
-    "grpo": _grpo,
-    "apo": _apo,
-}
+{start.stages % words}"""

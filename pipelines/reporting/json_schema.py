@@ -5,9 +5,11 @@ An editor knows less than the plan: a `$reference` may stand for any value, and 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
 import inspect
+import json
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +38,7 @@ PLAIN: dict[Any, Schema] = {
     type(None): {"type": "null"},
 }
 LONGEST = 200  # characters of what is said of a key
+LONGER = 60  # than a reference
 OF_REWARDS = {
     **{key: ("policy", hint) for key, hint in reward_blocks.POLICY.items()},
     **{key: ("constraint", hint) for key, hint in reward_blocks.CONSTRAINT.items()},
@@ -196,8 +199,43 @@ def schema() -> Schema:
         "properties": {key: top[key] for key in planner.KEYS},
         "required": ["stages"],
         "additionalProperties": False,
-        "$defs": definitions.made,
+        "$defs": _shared(definitions.made),
     }
+
+
+def text() -> str:
+    """The schema as it is written to a file: a line for each key of a definition."""
+    return _lines(schema(), depth=4) + "\n"
+
+
+def _lines(value: Any, depth: int) -> str:
+    """JSON whose objects are broken into lines down to `depth`."""
+    if depth == 0 or not isinstance(value, dict) or not value:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(value[key], depth - 1)}" for key in sorted(value)) + "\n}"
+
+
+def _shared(definitions: Mapping[str, Schema]) -> dict[str, Schema]:
+    """The same definitions, with what several of them say of a key alike said once: upstream's classes overlap."""
+    written = collections.Counter(
+        (key, json.dumps(said, sort_keys=True))
+        for definition in definitions.values()
+        for key, said in definition.get("properties", {}).items()
+    )
+    names: dict[tuple[str, str], str] = {}
+    for (key, said), count in written.items():
+        if count > 1 and len(said) > LONGER:
+            names[key, said] = f"{key}.{sum(other == key for other, _ in names)}"
+
+    def share(key: str, said: Schema) -> Schema:
+        name = names.get((key, json.dumps(said, sort_keys=True)))
+        return {"$ref": f"#/$defs/{name}"} if name else said
+
+    shared = {}
+    for name, definition in definitions.items():
+        keys = {key: share(key, said) for key, said in definition.get("properties", {}).items()}
+        shared[name] = definition | ({"properties": keys} if keys else {})
+    return shared | {name: json.loads(said) for (_, said), name in names.items()}
 
 
 def _of_words(words: Sequence[str]) -> Schema:

@@ -17,6 +17,7 @@ from trimtab.pipelines.reporting import card, records
 from trimtab.pipelines.reporting.numerals import size
 from trimtab.pipelines.reporting.records import Record
 
+SILENCE = 120.0  # seconds without a byte after which a hub is given up
 YOU = "YOU"  # in a dry run, which asks nobody who that is
 
 
@@ -71,19 +72,24 @@ def packed(place: Path, name: str | None, *, dtype: str | None = None, adapter: 
 
 def send(parcel: Parcel, *, private: bool = False) -> str:
     """Uploads a parcel in one commit and returns its address. Raises RecipeError where the hub takes none."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_session
     from huggingface_hub.errors import HfHubHTTPError
 
+    silence, get_session().timeout = get_session().timeout, SILENCE  # the library itself would wait for ever
+    transport_error = HfHubHTTPError.__bases__[0]  # of the HTTP library that the hub's is made with
     api = HfApi()
     try:
         organisation, _, word = parcel.name.partition("/")
         name = f"{api.whoami()['name']}/{word}" if organisation == YOU else parcel.name
         api.create_repo(name, private=private, exist_ok=True)
         said = api.upload_folder(repo_id=name, folder_path=parcel.folder, commit_message=f"{word}, pushed by trimtab")
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (transport_error, OSError, ValueError) as error:
         said_of_it = str(error).strip().splitlines()
         reason = said_of_it[-1] if said_of_it else type(error).__name__
-        raise RecipeError(f"the hub did not take {parcel.name}: {reason}. Log in with `hf auth login`") from None
+        cure = "Log in with `hf auth login`" if isinstance(error, OSError) else f"Asked was {api.endpoint}"
+        raise RecipeError(f"the hub did not take {parcel.name}: {reason}. {cure}") from None
+    finally:
+        get_session().timeout = silence
     return str(said.commit_url).partition("/commit/")[0]
 
 

@@ -30,6 +30,7 @@ from trimtab.pipelines.data.forms import Data, Form
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Rows, Work
+from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import Mistakes
 from trimtab.pipelines.planning.identity import neutral_arguments
@@ -62,6 +63,7 @@ class Stage:
     ] = ()  # of the rows that it leaves: train alone where it has `writes` and no other
     head: ClassVar[Literal["words", "score"] | None] = None  # of the model that it leaves, where that is known
     shows: ClassVar[Shows] = Shows()
+    starts: ClassVar[Start | None] = None  # how a first recipe begins with it, where one does
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterable[StepOptions]:

@@ -32,11 +32,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from trimtab.pipelines.algorithms import drift
 from trimtab.pipelines.algorithms import momentum as theory
 from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning import kinds, upstream
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_values
@@ -47,6 +48,33 @@ from trimtab.pipelines.scoring.combining import Missing
 from trimtab.pipelines.stages import Stage, StepOptions
 
 LOADING = ("dtype", "attn_implementation", "trust_remote_code")  # how a model is loaded, whatever was merged into it
+FIRST = """\
+  reward:
+    model: {model_name_or_path: $base}
+    data: {path: $rows, eval_fraction: 0.05}
+    batch_size: 64
+    train: {learning_rate: 1e-5, num_train_epochs: 1, max_length: 2048}
+
+  apo:
+    model: {model_name_or_path: $base%(adapter)s}
+    prompts: {path: $rows}
+    rewards: {helpful: {kind: reward_model, path: $reward}}
+    rounds: 3
+    num_generations: 4
+    beta: 0.1
+    generate: {max_new_tokens: 512}
+    train: {learning_rate: %(rate)s, max_length: 2048}
+
+  evaluate:
+    policies: {base: $base, apo: $apo}
+    prompts: {path: $rows, max_rows: 200}
+    rewards:
+      helpful: {kind: reward_model, path: $reward}
+      brief: {kind: length, target: 200, at_most: true}
+    generate: {max_new_tokens: 512}
+
+  report: {}
+"""
 
 
 def losses_of_trl() -> list[str]:
@@ -84,6 +112,13 @@ class Apo(Sampling, Stage):
     monitor: Annotated[dict[str, Any], KeysOf(("monitor",))] = field(default_factory=dict)
     train: Annotated[dict[str, Any], KeysOf(("trl.SFTConfig", "trl.DPOConfig"))] = field(default_factory=dict)
     keep: Keep = "all"
+
+    starts: ClassVar[Start | None] = Start(
+        "pairs to a reward model, then three rounds on the policy's own answers, and an evaluation",
+        "prompt, chosen, rejected",
+        rate=5e-7,
+        stages=FIRST,
+    )
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import trl
 
 from trimtab.pipelines.data.forms import PREFERENCE, Data
+from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting import shows as reporting
 from trimtab.pipelines.stages import Metrics, TrainerStage
@@ -43,6 +44,13 @@ class Dpo(TrainerStage):
     train: trl.DPOConfig
 
     shows: ClassVar[reporting.Shows] = reporting.PREFERENCE
+    starts: ClassVar[Start | None] = Start(
+        "prefer the better of two answers",
+        "prompt, chosen, rejected",
+        rate=5e-7,
+        tells=(("chosen", "rejected"),),
+        more=", beta: 0.1",
+    )
 
     @classmethod
     def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import trl
 
 from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import WeightedReward
 from trimtab.pipelines.reporting.shows import ROLLOUTS, Shows
@@ -41,6 +42,17 @@ from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
+
+FIRST = """\
+  grpo:
+    model: {model_name_or_path: $base%(adapter)s}
+    data: {path: $rows, eval_fraction: 0.05}
+    rewards:  # each is one block; docs/rewards.md has them all, and your own function is {kind: my_rewards.name}
+      right: {kind: math, column: answer, compare: numbers}
+      brief: {kind: length, target: 200, at_most: true, weight: 0.1}
+    batch_size: 64  # completions of an optimizer step
+    train: {learning_rate: %(rate)s, num_generations: 8, max_completion_length: 512, num_train_epochs: 1}
+"""
 
 
 @dataclass(kw_only=True)
@@ -61,6 +73,13 @@ class Grpo(TrainerStage):
 
     names_code: ClassVar[tuple[str, ...]] = ("tools", "environment_factory")
     shows: ClassVar[Shows] = ROLLOUTS
+    starts: ClassVar[Start | None] = Start(
+        "reach a higher reward on prompts",
+        "prompt, and answer where it can be checked",
+        rate=1e-6,
+        tells=(("prompt",),),
+        stages=FIRST,
+    )
 
     @classmethod
     def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import trl
 
 from trimtab.pipelines.data.forms import UNPAIRED, Data
+from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
@@ -42,6 +43,13 @@ class Kto(TrainerStage):
             "KL estimate": ("*/kl",),
         },
         ("eval/rewards/margins", "eval/loss", "train/loss"),
+    )
+    starts: ClassVar[Start | None] = Start(
+        "prefer good answers to bad ones",
+        "prompt, completion, label",
+        rate=5e-7,
+        tells=(("prompt", "completion", "label"),),
+        more=", beta: 0.1",
     )
 
     @classmethod

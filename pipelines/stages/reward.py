@@ -25,6 +25,7 @@ from trimtab.pipelines.data.forms import PREFERENCE, RANKING, RATED, Data, Form
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.passes import judged
 from trimtab.pipelines.forecasting.work import Work
+from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
@@ -57,6 +58,7 @@ class Reward(TrainerStage):
         ("eval/accuracy",),
         section="reward model",
     )
+    starts: ClassVar[Start | None] = Start("a reward model from pairs", "prompt, chosen, rejected", rate=1e-5)
 
     def reads(self) -> dict[str, Form]:
         ranked = {"data": RANKING, "eval_data": RANKING} if self.loss == "listwise" else {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import trl
 
 from trimtab.pipelines.data.forms import SFT, Data
+from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.reporting.shows import LOSS, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training.fit import fit
@@ -34,6 +35,12 @@ class Sft(TrainerStage):
         {"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)},
         ("eval/loss", "train/loss"),
         ("eval/loss",),
+    )
+    starts: ClassVar[Start | None] = Start(
+        "imitate answers",
+        "messages, or prompt and completion, or text",
+        rate=2e-5,
+        tells=(("messages",), ("prompt", "messages"), ("prompt", "completion"), ("text",)),
     )
 
     def run(self, step: Step) -> Metrics:

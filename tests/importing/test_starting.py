@@ -7,9 +7,15 @@ import pytest
 from trimtab.pipelines.importing import starting
 from trimtab.scripts import init, run
 
+GOALS = ("apo", "dpo", "grpo", "kto", "reward", "sft")
+
+
+def test_goals_are_the_kinds_that_say_how_a_recipe_begins_with_them():
+    assert tuple(starting.goals()) == GOALS
+
 
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("goal", starting.GOALS)
+@pytest.mark.parametrize("goal", GOALS)
 def test_it_plans(goal, lora, tmp_path, capsys):
     path = str(tmp_path / "mine.yaml")
     words = ["--goal", goal, "--data", "org/rows", "--model", "org/model-1b", "--output", path]
@@ -23,6 +29,8 @@ def test_it_plans(goal, lora, tmp_path, capsys):
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "dpo"),
         ({"messages": []}, "sft"),
+        ({"prompt": "a", "messages": []}, "sft"),
+        ({"prompt": "a", "messages": [], "chosen": [], "rejected": []}, "dpo"),
         ({"prompt": "a", "completion": "b", "label": True}, "kto"),
         ({"prompt": "a", "answer": "4"}, "grpo"),
         ({"other": 1}, None),

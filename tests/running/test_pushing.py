@@ -2,13 +2,18 @@
 
 import json
 import logging
+import re
 import shutil
+import socket
 
 import hub_server
 import pytest
+import torch
+from conftest import ROOT
 from run_steps import run_recipe
 from safetensors.torch import load_file
 
+from trimtab.pipelines.running import pushing
 from trimtab.scripts import push
 
 TOKEN = "hf_" + "aB3" * 12
@@ -85,6 +90,16 @@ def test_an_adapter_goes_alone(finished, hub):
     assert set(hub.repositories["org/adapter"]) == {"adapter_model.safetensors", "README.md"}
 
 
+def test_the_lines_of_the_page_on_releasing_load_and_use_it(finished):
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "release.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    names: dict = {}
+    exec(block.replace("runs/mine/dpo/output", str(finished[0] / "output")), names)
+    assert names["model"].dtype == torch.bfloat16
+    assert names["answer"][0]["generated_text"][-1]["role"] == "assistant"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -95,6 +110,15 @@ def test_an_adapter_goes_alone(finished, hub):
 def test_what_cannot_be_pushed_is_said(finished, hub, words, message, capsys):
     assert push.main([str(finished[0]), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_hub_that_falls_silent_is_given_up(finished, hub, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr(pushing, "SILENCE", 0.2)
+        assert push.main([str(finished[0])]) == 2
+    assert f"timed out. Asked was {address}" in capsys.readouterr().err
 
 
 def test_what_is_no_finished_step_is_said(tmp_path, capsys):
