@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import time
 
 import pytest
 import wandb_files
@@ -118,6 +119,7 @@ def test_a_recipe_that_goes_on_has_one_run_above_those_of_its_steps(tmp_path):
     stages = {"tiny": world, "more": {**world, "seed": 1}, "report": {}}
     path = str(write_recipe(tmp_path, stages))
     assert runner.train(path, [], "tiny") == 0
+    time.sleep(1 - time.time() % 1)  # wandb names a folder by the second, which two commands do not share
     assert runner.train(path) == 0
     runs = wandb_files.shown(tmp_path / "runs")
     (parent,) = [run for run in runs.values() if run.job_type == "recipe"]
