@@ -142,6 +142,7 @@ def run(recipe: Recipe, step: Step, *, check: bool, timeout: timedelta | None) -
     ranks wait for each other.
     """
     distributed = _join_process_group(timeout)
+    environment.spare_libraries()
     with contextlib.nullcontext() if LAUNCHED else locking.step_lock(step, locks.of_main):
         if locks.of_main(lambda: step.done):  # by now, since another process has made it
             say(f"    done: {step.output}")

@@ -1,6 +1,9 @@
 """What a process takes from its launch."""
 
+import gc
 import os
+import sys
+from types import ModuleType
 
 import pytest
 
@@ -20,3 +23,15 @@ def test_a_launch_of_one_rank_is_a_plain_process(variables, is_plain, monkeypatc
         monkeypatch.setenv(name, value)
     environment.be_plain_where_alone()
     assert ("LOCAL_RANK" not in os.environ) == is_plain
+
+
+def test_the_collector_looks_at_no_library_a_second_time(monkeypatch):
+    environment.spare_libraries()
+    many = [[number] for number in range(1000)]
+    spared = gc.get_freeze_count()
+    environment.spare_libraries()  # nothing was imported since
+    assert gc.get_freeze_count() <= spared
+    monkeypatch.setitem(sys.modules, "trimtab_imported_later", ModuleType("later"))
+    environment.spare_libraries()
+    assert gc.get_freeze_count() > spared + len(many) / 2
+    assert many
