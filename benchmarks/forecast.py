@@ -1,140 +1,101 @@
-"""The forecast of every step of a recipe beside what was measured, and the table of prices that it is made with.
+"""The forecast of every step of some recipes beside what was measured, and the table of prices that it is made with.
 
-    python benchmarks/forecast.py recipes/tiny.yaml output_dir=...                  # of the steps that are done
-    python benchmarks/forecast.py --calibrate recipes/tiny.yaml output_dir=...      # fit this machine's row to them
-    python benchmarks/forecast.py --calibrate a.yaml --calibrate b.yaml             # to the steps of several runs
+    python benchmarks/forecast.py --recipe recipes/tiny.yaml                          # of the steps that are done
+    python benchmarks/forecast.py --run --recipe recipes/tiny.yaml output_dir=new     # planned, run, and compared
+    python benchmarks/forecast.py --run --shrink recipes/mistral-7b/apo.yaml          # the recipe with tiny models
+    python benchmarks/forecast.py --calibrate --recipe a.yaml --recipe b.yaml         # fits this machine's row to them
 
-Steps are launched one by one (`trimtab run`), so that the peak of each is its own process's. Times are processor
-seconds of all threads, which a machine that is shared with others stretches less than a clock's.
-
-A fit changes each number of the row by the factor that makes the logarithms of the errors smallest, held by a prior
-that a number which nothing was learned of stays as it is.
+With `--run` forecasts are those of the plan, before the first step; else those of a plan of these steps whose inputs
+are there. `--write PAGE` puts the tables between the marks of a page. Everything runs with one thread: threads that
+wait for each other use a processor, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from itertools import chain
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-from scipy.optimize import least_squares
+from forecast_fit import calibrate
 
-from trimtab.pipelines.forecasting import amounts, disk, machines, memory
-from trimtab.pipelines.forecasting.forecast import Forecaster
-from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
+from trimtab.pipelines.forecasting import machines, outlook
+from trimtab.pipelines.planning import commands
+from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.recording import artifacts
-from trimtab.pipelines.reporting.numerals import size
+from trimtab.pipelines.reporting.numerals import duration, size
+from trimtab.pipelines.running import grouping
+from trimtab.pipelines.shrinking import recipe as shrinking
 
-FLOOR = 0.3  # seconds
-PRIOR = 0.05  # of an error of e, that a number changed by e weighs
 GOAL_MEMORY, GOAL_TIME = 0.15, 0.30
 SLACK_MEMORY, SLACK_TIME = 50 * 2**20, 1.0  # bytes and seconds by which nobody plans otherwise
-
-Measured = tuple[Step, dict[str, Any]]
-
-
-def done(path: str, overrides: list[str]) -> list[Measured]:
-    """The steps of a recipe that are done and were measured, with their records."""
-    steps = []
-    for step in Recipe.load(path, overrides).steps:
-        record = artifacts.read_done(step.dir) if step.done else None
-        if record and "peak_bytes" in record:
-            steps.append((step, record))
-    return steps
+BEGIN, END = "<!-- measured -->\n", "<!-- end -->\n"
+RUN = Path(__file__).parent.parent / "scripts" / "run.py"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 
 
-def fitted(
-    numbers: Mapping[str, float],
-    predict: Callable[[Mapping[str, float]], list[float]],
-    measured: list[float],
-    floor: float = 0.0,
-) -> dict[str, float]:
-    """The numbers, each by a factor of its own, with which `predict` comes nearest to what was measured.
+@dataclass
+class Study:
+    """A recipe, the outlook on its steps, and the seconds that a clock showed of its run, where it was run here."""
 
-    Errors are logarithms of ratios, of both sides with `floor` more: what is far below it counts for little.
-    """
-    names = [name for name, number in numbers.items() if number > 0]
+    title: str
+    path: str
+    overrides: list[str]
+    seconds: float = 0.0
+    ahead: outlook.Outlook = field(init=False)
 
-    def changed(factors: Any) -> dict[str, float]:
-        return {**numbers, **{name: numbers[name] * math.exp(f) for name, f in zip(names, factors, strict=True)}}
+    def __post_init__(self) -> None:
+        recipe = Recipe.load(self.path, self.overrides)
+        launches = {step.name: commands.launch(step) for step in recipe.steps}
+        words = {step.name: commands.command(recipe, step) for step in recipe.steps}
+        shares = grouping.shares(words, commands.launch)
+        self.ahead = outlook.Outlook(recipe.steps, launches, machines.at_hand(), shares)
 
-    def errors(factors: Any) -> Any:
-        pairs = zip(predict(changed(factors)), measured, strict=True)
-        ratios = [math.log((one + floor) / (other + floor)) for one, other in pairs]
-        return np.array([*ratios, *(PRIOR * np.asarray(factors))])
+    def run(self) -> None:
+        """Runs what is not done of it."""
+        started = time.time()
+        words = [sys.executable, str(RUN), self.path, *self.overrides]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.seconds = time.time() - started
 
-    found = least_squares(errors, np.zeros(len(names)))
-    return {name: float(f"{number:.4g}") for name, number in changed(found.x).items()}
-
-
-def calibrate(runs: list[list[Measured]]) -> None:
-    """Writes this machine's row, fitted to the steps of some runs."""
-    machine = machines.at_hand()
-    steps = list(chain.from_iterable(runs))
-    works, of_steps = [], []
-    for run in runs:
-        forecaster = Forecaster(machine)
-        works.append([])
-        for step, record in run:
-            setting = forecaster.setting(step, Launch(record["world_size"], machine.on_cpu))
-            work, _ = forecaster.work(step, setting)
-            stage = forecaster.memory.stage(step)
-            written, _ = disk.checkpoints(stage, work, setting)
-            works[-1].append((work, setting))
-            of_steps.append(amounts.of(work, setting, written + disk.artifact(stage, work)))
-
-    def peaks(sizes: Mapping[str, float]) -> list[float]:
-        of_steps = []
-        for run in works:
-            held = 0.0
-            for work, setting in run:
-                of_steps.append(sum(memory.parts(work, setting, sizes, held).values()))
-                held = max(held, memory.left(work, memory.parts(work, setting, sizes), sizes))
-        return of_steps
-
-    def times(prices: Mapping[str, float]) -> list[float]:
-        return [replace(machine, prices=prices).seconds(of_step, 0.0, bf16=False) for of_step in of_steps]
-
-    sizes = fitted(machine.sizes, peaks, [record["peak_bytes"] for _, record in steps])
-    prices = fitted(machine.prices, times, [record["cpu_seconds"] for _, record in steps], FLOOR)
-    table = json.loads(machines.FILE.read_text())
-    row = table["machines"][machine.name]
-    row["source"] = f"{os.cpu_count()} cores, {len(steps)} steps measured on {time.strftime('%Y-%m-%d')}"
-    row["memory"], row["prices"] = sizes, prices
-    machines.FILE.write_text(json.dumps(table, indent=1) + "\n")
-    machines.table.cache_clear()
+    def measured(self) -> list[tuple[Step, dict[str, Any], bool]]:
+        """The steps that are done, with their records, and whether each is taken to begin a launch."""
+        steps = []
+        for step in Recipe.load(self.path, self.overrides).steps:
+            record = artifacts.read_done(step.dir) if step.done else None
+            if record and "peak_bytes" in record and step.name in self.ahead.forecasts:
+                steps.append((step, record, self.ahead.forecasts[step.name].launch > 0))
+        return steps
 
 
-def compare(steps: list[Measured]) -> str:
+def compare(study: Study) -> str:
     """A table in Markdown: forecast and measurement of each step, and their errors."""
-    forecaster = Forecaster(machines.at_hand())
     lines = ["| step | kind | memory: forecast | measured | error | cpu s: forecast | measured | error |",
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     memories: list[tuple[float, float]] = []
     times: list[tuple[float, float]] = []
-    for step, record in steps:
-        launch = Launch(record["world_size"], forecaster.machine.on_cpu)
-        ahead = forecaster.forecast(step, launch)
-        forecaster.follow(step, launch)
+    for step, record, _ in study.measured():
+        ahead = study.ahead.forecasts[step.name]
         memories.append((ahead.peak, record["peak_bytes"]))
         times.append((ahead.processor_seconds, record["cpu_seconds"]))
         of_memory = f"{size(ahead.peak)} | {size(record['peak_bytes'])} | {_error(*memories[-1]):+.0%}"
         of_time = f"{ahead.processor_seconds:.1f} | {record['cpu_seconds']:.1f} | {_error(*times[-1]):+.0%}"
         lines.append(f"| {step.name} | {step.kind} | {of_memory} | {of_time} |")
-    lines += [
-        "",
+    whole = f"all steps: {sum(ahead for ahead, _ in times):.0f} processor seconds forecast, "
+    whole += f"{sum(measured for _, measured in times):.0f} measured"
+    if study.seconds:
+        whole += f"; by the clock {duration(study.ahead.seconds)} forecast, {duration(study.seconds)} measured"
+    counts = [
         _within("memory", memories, GOAL_MEMORY, SLACK_MEMORY),
         _within("time", times, GOAL_TIME, SLACK_TIME),
+        whole,
     ]
-    return "\n".join(lines)
+    return "\n".join([f"## {study.title}", "", *(f"- {line}" for line in counts), "", *lines, ""])
 
 
 def _error(ahead: float, measured: float) -> float:
@@ -152,16 +113,42 @@ def _within(name: str, pairs: list[tuple[float, float]], goal: float, slack: flo
     return f"{name}: {counts}; median error {median(errors):.1%}"
 
 
+def write(page: Path, text: str) -> None:
+    """Puts a text between the marks of a page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}{text}{END}{rest.partition(END)[2]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="*", help="a recipe, and overrides key=value")
-    parser.add_argument("--calibrate", action="append", nargs="+", default=[], metavar="RECIPE [key=value]")
+    parser.add_argument("--recipe", action="append", nargs="+", default=[], metavar=("RECIPE", "key=value"))
+    parser.add_argument("--shrink", action="append", nargs="+", default=[], metavar=("RECIPE", "key=value"))
+    parser.add_argument("--folder", help="output_dir of all of them: a new one, that nothing be done already")
+    parser.add_argument("--run", action="store_true", help="run what is not done, and say how near the plan was")
+    parser.add_argument("--calibrate", action="store_true", help="fit this machine's row to the steps that are done")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="a page of results for the tables")
     options = parser.parse_args()
+    os.environ.update(ONE_THREAD)
+    folder = [f"output_dir={options.folder}"] if options.folder else []
+    studies = [Study(path, path, [*overrides, *folder]) for path, *overrides in options.recipe]
+    for path, *overrides in options.shrink:
+        studies.append(Study(f"{path}, shrunk", shrinking.shrunk(path, overrides), folder))
+    load = f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    for study in studies if options.run else ():
+        study.run()
     if options.calibrate:
-        calibrate([done(path, overrides) for path, *overrides in options.calibrate])
-    if options.recipe:
-        print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        print(compare(done(options.recipe[0], options.recipe[1:])))
+        calibrate([study.measured() for study in studies])
+        studies = [Study(study.title, study.path, study.overrides) for study in studies]
+    text = "\n".join(
+        [
+            f"{time.strftime('%d %B %Y, %H:%M')}; load of the machine at the beginning {load}.",
+            "",
+            *map(compare, studies),
+        ]
+    )
+    print(text)
+    if options.write:
+        write(options.write, text)
 
 
 if __name__ == "__main__":

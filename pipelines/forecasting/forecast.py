@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 import yaml
 
 from trimtab.pipelines.forecasting import amounts, disk, memory
 from trimtab.pipelines.forecasting.known import Known, Memory
 from trimtab.pipelines.forecasting.machines import Machine
-from trimtab.pipelines.forecasting.setting import Engine, Setting, of_stage
+from trimtab.pipelines.forecasting.setting import Setting, of_stage
 from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning.commands import accelerate_config
 from trimtab.pipelines.planning.recipe import Launch, Step
@@ -25,7 +25,8 @@ class Forecast:
     """What a step will take of a machine.
 
     `parts` are those of the peak, in bytes of a rank. `processor_seconds` are those of all threads of a rank, where
-    the machine is a CPU; `seconds` what a clock shows. `disk` is the artifact and the checkpoints that stay.
+    the machine is a CPU; `seconds` what a clock shows. `disk` is the artifact and the checkpoints that stay. `launch`
+    are the seconds before a step that begins a launch, 0 for one that goes on in that of the step before.
     """
 
     parts: dict[str, float]
@@ -35,6 +36,7 @@ class Forecast:
     disk: float
     room: float
     assumed: tuple[str, ...] = ()
+    launch: float = 0.0
 
     @property
     def peak(self) -> float:
@@ -58,11 +60,16 @@ class Forecast:
 
 
 class Forecaster:
-    """Forecasts the steps of a plan, looking up once what several of them name."""
+    """Forecasts the steps of a plan, looking up once what several of them name.
 
-    def __init__(self, machine: Machine, held: float = 0.0):
-        self.machine, self.held = machine, held  # the latter in bytes, by the process that the next step runs in
+    A step goes on in the process of the one that was followed last, and `held` is what that holds; with None, each
+    step begins a launch.
+    """
+
+    def __init__(self, machine: Machine, held: float | None = None):
+        self.machine, self.held = machine, held
         self.memory = Memory()
+        self.works: dict[tuple[Path, Setting], tuple[Work, tuple[str, ...]]] = {}
 
     def setting(self, step: Step, launch: Launch) -> Setting:
         """How the step would lie on the machine, as its recipe says."""
@@ -74,15 +81,11 @@ class Forecaster:
         return self.under(step, self.setting(step, launch))
 
     def follow(self, step: Step, launch: Launch) -> None:
-        """Takes the steps that are forecast next to run in the process of this one, which holds what it has left.
-
-        Steps share a launch unless they are large or their engine keeps something (running/grouping.py).
-        """
+        """Takes the steps that are forecast next to run in the process of this one, after it."""
         setting = self.setting(step, launch)
-        if setting.engine == Engine():
-            work, _ = self.work(step, setting)
-            of_peak = memory.parts(work, setting, self.machine.sizes)
-            self.held = max(self.held, memory.left(work, of_peak, self.machine.sizes))
+        work, _ = self.work(step, setting)
+        left = memory.left(work, memory.parts(work, setting, self.machine.sizes), self.machine.sizes)
+        self.held = max(self.held or 0.0, left)
 
     def peak(self, step: Step, launch: Launch, batch: int) -> float:
         """The bytes of a rank at the most, with that many rows on each: for a choice of the largest that fits."""
@@ -98,20 +101,23 @@ class Forecaster:
         taken = self.machine.seconds(of_step, amounts.weights_read(work, setting), bf16=setting.bf16)
         ranks_of_machine = setting.ranks if self.machine.on_cpu else 1
         return Forecast(
-            parts=memory.parts(work, setting, self.machine.sizes, self.held),
-            seconds=self.machine.elapsed(taken) + self.machine.launch,
+            parts=memory.parts(work, setting, self.machine.sizes, self.held or 0.0),
+            seconds=self.machine.elapsed(taken),
             processor_seconds=taken,
             tokens=amounts.tokens(work, setting),
             disk=left + kept,
             room=self.machine.memory / ranks_of_machine,
             assumed=assumed,
+            launch=self.machine.launch if self.held is None else 0.0,
         )
 
     def work(self, step: Step, setting: Setting) -> tuple[Work, tuple[str, ...]]:
         """What the step does, as its stage says it, and what was assumed of it."""
-        known = Known(step, setting, self.memory)
-        work: Work | Any = known.stage.work(known)
-        return work, tuple(dict.fromkeys(known.assumed))
+        if (step.dir, setting) not in self.works:
+            known = Known(step, setting, self.memory)
+            work = known.stage.work(known)
+            self.works[step.dir, setting] = work, tuple(dict.fromkeys(known.assumed))
+        return self.works[step.dir, setting]
 
 
 def record(step: Step, launch: Launch) -> dict[str, float] | None:

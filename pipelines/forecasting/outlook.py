@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,61 @@ def amount(count: float) -> str:
     return f"{count:.0f}"
 
 
-class Outlook:
-    """The forecasts of the steps of a plan that are still to run, beside what those that are done have taken."""
+# what has to be equal for two steps that follow each other to share a launch, None for one that shares none
+Shares = Callable[[Step, Forecast, Engine], Hashable | None]
 
-    def __init__(self, steps: Sequence[Step], launches: Mapping[str, Launch], machine: machines.Machine | None):
-        self.steps, self.launches = steps, launches
+
+def alone(step: Step, forecast: Forecast, engine: Engine) -> None:
+    """That a step shares its launch with none."""
+
+
+class Outlook:
+    """The forecasts of the steps of a plan that are still to run, beside what those that are done have taken.
+
+    `launches` are those of the steps that are forecast, by their names; `keys` what `shares` says of those that may
+    share one.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        launches: Mapping[str, Launch],
+        machine: machines.Machine | None,
+        shares: Shares = alone,
+    ):
+        self.steps, self.launches, self.shares = steps, launches, shares
         self.forecasts: dict[str, Forecast] = {}
+        self.keys: dict[str, Hashable] = {}
         self.failures: list[str] = []
         self.forecaster = Forecaster(machine) if machine else None
+        before: Hashable | None = None
         for step in steps:
-            if self.forecaster and not step.done and step.name in launches:
-                self._look(self.forecaster, step)
+            if self.forecaster and step.name in launches:
+                before = self._look(self.forecaster, step, before)
 
-    def _look(self, forecaster: Forecaster, step: Step) -> None:
+    def _look(self, forecaster: Forecaster, step: Step, before: Hashable | None) -> Hashable | None:
+        """Forecasts a step that comes after one with the key `before`, and returns its own."""
+        launch, held = self.launches[step.name], forecaster.held
+        forecaster.held = None
         try:
-            self.forecasts[step.name] = forecaster.forecast(step, self.launches[step.name])
-            forecaster.follow(step, self.launches[step.name])
+            ahead = forecaster.forecast(step, launch)
+            key = self.shares(step, ahead, forecaster.setting(step, launch).engine)
+            if key is not None and key == before:
+                forecaster.held = held
+                ahead = forecaster.forecast(step, launch)
+            forecaster.follow(step, launch)
         except Exception as error:  # a stage from outside may fail in any way, and no plan is stopped by a guess
             self.failures.append(f"{step.name}: no forecast ({type(error).__name__}: {error})")
+            return None
+        self.forecasts[step.name] = ahead
+        if key is not None:
+            self.keys[step.name] = key
+        return key
 
-    def engine(self, step: Step) -> Engine | None:
-        """The engine that a step is launched with, as its accelerate configuration says; None without a machine."""
-        return self.forecaster.setting(step, self.launches[step.name]).engine if self.forecaster else None
+    @property
+    def seconds(self) -> float:
+        """What a clock shows of all that is still to run, its launches with it."""
+        return sum(one.launch + one.seconds for one in self.forecasts.values())
 
     def text(self, folder: Path) -> str:
         """The table and what follows from it; `folder` is where the run will lie."""
@@ -72,10 +105,13 @@ class Outlook:
         if not self.forecasts or not self.forecaster:
             return
         machine, ahead = self.forecaster.machine, self.forecasts.values()
-        seconds, disk = sum(one.seconds for one in ahead), sum(one.disk for one in ahead)
+        seconds, disk = self.seconds, sum(one.disk for one in ahead)
+        count = sum(one.launch > 0 for one in ahead)
         there = sum(map(machines.used_disk, {step.dir for step in self.steps}))
         free = machines.free_disk(folder)
-        yield f"forecast for {machine.count} x {machine.name} ({machine.source}): {duration(seconds)} still to run"
+        launches = f"{count} launch{'es' if count > 1 else ''}"
+        still = f"{duration(seconds)} still to run, in {launches}"
+        yield f"forecast for {machine.count} x {machine.name} ({machine.source}): {still}"
         fits = "fits" if disk <= free else "DOES NOT FIT"
         yield f"disk: {size(disk)} to come, {size(there)} there, {size(free)} free: {fits}"
         largest = max(self.forecasts, key=lambda name: self.forecasts[name].peak)
@@ -135,6 +171,7 @@ def text(
     steps: Sequence[Step],
     launched_on: Callable[[Step], Launch | None],
     machine: machines.Machine | None = None,
+    shares: Shares = alone,
 ) -> str:
     """The forecast of a plan, for `machine` or the one at hand; where every step is done, only what was measured."""
     pending = [step for step in steps if not step.done]
@@ -143,7 +180,7 @@ def text(
     launches = {}
     for step in pending:
         launches[step.name] = launched_on(step) or Launch(1, on_cpu=True)
-    return Outlook(steps, launches, machine).text(recipe.run)
+    return Outlook(steps, launches, machine, shares).text(recipe.run)
 
 
 def launch(machine: machines.Machine, step: Step) -> Launch:

@@ -25,23 +25,35 @@ def keys(
 ) -> dict[str, Hashable]:
     """What has to be equal for two steps to share a launch, by the names of those that may share one.
 
-    `words` are the launches of the pending steps by name. A step shares none that is forecast to be large or long, of
-    which nothing can be forecast, or whose engine keeps something for the rest of its process: FSDP, DeepSpeed, vLLM.
-    Several `jobs` divide what they share, so there only the engine counts.
+    `words` are the launches of the pending steps by name.
     """
     pending = [step for step in steps if step.name in words]
     if len(pending) < 2:
         return {}
     launches = {step.name: launched_on(step) or Launch(1, on_cpu=True) for step in pending}
-    ahead = outlook.Outlook(pending, launches, machines.at_hand())
-    shared: dict[str, Hashable] = {}
-    for step in pending:
-        if jobs == 1 and not _is_small(ahead.forecasts.get(step.name)):
-            continue
-        launch, start = launches[step.name], commands.without_stage(words[step.name])
-        if not _keeps_state(step, start, ahead.engine(step)):
-            shared[step.name] = (*start, patience(step) if launch.processes > 1 else None)
-    return shared
+    return outlook.Outlook(pending, launches, machines.at_hand(), shares(words, launched_on, jobs)).keys
+
+
+def shares(
+    words: Mapping[str, Sequence[str]], launched_on: Callable[[Step], Launch | None], jobs: int = 1
+) -> outlook.Shares:
+    """What says which steps share a launch; `words` and `launched_on` are as for `keys`.
+
+    A step shares none that is not among the words, is forecast to be large or long, of which nothing can be forecast,
+    or whose engine keeps something for the rest of its process: FSDP, DeepSpeed, vLLM. Several `jobs` divide what they
+    share, so there a step may be large and long.
+    """
+
+    def key(step: Step, forecast: Forecast, engine: Engine) -> Hashable | None:
+        if step.name not in words:
+            return None
+        start = commands.without_stage(words[step.name])
+        if (jobs == 1 and not _is_small(forecast)) or _keeps_state(step, start, engine):
+            return None
+        launch = launched_on(step)
+        return (*start, patience(step) if launch and launch.processes > 1 else None)
+
+    return key
 
 
 def group(steps: Sequence[Step], keys: Mapping[str, Hashable]) -> list[Step]:
@@ -63,11 +75,11 @@ def patience(step: Step) -> timedelta:
     return timedelta(seconds=step.options["train"].get("ddp_timeout", 1800))
 
 
-def _is_small(forecast: Forecast | None) -> bool:
-    return forecast is not None and forecast.seconds <= LONG and forecast.peak <= SHARE * forecast.room
+def _is_small(forecast: Forecast) -> bool:
+    return forecast.seconds <= LONG and forecast.peak <= SHARE * forecast.room
 
 
-def _keeps_state(step: Step, words: Sequence[str], engine: Engine | None) -> bool:
+def _keeps_state(step: Step, words: Sequence[str], engine: Engine) -> bool:
     """Whether an engine is used that leaves something behind in its process."""
     said = any(name in word for word in words for name in ("fsdp", "deepspeed"))
     return said or engine != Engine() or any("vllm" in word for word in _words(step.options))

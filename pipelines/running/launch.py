@@ -141,7 +141,10 @@ def plan(
         if sbatch is not None:
             print("\n" + slurm.script(recipe, _launches(recipe, steps, extra, sbatch), sbatch, Path.cwd()))
         if seen := list(filter(preflight.is_open, steps)):
-            print("\n" + outlook.text(recipe, seen, launched_on, planned_for))
+            # a job of Slurm launches each step by itself
+            words = {} if sbatch is not None else _launches(recipe, seen, extra, sbatch)
+            shares = grouping.shares(words, launched_on, recipe.ranks.jobs)
+            print("\n" + outlook.text(recipe, seen, launched_on, planned_for, shares))
         environment.note([*map(str, unseen), *provenance.notes(recipe.steps)])
     except RecipeError as error:
         return environment.fail(str(error))

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from trimtab.pipelines.forecasting import outlook
 from trimtab.pipelines.forecasting.machines import at_hand
-from trimtab.pipelines.planning.commands import launch
+from trimtab.pipelines.planning import commands
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import artifacts, locks, tracking, views
 from trimtab.pipelines.reporting.numerals import DASH, duration
-from trimtab.pipelines.running import consents, environment, exits
+from trimtab.pipelines.running import consents, environment, exits, grouping
 from trimtab.pipelines.running.listing import columns
 
 GAP = 600.0  # seconds without a log after which a new launch is taken to have begun
@@ -46,8 +46,10 @@ def status(path: str, overrides: Sequence[str] = (), *, trusting: bool = False) 
     holder = locks.holder(recipe.run / ".lock")
     print(f"{recipe.name}: {f'worked on by {holder}' if holder else 'nobody works on it'}")
     pending = [step for step in recipe.steps if not step.done]
-    launches: dict[str, Launch] = {step.name: launch(step) for step in pending}
-    ahead = outlook.Outlook(pending, launches, at_hand() if pending else None)
+    launches: dict[str, Launch] = {step.name: commands.launch(step) for step in pending}
+    starts = {step.name: commands.command(recipe, step) for step in pending}
+    machine = at_hand() if pending else None
+    ahead = outlook.Outlook(pending, launches, machine, grouping.shares(starts, commands.launch))
     rows: list[tuple[str, ...]] = [HEADINGS]
     to_go = 0.0
     for step in recipe.steps:
@@ -94,7 +96,7 @@ def _line(step: Step, ahead: outlook.Outlook) -> tuple[str, str, float | None]:
         record = artifacts.read_done(step.dir) or {}
         return "done", f"in {duration(record.get('seconds'))}", 0
     forecast = ahead.forecasts.get(step.name)
-    seconds = forecast.seconds if forecast else None
+    seconds = forecast.seconds + forecast.launch if forecast else None
     holder = locks.holder(locks.of_folder(step.dir))
     if holder is None or not artifacts.is_begun(step.dir):  # a launcher holds the next steps of its launch, too
         waits = [source.name for source in step.waiting]

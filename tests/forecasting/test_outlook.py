@@ -82,6 +82,23 @@ def test_a_smaller_batch_is_proposed_where_only_the_batch_is_too_large(write, mo
     assert cure.changes == ("train: {per_device_train_batch_size: 512}",)
 
 
+def test_steps_that_share_a_launch_pay_for_one_and_hold_what_was_left(tmp_path, write, model):
+    train = {"max_steps": 1, "max_length": 64}
+    sft = {"kind": "sft", "model": {"model_name_or_path": model}, "data": write("s.jsonl", SFT_ROWS), "train": train}
+    worlds = {name: {"kind": "world", "seed": seed} for seed, name in enumerate("bc")}
+    steps = Recipe.load(str(write_recipe(tmp_path, {"a": sft, **worlds}))).steps
+    launches = dict.fromkeys("abc", Launch(1, on_cpu=True))
+    machine = machines.budget("cpu")
+    apart = outlook.Outlook(steps, launches, machine)
+    together = outlook.Outlook(steps, launches, machine, lambda *_: "one")
+    assert apart.seconds - together.seconds == pytest.approx(2 * machine.launch)
+    assert [one.launch > 0 for one in together.forecasts.values()] == [True, False, False]
+    assert "in 1 launch\n" in together.text(tmp_path)
+    assert "in 3 launches\n" in apart.text(tmp_path)
+    assert together.forecasts["b"].peak > apart.forecasts["b"].peak
+    assert together.forecasts["a"].peak == apart.forecasts["a"].peak
+
+
 @pytest.mark.parametrize(
     ("train", "asked"),
     [
