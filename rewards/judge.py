@@ -71,6 +71,8 @@ class Judge:
     @staticmethod
     def small(block: dict[str, Any], miniature: Any) -> dict[str, Any]:
         """Of a shrunk run, which has no server and no model that can judge."""
+        if block.get("mode") == "pairwise":  # whose score is a win or a loss
+            return {"kind": "pattern", "regex": "a"}
         return {"kind": "length", "target": 5, "unit": "characters"}
 
     def __post_init__(self) -> None:

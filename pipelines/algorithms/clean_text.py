@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 from zlib import crc32
+
+from trimtab import rewards
 
 SHINGLE = 5  # characters
 NGRAM = 13  # words, as in Brown et al. 2020, https://arxiv.org/abs/2005.14165, appendix C
@@ -105,3 +107,10 @@ def _shingles(text: str) -> set[str]:
 
 def _jaccard(a: set[str], b: set[str]) -> float:
     return len(a & b) / len(a | b)
+
+
+def asked(prompt: str | Sequence[Mapping[str, Any]]) -> str:
+    """A prompt without its system messages, which different prompts have in common."""
+    if isinstance(prompt, str):
+        return prompt
+    return rewards.text([dict(turn) for turn in prompt if turn.get("role") != "system"])

@@ -60,7 +60,7 @@ def _pair_row(question: str, number: int) -> dict[str, Any]:
 
 def _ranking_row(question: str, number: int) -> dict[str, Any]:
     answers = [said("assistant", f"It is {number}."), said("assistant", "Perhaps."), said("assistant", "No.")]
-    return {"prompt": said("user", question), "completions": answers}
+    return {"prompt": said("user", question), "completions": answers, "completion_scores": [2.0, 1.0, 0.0]}
 
 
 def _unpaired_row(question: str, number: int) -> dict[str, Any]:

@@ -92,9 +92,18 @@ def _is_failure(outcome: Outcome) -> bool:
 
 
 def score(
-    step: Step, name: str, reward: Reward | None, rows: Dataset, batch_size: int, cluster: Cluster | None = None
+    step: Step,
+    name: str,
+    reward: Reward | None,
+    rows: Dataset,
+    batch_size: int,
+    cluster: Cluster | None = None,
+    *,
+    of: Any = None,
 ) -> Scores:
     """All rows' outcomes; every rank calls it. What another process scores at this moment is waited for.
+
+    `of` says what the rows are made from, where they are not the step's `completions`.
 
     With a `cluster` its workers make the calls, with rewards of their own, and the main rank keeps what they say.
 
@@ -105,13 +114,20 @@ def score(
     def told(holder: str) -> None:
         logger.warning("%s: %s is asked the same by %s. Waiting until that ends", step.name, name, holder)
 
-    lock = locks.Lock(locks.of_folder(_folder(step, name)), f"{step.recipe}/{step.name}")
+    folder = _folder(step, name, of)
+    lock = locks.Lock(locks.of_folder(folder), f"{step.recipe}/{step.name}")
     with locks.held(lock, told, locks.of_main):
-        return _score(step, name, reward, rows, batch_size, cluster)
+        return _score(step, name, reward, rows, batch_size, cluster, folder)
 
 
 def _score(
-    step: Step, name: str, reward: Reward | None, rows: Dataset, batch_size: int, cluster: Cluster | None
+    step: Step,
+    name: str,
+    reward: Reward | None,
+    rows: Dataset,
+    batch_size: int,
+    cluster: Cluster | None,
+    folder: Path,
 ) -> Scores:
     """Asks for what is missing, while no other process does."""
     from accelerate import PartialState
@@ -119,7 +135,7 @@ def _score(
     from tqdm.auto import tqdm
 
     distributed = PartialState()
-    journal = Journal(_folder(step, name), name, distributed.process_index)
+    journal = Journal(folder, name, distributed.process_index)
     missing = _missing(journal.scored(len(rows)), batch_size)
     mine = missing[distributed.process_index :: distributed.num_processes]
     if cluster is not None:
@@ -237,9 +253,9 @@ def _checksum(line: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(line).encode())
 
 
-def _folder(step: Step, name: str) -> Path:
+def _folder(step: Step, name: str, of: Any = None) -> Path:
     options = step.identity["options"]
-    rows = options["completions"] if "completions" in options else {"answers of": options["data"]}
+    rows = options["completions"] if of is None else of
     reward = {key: value for key, value in options["rewards"][name].items() if key not in reward_blocks.POLICY}
     return step.dir.parent / SCORED / f"{name}-{fingerprint([rows, reward])}"
 

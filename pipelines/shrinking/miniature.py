@@ -123,7 +123,7 @@ class Miniature:
             return self._rewards(key, value)
         if any(isinstance(note, field_types.NamesModel) for note in field_types.notes(hint)):
             return self._named_models(key, value)
-        if field_types.bare(hint) is dict and isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             return self._stage_keys(key, hint, value)
         return {}
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.shrinking.miniature import Miniature
 
 
 CHOOSABLE = SAMPLED.columns[0]
@@ -107,6 +108,15 @@ class Curate(Stage):
         ("kept", "reward/kept", "entropy_share"),
         by_round=True,
     )
+
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        emptying: dict[str, Any] = {
+            "require": {},
+            "decontaminate": None,
+        }  # of rows that are all alike, and right in nothing
+        without = {key: empty for key, empty in emptying.items() if block.get(key)}
+        return {**super().small(block, miniature), **without}
 
     def reads(self) -> dict[str, Form]:
         scored = {"completions": SAMPLED.where("scores")} if self.reward else {}
@@ -182,7 +192,7 @@ class Curate(Stage):
         """The rows that are chosen of a prompt's completions; `counts` is told of what is left out."""
         index = group[0]["prompt_index"]
         counts["unscored_dropped"] += sum(row["score"] is None for row in group) if self.reward else 0
-        if held_out is not None and _asked(group[0]["prompt"]) in held_out:
+        if held_out is not None and clean_text.asked(group[0]["prompt"]) in held_out:
             counts["contaminated_dropped"] += 1
             return []
         if index in rankings:
@@ -260,12 +270,7 @@ class Curate(Stage):
         if not self.decontaminate:
             return None
         rows = loading.load(self.decontaminate, (*step.path, "decontaminate"))
-        return clean_text.HeldOut(_asked(prompt) for prompt in rows["prompt"])
-
-
-def _asked(prompt: str | list[dict[str, Any]]) -> str:
-    """The prompt without its system messages, which different prompts have in common."""
-    return prompt if isinstance(prompt, str) else text([turn for turn in prompt if turn.get("role") != "system"])
+        return clean_text.HeldOut(clean_text.asked(prompt) for prompt in rows["prompt"])
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,15 +9,17 @@
       num_generations: 2
       generate: {max_new_tokens: 64}
       best_of: {n: [1, 4, 16], gold: right, reward: helpful}   # of each policy, and its greedy answers
+      duels: {better: {kind: judge, mode: pairwise, against: other, ...}}   # each policy against the baseline
 
-A new reward scores the stored completions again; a new policy samples only its own.
+A new reward scores the stored completions again; a new policy samples only its own. The judges in `duels` compare
+every policy's completions with the baseline's, number by number: `kind: duel` says what comes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
@@ -25,9 +27,6 @@ from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
-
-if TYPE_CHECKING:
-    from trimtab.pipelines.shrinking.miniature import Miniature
 
 
 @dataclass(kw_only=True)
@@ -42,11 +41,7 @@ class Evaluate(Sampling, Stage):
     num_generations: int = 1
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))] = field(default_factory=dict)
     best_of: Annotated[dict[str, Any], KeysOf(("best_of",))] = field(default_factory=dict)
-
-    @classmethod
-    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
-        fewer = {"best_of.n": [1, 2]} if block.get("best_of") else {}
-        return {**super().small(block, miniature), **fewer}
+    duels: dict[str, RewardBlock] = field(default_factory=dict)
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
@@ -63,6 +58,9 @@ class Evaluate(Sampling, Stage):
             yield f"{name}-{policy}-score", "score", scoring
             if macro.best_of:
                 yield from cls._best_of(f"{name}-{policy}", macro, sampling, cls.handed_on(options))
+        for policy in [other for other in policies if macro.duels and other != baseline]:
+            meeting = {"completions": f"${name}-{policy}-sample", "opponent": f"${name}-{baseline}-sample"}
+            yield f"{name}-{policy}-duel", "duel", {**meeting, "rewards": macro.duels}
         scored = {policy: f"${name}-{policy}-score" for policy in policies}
         compared: dict[str, Any] = {"scored": scored, "baseline": baseline}
         if macro.reference:

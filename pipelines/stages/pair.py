@@ -3,21 +3,24 @@
     pair: {completions: $score, reward: helpful}                        # best against worst of each prompt
     pair: {completions: $score, reward: {helpful: 1.0, brief: 0.2}, select: all, margin: 0.5}
     pair: {completions: $score, reward: helpful, select: ranked}        # all, best first: `reward`'s listwise loss
-    pair: {completions: $score, reward: helpful, select: ends}          # the same with the best and the worst only
-    pair: {completions: $score, reward: helpful, select: drawn}         # the same with two of them, drawn at random
+    pair: {completions: $score, reward: right, select: grouped}         # all, with ties: its loss `all_pairs`
+    pair: {completions: $score, reward: helpful, select: ends}          # as ranked, the best and the worst only
+    pair: {completions: $score, reward: helpful, select: drawn}         # as ranked, two of them, drawn at random
     pair: {completions: $score, reward: right, select: unpaired, threshold: 0.5}   # each with a label, good above it
 
-Rows of `ranked`, `ends` and `drawn` are what `prefer` learns from: lists `completions`, `completion_scores` and
-`win_probs` (mean over all K unique scored completions j, itself included, of sigmoid(score_scale (s_i - s_j));
-arXiv 2405.00675) and, from completions with tokens as `sample` leaves them, `prompt_ids`, `completion_ids` and
-`ref_logps` (log pi of the policy that sampled, in nats, summed over tokens, at temperature 1).
+Rows of `ranked`, `grouped`, `ends` and `drawn` are what `prefer` learns from: lists `completions`,
+`completion_scores` and `win_probs` (mean over all K unique scored completions j, itself included, of
+sigmoid(score_scale (s_i - s_j)); arXiv 2405.00675) and, from completions with tokens as `sample` leaves them,
+`prompt_ids`, `completion_ids` and `ref_logps` (log pi of the policy that sampled, in nats, summed over tokens, at
+temperature 1).
 
 The columns `tools` and `chat_template_kwargs` of a prompt stay with it.
 
 `unpaired` labels every completion, good where its score is above `threshold`, and no pairs are needed. Those within
 `margin` of the threshold, and not at it, are left out.
 
-Ties (within `margin`), completions of equal text and unscored ones are left out and counted. With several rewards a
+Ties (within `margin`), completions of equal text and unscored ones are left out and counted; of `grouped` only whole
+prompts, whose answers are all tied, as those that are all right or all wrong. With several rewards a
 completion is unscored where one of them has abstained; `missing: ignore` sums those that spoke.
 """
 
@@ -58,7 +61,7 @@ class Pair(Stage):
 
     completions: Annotated[Data, SCORED]
     reward: str | dict[str, float]
-    select: Literal["best_worst", "all", "ranked", "ends", "drawn", "unpaired"] = "best_worst"
+    select: Literal["best_worst", "all", "ranked", "grouped", "ends", "drawn", "unpaired"] = "best_worst"
     missing: Missing = "abstain"
     margin: float = 0.0
     score_scale: float = 1.0
@@ -109,7 +112,7 @@ class Pair(Stage):
             return rows.shaped(1)
         answers = max(2, round(rows.count / max(1, rows.prompts)))
         count = rows.prompts * (answers * (answers - 1) // 2 if self.select == "all" else 1)
-        return replace(rows, count=count).shaped(answers if self.select == "ranked" else 2)
+        return replace(rows, count=count).shaped(answers if self.select in ("ranked", "grouped") else 2)
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
@@ -156,6 +159,12 @@ class Pair(Stage):
             ranks = [i for n, i in enumerate(order) if n == 0 or scores[order[n - 1]] - scores[i] > self.margin]
             counts["ties_dropped"] += len(order) - len(ranks)
             return [self._list(rows, scores, ranks)] if len(ranks) > 1 else []
+        if self.select == "grouped":
+            order = preference.ranking(scores)
+            if len(order) > 1 and scores[order[0]] - scores[order[-1]] > self.margin:
+                return [self._list(rows, scores, order)]
+            counts["ties_dropped"] += len(order) if len(order) > 1 else 0
+            return []
         if self.select == "drawn":
             pairs = preference.drawn_pair(scores, f"{seed}-{group[0]['prompt_index']}")
         else:

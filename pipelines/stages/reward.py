@@ -2,9 +2,13 @@
 
     reward: {model: {model_name_or_path: $sft}, data: $pairs, train: {learning_rate: 1e-5}}
     reward: {model: {model_name_or_path: $sft}, data: $ranked, loss: listwise, train: {learning_rate: 1e-5}}
+    reward: {model: {model_name_or_path: $sft}, data: $grouped, loss: all_pairs, train: {learning_rate: 1e-5}}
 
 `pairwise` is Bradley-Terry on `chosen` and `rejected` (with `prompt` or without). `listwise` is Plackett-Luce on
 `prompt` and `completions`, a list from the best answer to the worst, as `pair` with `select: ranked` makes it.
+`all_pairs` is the mean of Bradley-Terry's over all pairs of a prompt's answers of which `completion_scores` puts one
+above the other, as in Qwen2.5-Math (arXiv 2409.12122): every prompt counts once, however many of its answers are
+right, and every answer goes through the model once (`select: grouped`).
 
 The artifact holds `reward_calibration.json`: mean and standard deviation of the scores of the answers in `calibrate`
 (by default `eval_data`), which `{kind: reward_model, normalize: true}` makes a z-score of, the same for ever after.
@@ -48,7 +52,7 @@ class Reward(TrainerStage):
     data: Annotated[Data, PREFERENCE]
     eval_data: Annotated[Data | None, PREFERENCE] = None
     calibrate: Annotated[Data | None, RATED] = None
-    loss: Literal["pairwise", "listwise"] = "pairwise"
+    loss: Literal["pairwise", "listwise", "all_pairs"] = "pairwise"
     train: trl.RewardConfig
 
     head: ClassVar[Literal["words", "score"] | None] = "score"
@@ -61,11 +65,13 @@ class Reward(TrainerStage):
     starts: ClassVar[Start | None] = Start("a reward model from pairs", "prompt, chosen, rejected", rate=1e-5)
 
     def reads(self) -> dict[str, Form]:
-        ranked = {"data": RANKING, "eval_data": RANKING} if self.loss == "listwise" else {}
-        return super().reads() | ranked
+        if self.loss == "pairwise":
+            return super().reads()
+        form = RANKING.where("completion_scores") if self.loss == "all_pairs" else RANKING
+        return super().reads() | {"data": form, "eval_data": form}
 
     def work(self, known: Known) -> Work:
-        texts = known.rows("data").tokens.shape[1] if self.loss == "listwise" else 2
+        texts = 2 if self.loss == "pairwise" else known.rows("data").tokens.shape[1]
         work = trainers.offline(self, known, trainers.Shape(texts, head="score"))
         source = self.calibrate or self.eval_data
         if source is None:
@@ -80,8 +86,10 @@ class Reward(TrainerStage):
 
         if self.loss == "pairwise":
             from trimtab.pipelines.trainers.whole_steps import RewardTrainer as trainer
-        else:
+        elif self.loss == "listwise":
             from trimtab.pipelines.trainers.listwise_reward import ListwiseRewardTrainer as trainer
+        else:
+            from trimtab.pipelines.trainers.grouped_reward import GroupedRewardTrainer as trainer
 
         metrics = fit(trainer, self, step)
         release_memory()

@@ -84,13 +84,13 @@ class RewardReport(Stage):
         if self.subset is not None and self.subset not in pairs.column_names:
             message = f"the data has no column {self.subset!r} (columns: {', '.join(pairs.column_names)})"
             raise RecipeError(message, (*step.path, "subset"))
-        answers = _answers(pairs)
+        answers, of = _answers(pairs), {"answers of": step.identity["options"]["data"]}
         report: dict[str, Any] = {"pairs": len(pairs), "rewards": {}}
         metrics: Metrics = {}
         scores: dict[str, Scores] = {}
         for name, block in self.rewards.items():
             reward = schema.load_reward(cut(block).reward, (*step.path, "rewards", name))
-            scored = journal.score(step, name, reward, answers, self.batch_size)
+            scored = journal.score(step, name, reward, answers, self.batch_size, of=of)
             scores[name] = scored.settled(block.get("on_failure", "stop"), answers["pair"][:])
             metrics |= scored.summary(name, scores[name])
             del reward, scored

@@ -15,7 +15,6 @@ when more than `max_failures` (0.05) of all completions have failed. Shares of e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -31,13 +30,12 @@ from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.scoring import foreseen
+from trimtab.pipelines.scoring.scored_rows import with_scores
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.pipelines.training import lineage
 from trimtab.rewards import text
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
@@ -121,21 +119,10 @@ class Score(Stage):
             scores[name] = scored.settled(block.get("on_failure", "stop"), groups)
             metrics |= scored.summary(name, scores[name])
             release_memory()
-        scored_rows = _with_scores(rows, scores)
+        scored_rows = with_scores(rows, scores)
         write_rows(step, scored_rows)
         tracking.table("scores", [_shown(row) for row in scored_rows.select(range(min(20, len(rows))))])
         return metrics
-
-
-def _with_scores(rows: Dataset, scores: Mapping[str, Sequence[float | None]]) -> Dataset:
-    """The rows with a column `scores`, in the place of another one where they have it."""
-    import pyarrow as pa
-
-    columns = list(dict.fromkeys([*rows.column_names, "scores"]))
-    struct = pa.StructArray.from_arrays([pa.array(of_reward) for of_reward in scores.values()], list(scores))
-    others = rows.select_columns([name for name in rows.column_names if name != "scores"])
-    with loading.without_progress_bars():
-        return others.add_column("scores", struct).select_columns(columns)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

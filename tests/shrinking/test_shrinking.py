@@ -7,6 +7,7 @@ import yaml
 from conftest import ROOT
 
 from trimtab.pipelines.data.forms import SCORED
+from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.planning.references import strings
@@ -48,6 +49,16 @@ def test_a_reward_model_of_the_recipe_stays_and_one_from_outside_is_tiny(folder)
     outside = miniature.reward({"kind": "reward_model", "path": "org/llama-judge", "normalize": True})
     assert outside["path"].startswith(str(folder))
     assert "normalize" not in outside
+
+
+def test_the_keys_of_another_stage_inside_a_macro_are_shrunk_as_that_stage_says(folder):
+    miniature = Miniature(folder, frozenset())
+    block = {"curate": {"require": {"right": 1}, "decontaminate": "org/test", "deduplicate": 0.9}}
+    changes = kinds.find(kinds.STAGES, "rejection_sampling").small(block, miniature)
+    assert (changes["curate.require"], changes["curate.decontaminate"]) == ({}, None)
+    assert "curate.deduplicate" not in changes
+    limits = {"monitor": {"stop_if": {"distinct_2": 0.5}}}
+    assert kinds.find(kinds.STAGES, "apo").small(limits, miniature)["monitor.stop_if"] == {"distinct_2": -1}
 
 
 def test_rows_that_only_a_stage_makes_are_an_error(folder):

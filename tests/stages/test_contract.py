@@ -21,6 +21,7 @@ MACROS = {
     "self_consuming": LOOP,
     "proxy_points": {"model": MODEL, "data": "org/prompts", "rewards": {"brief": BRIEF}, "metric": BRIEF},
     "rejection_sampling": {"model": MODEL, "prompts": "org/prompts", "rewards": {"brief": BRIEF}},
+    "self_improve": {"model": MODEL, "prompts": "org/prompts", "right": BRIEF},
     "evaluate": {"policies": {"one": "org/model"}, "prompts": "org/prompts", "rewards": {"brief": BRIEF}},
 }
 PAIRS = {"model": MODEL, "data": "pairs.jsonl", "train": {}}

@@ -56,18 +56,19 @@ def test_listwise_reward_model_learns_the_ranking(model, tmp_path, write):
     logits(step.output, AutoModelForSequenceClassification)
 
 
-def test_pairwise_and_listwise_agree_on_two_answers(model, tmp_path, write):
-    """Plackett-Luce on K = 2 is Bradley-Terry, so both trainers end with the same weights."""
+def test_all_losses_agree_on_two_answers(model, tmp_path, write):
+    """Plackett-Luce on K = 2 is Bradley-Terry, so all trainers end with the same weights."""
     ranked = [{"prompt": row["prompt"], "completions": [row["chosen"], row["rejected"]]} for row in PAIR_ROWS]
+    grouped = [{**row, "completion_scores": [1.0, 0.0]} for row in ranked]
     common = {"kind": "reward", "model": {"model_name_or_path": model}, "train": TRAIN}
     steps = run_recipe(
         tmp_path,
         {
             "pairs": {**common, "data": write("pairs.jsonl", PAIR_ROWS)},
             "lists": {**common, "data": write("ranked.jsonl", ranked), "loss": "listwise"},
+            "groups": {**common, "data": write("grouped.jsonl", grouped), "loss": "all_pairs"},
         },
     )
-    auto = AutoModelForSequenceClassification
-    torch.testing.assert_close(
-        logits(steps["pairs"].output, auto), logits(steps["lists"].output, auto), atol=1e-5, rtol=0
-    )
+    pairs, *others = [logits(step.output, AutoModelForSequenceClassification) for step in steps.values()]
+    for other in others:
+        torch.testing.assert_close(other, pairs, atol=1e-5, rtol=0)

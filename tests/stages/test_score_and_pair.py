@@ -52,6 +52,20 @@ def test_a_prompt_without_scores_makes_no_pair(tmp_path, write):
         assert len(rows_of(steps[name])) == (3 if name == "all" else 1)
 
 
+def test_groups_keep_ties_and_leave_out_prompts_that_are_all_tied(tmp_path):
+    of_prompts = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0]]
+    rows = [
+        {"prompt": f"p{index}", "completion": f"{number}", "prompt_index": index, "scores": {"right": score}}
+        for index, scores in enumerate(of_prompts)
+        for number, score in enumerate(scores)
+    ]
+    data = write_rows(tmp_path / "scored.jsonl", rows)
+    step = run_recipe(tmp_path, {"pair": {"completions": data, "reward": "right", "select": "grouped"}})["pair"]
+    [row] = rows_of(step)
+    assert (row["completions"], row["completion_scores"]) == (["0", "2", "1"], [1.0, 1.0, 0.0])
+    assert metrics_of(step)["ties_dropped"] == 6
+
+
 def test_scores_become_labels_by_a_threshold(tmp_path):
     """Two and a duplicate of one, with one score within the margin: what is left is labelled by the threshold."""
     rows = [

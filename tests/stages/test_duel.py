@@ -1,0 +1,122 @@
+"""Completions against one another by a judge over HTTP: wins, ties and failures are counted, and become pairs."""
+
+import pytest
+from outputs import metrics_of, rows_of
+from reward_servers import Server
+from run_steps import refused, run_recipe, write_recipe
+from short_trainings import write_rows
+
+from trimtab.pipelines.planning import schema
+from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.reporting import by_prompt
+from trimtab.rewards import outcomes
+from trimtab.rewards.judge import Judge
+
+
+def rows(*texts_of_prompts):
+    """Sampled completions, as `sample` numbers them."""
+    table = []
+    for index, texts in enumerate(texts_of_prompts):
+        for number, text in enumerate(texts):
+            table.append(
+                {"prompt": f"prompt {index}", "completion": text, "prompt_index": index, "sample_index": number}
+            )
+    return table
+
+
+def verdict(question):
+    """Of a judge that likes more of the letter a, does not know about x, and takes the first of equals."""
+    first, second = [part.partition("]\n")[2].split("\n\n")[0] for part in question.split("[Answer")[1:]]
+    if "x" in first + second:
+        return "I cannot say."
+    return f"Verdict: {'A' if first.count('a') >= second.count('a') else 'B'}"
+
+
+def reply(handler, body):
+    [message] = body["messages"]
+    choice = {"message": {"role": "assistant", "content": verdict(message["content"])}, "finish_reason": "stop"}
+    handler.reply({"choices": [choice], "usage": {"total_tokens": 10}})
+
+
+@pytest.fixture
+def judge():
+    server = Server(reply)
+    yield {"kind": "judge", "url": server.url, "model": "m", "mode": "pairwise", "against": "other"}, server
+    server.close()
+
+
+def test_two_policies_meet_and_ties_flips_and_failures_are_counted(judge, tmp_path):
+    block, server = judge
+    ours = write_rows(tmp_path / "ours.jsonl", rows(["aa", "b"], ["same", "ab"], ["x", "aaaa"]))
+    theirs = write_rows(tmp_path / "theirs.jsonl", rows(["a", "a"], ["same", "ba"], ["a", "b"]))
+    rewards = {"better": {**block, "on_failure": "abstain", "max_failures": 0.5}}
+    step = run_recipe(tmp_path, {"duel": {"completions": ours, "opponent": theirs, "rewards": rewards}})["duel"]
+    assert [row["scores"]["better"] for row in rows_of(step)] == [1.0, 0.0, 0.5, 0.5, None, 1.0]
+    metrics = metrics_of(step)
+    assert len(server.seen) == 2 * 5, "the same text is nobody's question, every other one two"
+    assert metrics["duels"] == 6
+    assert metrics["equal"] == pytest.approx(1 / 6)
+    assert metrics["better/unjudged"] == pytest.approx(1 / 6)
+    assert metrics["better/ties"] == pytest.approx(2 / 5)
+    assert metrics["better/wins/mean"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert metrics["better/wins/stderr"] == pytest.approx(1 / 6)
+    assert metrics["better/longer_wins"] == 1.0
+    assert metrics["rewards/better/flipped/mean"] == 0.25
+    assert metrics["rewards/better/preferred_first/mean"] == pytest.approx(0.625)
+    assert list(by_prompt.read(step.output)["better/wins/mean"].values()) == [0.5, 0.5, 1.0]
+
+
+def test_completions_of_a_prompt_meet_and_become_pairs(judge, tmp_path):
+    block, server = judge
+    data = write_rows(tmp_path / "sampled.jsonl", rows(["a", "aaa", "aa"], ["b", "ba"]))
+    stages = {
+        "duel": {"completions": data, "rewards": {"better": block}},
+        "pair": {"completions": "$duel", "reward": "better"},
+    }
+    steps = run_recipe(tmp_path, stages)
+    assert [row["scores"]["better"] for row in rows_of(steps["duel"])] == [0.0, 1.0, 0.5, 0.0, 1.0]
+    assert [(row["chosen"], row["rejected"]) for row in rows_of(steps["pair"])] == [("aaa", "a"), ("ba", "b")]
+    assert len(server.seen) == 2 * 4
+    assert "better/wins/mean" not in metrics_of(steps["duel"])
+
+
+def test_a_policy_against_itself_is_even_and_asks_nobody(judge, tmp_path):
+    block, server = judge
+    data = write_rows(tmp_path / "sampled.jsonl", rows(["a", "b"]))
+    step = run_recipe(tmp_path, {"duel": {"completions": data, "opponent": data, "rewards": {"better": block}}})
+    assert metrics_of(step["duel"])["better/wins/mean"] == 0.5
+    assert not server.seen
+
+
+def test_what_cannot_meet_is_told(judge, tmp_path, capsys):
+    block, _ = judge
+    data = write_rows(tmp_path / "sampled.jsonl", rows(["a", "b"]))
+    fewer = write_rows(tmp_path / "fewer.jsonl", rows(["a"]))
+    meeting = {"completions": data, "rewards": {"better": block}}
+    assert "has no completion 1 of prompt 0" in refused(tmp_path, {"duel": {**meeting, "opponent": fewer}}, capsys)
+    alone = {"duel": {**meeting, "completions": fewer}}
+    assert "no two answers of a prompt differ" in refused(tmp_path, alone, capsys)
+    both = {"duel": {**meeting, "opponent": fewer, "rounds": 2}}
+    assert "duel.rounds: are those of one policy's" in refused(tmp_path, both, capsys)
+    grades = {"duel": {**meeting, "rewards": {"better": {"kind": "length", "target": 9, "unit": "characters"}}}}
+    assert "take a judge with `mode: pairwise`" in refused(tmp_path, grades, capsys)
+
+
+def test_a_shrunk_run_has_a_judge_of_pairs_too():
+    small = Judge.small({"kind": "judge", "model": "m", "mode": "pairwise", "against": "other"}, None)
+    assert outcomes(schema.load_reward(small), ["p"] * 2, ["a", "b"]) == [1.0, 0.0]
+
+
+def test_evaluate_lets_every_policy_meet_the_baseline(tmp_path):
+    judge = {"kind": "judge", "model": "m", "url": "http://host", "mode": "pairwise", "against": "other"}
+    block = {
+        "policies": {"one": "org/one", "two": "org/two", "three": "org/three"},
+        "baseline": "two",
+        "prompts": "org/prompts",
+        "rewards": {"brief": {"kind": "length", "target": 9}},
+        "duels": {"better": judge},
+    }
+    steps = {step.name: step for step in Recipe.load(str(write_recipe(tmp_path, {"evaluate": block}))).steps}
+    assert [name for name in steps if name.endswith("-duel")] == ["evaluate-one-duel", "evaluate-three-duel"]
+    meeting = {step.name for step in steps["evaluate-one-duel"].inputs}
+    assert meeting == {"evaluate-one-sample", "evaluate-two-sample"}
