@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import weakref
 from array import array
@@ -44,8 +45,12 @@ def keep(paths: Collection[str]) -> None:
     """
     _wanted.clear()
     _wanted.update(paths)
-    for key in [key for key in _kept if key[0] not in _wanted]:
+    unwanted = [key for key in _kept if key[0] not in _wanted]
+    for key in unwanted:
         del _kept[key]
+    if unwanted:  # a collection sees nothing that was frozen
+        gc.unfreeze()
+        gc.collect()
 
 
 class Checkpoint:
