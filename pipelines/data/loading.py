@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import trl
 
-from trimtab.pipelines.data import expansion, filtering, holding_out, mixing
+from trimtab.pipelines.data import expansion, filtering, holding_out, mixing, opened
 from trimtab.pipelines.data.blocks import DataEntry
 from trimtab.pipelines.data.converting import convert
 from trimtab.pipelines.planning import hub
@@ -124,7 +124,7 @@ def _converted(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> Loaded:
     for given in data.datasets:
         entry = given if isinstance(given, DataEntry) else DataEntry(**vars(given))  # Python code may give trl's own
         source = ", ".join(files(entry))
-        rows = trl.get_dataset(trl.DatasetMixtureConfig(datasets=[replace(entry, columns=None)]))["train"]
+        rows = opened.rows(replace(entry, columns=None), files(entry))
         count = {"read": len(rows)}
         if entry.filter:
             rows = filtering.filtered(rows, entry.filter, source, path)
