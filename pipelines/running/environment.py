@@ -27,8 +27,6 @@ DEFAULTS = {
     "GOMP_SPINCOUNT": "10000",
 }
 
-_modules = 0  # that were imported when the collector last left off
-
 
 def prepare() -> None:
     """Sets sane process-wide defaults that a user's environment overrides."""
@@ -66,15 +64,13 @@ def be_plain_where_alone() -> None:
 
 
 def spare_libraries() -> None:
-    """Keeps the garbage collector from what has been imported by now.
+    """Keeps the garbage collector from what is there by now, which is what has been imported.
 
-    Libraries are half a million objects, a quarter of a second at each of the collections that a step asks for.
+    Libraries are a million objects, a quarter of a second at each of the collections that a step asks for. Who drops
+    what was there, as a model that rewards shared, has to unfreeze.
     """
-    global _modules
-    if len(sys.modules) != _modules:
-        gc.collect()
-        gc.freeze()
-        _modules = len(sys.modules)
+    gc.collect()
+    gc.freeze()
 
 
 def leave_process_group() -> None:

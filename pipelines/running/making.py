@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import re
 import time
 from typing import Any
@@ -31,7 +30,6 @@ def make(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
     if step.batch is not None and step.batch.ranks != distributed.num_processes:
         planned, started = step.batch.ranks, distributed.num_processes
         raise RecipeError(f"planned for {planned} ranks and started on {started}: say `-- --num_processes`", step.path)
-    gc.freeze()  # a million objects of modules, which each later collection would look at, for half a second
     main = distributed.is_main_process
     verification.require_content(recipe, step, main=main)
     started = time.time()

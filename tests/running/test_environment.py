@@ -2,8 +2,6 @@
 
 import gc
 import os
-import sys
-from types import ModuleType
 
 import pytest
 
@@ -25,13 +23,9 @@ def test_a_launch_of_one_rank_is_a_plain_process(variables, is_plain, monkeypatc
     assert ("LOCAL_RANK" not in os.environ) == is_plain
 
 
-def test_the_collector_looks_at_no_library_a_second_time(monkeypatch):
+def test_the_collector_looks_at_no_library_a_second_time():
     environment.spare_libraries()
-    many = [[number] for number in range(1000)]
     spared = gc.get_freeze_count()
-    environment.spare_libraries()  # nothing was imported since
-    assert gc.get_freeze_count() <= spared
-    monkeypatch.setitem(sys.modules, "trimtab_imported_later", ModuleType("later"))
+    imported_later = [[number] for number in range(1000)]
     environment.spare_libraries()
-    assert gc.get_freeze_count() > spared + len(many) / 2
-    assert many
+    assert gc.get_freeze_count() > spared + len(imported_later) / 2
