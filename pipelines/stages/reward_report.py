@@ -5,7 +5,7 @@
       data: {path: preferences.jsonl, split: test}
       rewards: {helpful: {kind: reward_model, path: $helpful}, long: {kind: length, target: 500}}
       subset: subset                       # the column that names a row's source or kind
-      require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here, before anything is trained on it
+      require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here: a step of kind `require` below this
 
 Both answers of every pair are scored as `score` does, with `batch_size`, `on_failure` and scores that are kept. Beside
 the data's columns a reward is given `other`, the pair's other answer: `{kind: judge, mode: pairwise, against: other}`.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -33,7 +33,7 @@ from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.reporting import by_prompt
 from trimtab.pipelines.reporting.shows import Shows
-from trimtab.pipelines.stages import Metrics, Stage
+from trimtab.pipelines.stages import Metrics, Stage, StepOptions
 from trimtab.rewards import text
 
 if TYPE_CHECKING:
@@ -60,6 +60,26 @@ class RewardReport(Stage):
     shows: ClassVar[Shows] = Shows(
         results=("*/accuracy/mean",), section="reward report", compares=("*/accuracy/mean",)
     )
+
+    @classmethod
+    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
+        report = cls.as_written(name, options)
+        yield name, kind, {key: value for key, value in options.items() if key != "require"}
+        if report.require:
+            report._check_required(("stages", name, "require"))
+            yield f"{name}-require", "require", {"step": f"${name}", "least": report.require}
+
+    def _check_required(self, path: tuple[str, ...]) -> None:
+        """Raises RecipeError for a number that the report will not have."""
+        empty = {"rewards": {name: _of_reward([], [], []) for name in self.rewards}}
+        agreements = [{"rewards": list(pair), "share": 0.0} for pair in combinations(self.rewards, 2)]
+        known = _metrics({**empty, "agreement": agreements})
+        further = [f"rewards/{name}/" for name in self.rewards]  # what scoring leaves
+        further += [f"{name}/subset/" for name in self.rewards] if self.subset else []
+        for name in self.require:
+            if name not in known and not name.startswith(tuple(further)):
+                message = f"there will be no such number{suggest(name, known)} (but {', '.join(known)})"
+                raise RecipeError(message, (*path, name))
 
     def check(self, step: Step) -> None:
         if not self.rewards:
@@ -103,21 +123,7 @@ class RewardReport(Stage):
         if PartialState().is_main_process:
             (step.output / "reward_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
             by_prompt.write(step.output, _by_prompt(scores, [text(prompt) for prompt in answers["prompt"][::2]]))
-        metrics |= _metrics(report)
-        self._require(metrics, step)
-        return metrics
-
-    def _require(self, metrics: Metrics, step: Step) -> None:
-        """Raises RecipeError for a number that is missing, or less than what is required of it."""
-        for name, least in self.require.items():
-            place = (*step.path, "require", name)
-            if name not in metrics:
-                raise RecipeError(f"there is no such number{suggest(name, metrics)}", place)
-            if not metrics[name] >= least:
-                stderr = metrics.get(name.removesuffix("mean") + "stderr")
-                spread = "" if stderr is None else f" +- {stderr:.3g}"
-                message = f"is {metrics[name]:.4g}{spread}, and at least {least:g} is required"
-                raise RecipeError(f"{message}: what is trained on this reward would learn its mistakes", place)
+        return metrics | _metrics(report)
 
 
 def _answers(pairs: Dataset) -> Dataset:

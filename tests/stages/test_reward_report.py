@@ -4,6 +4,7 @@ import json
 
 import pytest
 from run_steps import refused, run_recipe
+from short_trainings import plan
 
 PAIRS = [
     {"prompt": "Say a.", "chosen": "a a", "rejected": "b b b", "source": "easy"},
@@ -52,10 +53,39 @@ def test_the_page_shows_it_and_escapes_names_of_the_data(steps):
     assert 'class="reliability"' in page
 
 
-def test_a_number_that_is_too_small_ends_the_run(tmp_path, capsys):
+@pytest.fixture
+def block(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
-    block = {"kind": "reward_report", "data": str(tmp_path / "pairs.jsonl"), "rewards": REWARDS}
-    said = refused(tmp_path, {"quality": {**block, "require": {"brief/accuracy/mean": 0.8}}}, capsys)
-    assert "quality.require.brief/accuracy/mean: is 0.75 +- 0.25, and at least 0.8 is required" in said
-    assert "did you mean" in refused(tmp_path, {"quality": {**block, "require": {"brief/acuracy/mean": 0.8}}}, capsys)
+    return {"kind": "reward_report", "data": str(tmp_path / "pairs.jsonl"), "rewards": REWARDS, "subset": "source"}
+
+
+def test_a_number_that_is_too_small_ends_the_run_with_the_report_kept(block, tmp_path, capsys):
+    stages = {"quality": {**block, "require": {"brief/accuracy/mean": 0.8, "as/subset/easy/accuracy": 0.5}}}
+    said = refused(tmp_path, {**stages, "report": {}}, capsys)
+    assert "brief/accuracy/mean: is 0.75 +- 0.25, and at least 0.8 is required" in said
+    steps = plan(tmp_path, {**stages, "report": {}})
+    assert {name: step.done for name, step in steps.items()} == {
+        "quality": True,
+        "quality-require": False,
+        "report": False,
+    }
     run_recipe(tmp_path, {"quality": {**block, "require": {"brief/accuracy/mean": 0.75}}})
+
+
+@pytest.mark.parametrize("name", ["brief/acuracy/mean", "brif/accuracy/mean"])
+def test_a_number_that_will_not_be_there_is_a_mistake_of_the_plan(name, block, tmp_path, capsys):
+    said = refused(tmp_path, {"quality": {**block, "require": {name: 0.8}}}, capsys)
+    assert f"quality.require.{name}: there will be no such number, did you mean 'brief/accuracy/mean'" in said
+    assert not (tmp_path / "runs" / "steps").exists()
+
+
+def test_any_step_can_be_required_to_have_reached_something(tmp_path, write, capsys):
+    rows = [{"prompt": "p", "completion": "a" * k, "prompt_index": 0, "scores": {"as": k}} for k in range(1, 4)]
+    pair = {"completions": write("scored.jsonl", rows), "reward": "as"}
+    gate = {"kind": "require", "step": "$pair"}
+    good = {"least": {"rows": 1}, "most": {"mean_gap": 2}}
+    assert run_recipe(tmp_path, {"pair": pair, "gate": {**gate, **good}})["gate"].done
+    said = refused(tmp_path, {"pair": pair, "gate": {**gate, "least": {"rowz": 1}, "most": {"mean_gap": 1}}}, capsys)
+    assert "gate.least.rowz: there is no such number, did you mean 'rows'" in said
+    assert "gate.most.mean_gap: is 2, and at most 1 is required" in said
+    assert "requires nothing" in refused(tmp_path, {"pair": pair, "gate": gate}, capsys)
