@@ -26,6 +26,7 @@ from trimtab.rewards._programs import NotRun, Verdict, program, tried
 from trimtab.rewards._sandbox import Limits, SandboxFailure, absent, limited, run
 
 Scored = tuple[Outcome, dict[str, float]]
+OPTIMISED = 1.1  # times fewer steps, from which a program counts as optimised
 
 
 @dataclass(kw_only=True)
@@ -41,6 +42,8 @@ class Code:
     - `speed`: 0 unless all have passed, then the steps of the program in the column `reference` over the steps of
       this one, `fastest` at most. Steps are instructions of Python's interpreter, counted: the same on every machine
       with the same Python. What built-in functions do inside is not counted.
+    - `optimised`: 1 where that speed is at least 1.1, otherwise 0: its mean is %OPT of PIE
+      (https://arxiv.org/abs/2302.07867), and pass@n its %OPT of the best of n
 
     A process has `cpu_seconds` of processor time, `memory_mb` and `disk_mb` of MiB, and no network; a test that needs
     more has failed, and so has one that still sleeps after `deadline` seconds. `packages` lets programs import the
@@ -54,7 +57,7 @@ class Code:
     setup: str | None = None
     entry_point: str | None = None
     with_prompt: bool = False
-    score: Literal["share", "all", "speed"] = "share"
+    score: Literal["share", "all", "speed", "optimised"] = "share"
     reference: str | None = None
     fastest: float = 10.0
     packages: bool = False
@@ -78,10 +81,15 @@ class Code:
         for name in ("cpu_seconds", "deadline", "memory_mb", "disk_mb", "workers", "fastest"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"code: {name} must be positive, got {getattr(self, name)}")
-        if (self.score == "speed") != (self.reference is not None):
+        if self._is_counted != (self.reference is not None):
             raise ValueError(
-                "code: `score: speed` and `reference`, the column with a program to compare with, go together"
+                "code: `score: speed` or `optimised` and `reference`, the column with a program to compare with, go "
+                "together"
             )
+
+    @property
+    def _is_counted(self) -> bool:
+        return self.score in ("speed", "optimised")
 
     def probe(self) -> Iterator[tuple[str, bool, str]]:
         """Whether the sandbox runs a program."""
@@ -109,7 +117,7 @@ class Code:
                 raise ValueError(f"code: the data has no column {name!r} (it has: {', '.join(columns)})")
         rows = [{name: columns[name][place] for name in named} for place in range(len(completions))]
         with self._sandbox() as run_there, ThreadPoolExecutor(self.workers) as pool:
-            run_tests = functools.cache(functools.partial(tried, run_there, count=self.score == "speed"))
+            run_tests = functools.cache(functools.partial(tried, run_there, count=self._is_counted))
             attempt = functools.partial(self._attempt, run_tests)
             results = list(pool.map(attempt, prompts, completions, rows))
         return settle(results, columns.get("log_extra"))
@@ -133,7 +141,10 @@ class Code:
             slow = run_tests(program(text(row[self.reference])), tests, setup)
         except (NotRun, SandboxFailure, RewardFailure) as error:
             return RewardFailure(f"the sandbox did not work: {error}"), {}
-        return self._speed(verdict, slow), log
+        speed = self._speed(verdict, slow)
+        if self.score == "optimised" and isinstance(speed, float):
+            speed = float(speed >= OPTIMISED)
+        return speed, log
 
     def _speed(self, verdict: Verdict, slow: Verdict) -> Outcome:
         """How many times fewer steps a program takes than its reference; 0 for one that does not pass."""

@@ -47,6 +47,15 @@ def write_batches(step: Step, batches: Iterable[Dataset]) -> int:
     return count
 
 
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes rows that are in memory as a file of their own, of an artifact with several."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
 class Writer:
     """A Parquet file whose rows come in batches, the types of which are known only when all have been seen.
 

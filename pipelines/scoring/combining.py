@@ -66,3 +66,9 @@ class Combination:
 
 def _has_any(scores: Scores, names: Iterable[str]) -> bool:
     return any(scores[name] is not None for name in names)
+
+
+def missed(scores: Scores, least: Mapping[str, float]) -> list[str]:
+    """The rewards of which a completion has no score, or less than it should have."""
+    given = {name: scores[name] for name in least}
+    return [name for name, score in given.items() if score is None or score < least[name]]

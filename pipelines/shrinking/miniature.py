@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, RewardBl
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.shrinking import models
 
-LENGTH = 256  # tokens
+LENGTH = 1024  # tokens: whole texts, in the few that a tiny vocabulary knows
 GENERATED = 8  # tokens
 GENERATIONS = 3  # completions of a prompt, at most
 TRAIN = {
@@ -105,7 +105,8 @@ class Miniature:
     def is_inside(self, value: Any) -> bool:
         """Whether a value of the recipe is (in) the artifact of one of its stages."""
         if isinstance(value, Mapping):
-            value = value.get("path", value.get("datasets"))
+            of_block = value.get("path", value.get("datasets"))
+            value = list(value.values()) if of_block is None else of_block  # several blocks by name
         if isinstance(value, list):
             return all(self.is_inside(item) for item in value)
         if not isinstance(value, str) or not value.startswith("$"):

@@ -42,7 +42,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.scoring.choosing import Chosen, Group
-from trimtab.pipelines.scoring.combining import Combination, Missing
+from trimtab.pipelines.scoring.combining import Combination, Missing, missed
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 from trimtab.rewards._rendering import TEMPLATED
@@ -240,12 +240,9 @@ class Curate(Stage):
         for group in prompts.rows(rows, columns):
             for row in group:
                 scores = row.pop("scores", {})
-                row["score"] = combination(scores) if combination and self._is_enough(scores) else None
+                is_enough = not missed(scores, self.require)
+                row["score"] = combination(scores) if combination and is_enough else None
             yield group
-
-    def _is_enough(self, scores: Mapping[str, float | None]) -> bool:
-        given = {name: scores[name] for name in self.require}
-        return all(score is not None and score >= self.require[name] for name, score in given.items())
 
     def _choices(self, rows: Dataset, prompts: grouping.Groups, step: Step) -> dict[int, list[int]]:
         """prompt_index -> sample indices, best first. Raises RecipeError naming the wrong row, or what is missing."""

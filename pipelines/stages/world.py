@@ -13,7 +13,6 @@ import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -106,6 +105,8 @@ class World(Stage):
         """
         from accelerate import PartialState
 
+        from trimtab.pipelines.data.writing import write_table
+
         if not PartialState().is_main_process:
             return {}
         rng = Random(step.seed)
@@ -121,7 +122,7 @@ class World(Stage):
                 sets[name], metrics[f"noise/{name}/{split}"] = _label(pairs, scores[name], self.temperature, rng)
             for name, table in sets.items():
                 metrics[f"rows/{name}/{split}"] = len(table)
-                _write(table, step.output / name / f"{split}.parquet")
+                write_table(table, step.output / name / f"{split}.parquet")
             if split == "train":
                 for one, other in combinations(raters, 2):
                     metrics[f"correlation/{one}/{other}"] = statistics.correlation(scores[one], scores[other])
@@ -165,11 +166,3 @@ def _label(pairs: list[Pair], scores: list[float], temperature: float, rng: Rand
         turns = {"chosen": said("assistant", chosen), "rejected": said("assistant", rejected)}
         rows.append({"prompt": said("user", str(prompt))} | turns)
     return rows, contradictions / max(1, len(rows))
-
-
-def _write(rows: list[dict], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)

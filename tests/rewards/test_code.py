@@ -72,6 +72,7 @@ def test_steps_are_counted_and_the_same_every_time():
     assert (same, wrong) == (1.0, 0.0)
     assert score(reward, [GOOD], tests, code=slow) == [first]
     assert score(Code(score="speed", reference="code", fastest=3), [GOOD], tests, code=slow) == [3.0]
+    assert score(Code(score="optimised", reference="code"), [GOOD, slow, HALF], tests, code=slow) == [1.0, 0.0, 0.0]
     [failure] = score(reward, [GOOD], tests, code=HALF)
     assert "does not pass its own tests" in failure.reason
     untold = "import sys\nsys.settrace(None)\n" + GOOD
