@@ -40,7 +40,8 @@ class Require(Stage):
         super().check(step)
 
     def run(self, step: Step) -> Metrics:
-        metrics = artifacts.read_done(Path(self.step).parent)["metrics"]
+        record = artifacts.read_done(Path(self.step).parent)
+        metrics = record["metrics"] if record else {}
         mistakes = Mistakes()
         for name, limit in self.least.items():
             with mistakes.collected():

@@ -3,7 +3,7 @@
     self_correct:
       model: {model_name_or_path: $kto}
       prompts: {path: $programmes/problems, split: test}
-      check: {runs: {kind: code, tests: checks, packages: true, score: all}}
+      checks: {runs: {kind: code, tests: checks, packages: true, score: all}}
       accept: {runs: 1}
       tries: 4
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SelfCorrect(Sampling, Stage):
-    """`check` are the rewards that a try is accepted by, and `says` is what `retry` has the policy told."""
+    """`checks` are the rewards that a try is accepted by, and `says` is what `retry` has the policy told."""
 
     model: trl.ModelConfig
     prompts: Annotated[Data, PROMPTS]
-    check: dict[str, RewardBlock]
+    checks: dict[str, RewardBlock]
     accept: dict[str, float]
     tries: int = 4
     says: str | None = None
@@ -61,7 +61,7 @@ class SelfCorrect(Sampling, Stage):
             of_try = f"{name}-{number}"
             asking = {"model": options["model"], "prompts": prompts, **cls.handed_on(options)}
             yield f"{of_try}-sample", "sample", {**asking, "seed_offset": number - 1}
-            yield f"{of_try}-check", "score", {"completions": f"${of_try}-sample", "rewards": macro.check}
+            yield f"{of_try}-check", "score", {"completions": f"${of_try}-sample", "rewards": macro.checks}
             if number < macro.tries:
                 retrying = {"scored": f"${of_try}-check", "accept": macro.accept, **telling}
                 yield f"{of_try}-retry", "retry", retrying

@@ -65,7 +65,7 @@ def test_the_macro_tries_every_prompt_as_often(model, prompts, tmp_path):
     block = {
         "model": {"model_name_or_path": model},
         "prompts": prompts,
-        "check": {"as": {"kind": "pattern", "regex": "a"}},
+        "checks": {"as": {"kind": "pattern", "regex": "a"}},
         "accept": {"as": 1},
         "tries": 2,
         "generate": {"max_new_tokens": 4},
@@ -92,7 +92,7 @@ def test_what_makes_no_loop_is_told(change, said, model, prompts, tmp_path, caps
     block = {
         "model": {"model_name_or_path": model},
         "prompts": prompts,
-        "check": {"ok": {"kind": "pattern", "regex": "a"}},
+        "checks": {"ok": {"kind": "pattern", "regex": "a"}},
         "accept": {"ok": 1},
     }
     assert said in refused(tmp_path, {"self_correct": {**block, **change}}, capsys)
