@@ -30,7 +30,11 @@ def main(words: list[str] | None = None) -> int:
     words, extra = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     parser = _arguments.parser(__doc__, None if __name__ == "__main__" else "trimtab run")
     parser.add_argument("--plan", action="store_true", help="check the recipe, print the plan and stop")
-    parser.add_argument("--verbose", action="store_true", help="with --plan: every key, its value and its origin")
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print every number; with --plan: every key and its origin",
+    )
     parser.add_argument("--check-rewards", action="store_true", help="load and try every reward, and stop")
     parser.add_argument("--shrink", action="store_true", help="tiny random models, a few rows and two steps, on a CPU")
     parser.add_argument("--only", metavar="STAGE", help="only this stage or step")
@@ -65,6 +69,8 @@ def main(words: list[str] | None = None) -> int:
             budget=options.budget,
             jobs=options.jobs,
         )
+    if options.verbose:
+        environment.be_verbose()
     if options.check_rewards:
         return launch.check_rewards(path, overrides, **chosen)
     return launch.run(

@@ -18,7 +18,7 @@ from trimtab.pipelines.running import orphans
 
 orphans.die_with_launcher()  # which may die while the imports below take their seconds
 
-from trimtab.pipelines.running import runner  # noqa: E402
+from trimtab.pipelines.running import environment, runner  # noqa: E402
 from trimtab.scripts import _arguments  # noqa: E402
 
 
@@ -27,7 +27,10 @@ def main(words: list[str] | None = None) -> int:
     parser = _arguments.parser(__doc__, None if __name__ == "__main__" else "trimtab train")
     parser.add_argument("--stage", action="append", help="only this stage or step; may be given several times")
     parser.add_argument("--rebuild", action="store_true", help="make the artifacts again that are damaged")
+    parser.add_argument("--verbose", action="store_true", help="every number of every log")
     options = parser.parse_intermixed_args(words)
+    if options.verbose:
+        environment.be_verbose()
     path, overrides = _arguments.recipe(parser, options)
     return runner.train(path, overrides, options.stage, rebuild=options.rebuild, trusting=options.trust)
 

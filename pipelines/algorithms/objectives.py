@@ -140,4 +140,6 @@ class Saturating(Fixed):
 
 def _distances(constraints: Mapping[str, Constraint], means: Mapping[str, float]) -> dict[str, float]:
     thresholds = {f"thresholds/{name}": constraint.threshold for name, constraint in constraints.items()}
-    return thresholds | {f"violations/{name}": constraints[name].violation(mean) for name, mean in means.items()}
+    reached = {f"reached/{name}": mean for name, mean in means.items()}
+    violations = {f"violations/{name}": constraints[name].violation(mean) for name, mean in means.items()}
+    return thresholds | reached | violations

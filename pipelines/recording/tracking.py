@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Recipe, Step
 
 logger = logging.getLogger(__name__)
+VERBOSE = "TRIMTAB_VERBOSE"  # the environment variable by which every number of every log is printed
 SECRET = re.compile(r"(^|_)(token|key|secret|password)$", re.IGNORECASE)
 _current: _Tracker | None = None
 

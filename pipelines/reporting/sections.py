@@ -16,8 +16,8 @@ ANSWERS = 4  # completions of one prompt, where a dataset of completions is show
 RESULTS = 2  # numbers of a step in the table of steps
 
 
-def results(metrics: Mapping[str, Any], patterns: Sequence[str]) -> list[tuple[str, str]]:
-    """(name, value) of the first metrics that match a pattern, or of the first ones where a kind names none.
+def results(metrics: Mapping[str, Any], patterns: Sequence[str], count: int = RESULTS) -> list[tuple[str, str]]:
+    """(name, value) of the first `count` metrics that match a pattern, or of the first ones where a kind names none.
 
     A mean of rewards is called by the reward alone: `gold` of `rewards/gold/mean`. Any other metric says what it is:
     `lambda gold` of `lambda/gold`.
@@ -25,7 +25,7 @@ def results(metrics: Mapping[str, Any], patterns: Sequence[str]) -> list[tuple[s
     logged = [key for key in metrics if finite(metrics[key])]
     bookkeeping = plots.matching(logged, plots.BOOKKEEPING)
     chosen = plots.matching(logged, patterns) if patterns else [key for key in logged if key not in bookkeeping]
-    chosen = chosen[:RESULTS]
+    chosen = chosen[:count]
     rewards = plots.matching(chosen, ["rewards/*/mean"])
     names = {key: key.removeprefix("rewards/").removesuffix("/mean") if key in rewards else key for key in chosen}
     return [(names[key].replace("/", " "), number(metrics[key])) for key in chosen]

@@ -14,15 +14,18 @@ class Shows:
     """Curves and numbers of a step, and the section of the page that its artifact fills.
 
     `panels` maps the title of a learning curve to the metrics (or patterns) in it, `results` are those that the table
-    of steps shows, and by those in `compares` the points of a sweep are compared. With `by_round` the curves are those
-    of the steps of a loop, one point each, instead of one step's. `section` says what the artifact is: an `evaluation`
-    (with its evaluation.json), a `reward model` with its accuracy, a `reward report` (with its reward_report.json), or
-    a dataset of `completions`.
+    of steps shows, and by those in `compares` the points of a sweep are compared. A terminal shows those in `watches`
+    while a training goes, the first three in a bar, or with `table` eight in a row for each log. With `by_round` the
+    curves are those of the steps of a loop, one point each, instead of one step's. `section` says what the artifact
+    is: an `evaluation` (with its evaluation.json), a `reward model` with its accuracy, a `reward report` (with its
+    reward_report.json), or a dataset of `completions`.
     """
 
     panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     results: Sequence[str] = ()
     compares: Sequence[str] = ()
+    watches: Sequence[str] = ("train/loss",)
+    table: bool = False
     by_round: bool = False
     section: Literal["evaluation", "reward model", "reward report", "completions", None] = None
 
@@ -35,6 +38,7 @@ PREFERENCE = Shows(
     },
     ("eval/rewards/accuracies", "eval/loss", "train/loss"),
     ("eval/rewards/accuracies",),
+    watches=("train/loss", "train/rewards/accuracies", "train/rewards/margins"),
 )
 ROLLOUTS = Shows(
     {
@@ -45,4 +49,6 @@ ROLLOUTS = Shows(
     },
     ("eval/rewards/*/mean",),
     ("eval/rewards/*/mean",),
+    watches=("train/rewards/*/mean", "train/kl", "train/completions/mean_length", "train/entropy", "train/loss"),
+    table=True,
 )

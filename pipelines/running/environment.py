@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 from trimtab.pipelines.planning.recipe import Step
+from trimtab.pipelines.recording import tracking
 
 MAIN = int(os.environ.get("RANK", "0")) == 0
 LAUNCHED = "TRIMTAB_LOCK" in os.environ  # by running/launch.py, which holds the lock and prints the headings
@@ -37,9 +38,17 @@ def prepare() -> None:
     # of the library's own use of its own older names, which no user can change
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
     warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.")
+    if not sys.stderr.isatty():  # bars of other libraries would fill a log
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler()
     handler.setFormatter(Told())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def be_verbose() -> None:
+    """Has this process and its launches print every number of every log."""
+    os.environ[tracking.VERBOSE] = "1"
 
 
 class Told(logging.Formatter):

@@ -32,6 +32,7 @@ from trimtab.pipelines.running import (
     overviews,
     searching,
     slurm,
+    to_go,
 )
 from trimtab.pipelines.running.processes import launch
 
@@ -95,6 +96,8 @@ def _run(
         with locking.lock(recipe.run, shlex.join(sys.argv)) if launches else contextlib.nullcontext():
             views.record(recipe)
             environment.note(filter(None, [reach.settle() if launches and recipe.wandb is not None else None]))
+            if launches:
+                print(to_go.begin(recipe, steps, functools.partial(_launched_on, extra, None)))
             shared = grouping.keys(steps, launches, functools.partial(_launched_on, extra, None), recipe.ranks.jobs)
             return _launch_all(recipe, steps, launches, shared)
     except locking.Locked as error:
@@ -220,7 +223,7 @@ def _launch_all(
         group = grouping.group(steps[position:], shared) if step.name in launches else [step]
         several = min(recipe.ranks.jobs, len(group))
         if several == 1:
-            print(recipe.heading(step))
+            print(to_go.heading(recipe, step))
         if step.name not in launches:
             print(f"    done: {step.output}")
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from typing import Any
 
@@ -13,11 +12,13 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
 from trimtab.pipelines.recording import artifacts, tracking, usage, views, watch
+from trimtab.pipelines.reporting import sections
+from trimtab.pipelines.reporting.numerals import duration
+from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.running import disk, failures, verification
 from trimtab.pipelines.running.environment import say
 
-SHOWN = 6  # metrics in the line that a step ends with
-DULL = re.compile(r"runtime|wait_seconds|per_second|total_flos|epoch|num_tokens|resumed_from")
+SHOWN = 3  # metrics in the line that a step ends with
 
 
 def make(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
@@ -119,10 +120,10 @@ def _record(recipe: Recipe, step: Step, metrics: Any, distributed: Any) -> dict[
 
 
 def _summary(step: Step, record: dict[str, Any]) -> str:
-    numbers = [(key, value) for key, value in record["metrics"].items() if not DULL.search(key)]
-    numbers.sort(key=lambda item: not item[0].startswith("eval/"))
-    line = ", ".join(f"{key} {value:.4g}" for key, value in numbers[:SHOWN])
-    return f"    {record['seconds']:.1f} s, {step.output}" + (f"\n    {line}" if line else "")
+    """The line that a step ends with: its time, what its kind says of it, and where it is."""
+    shows = getattr(kinds.find(kinds.STAGES, step.kind), "shows", Shows())
+    numbers = ", ".join(f"{name} {value}" for name, value in sections.results(record["metrics"], shows.results, SHOWN))
+    return f"    {duration(record['seconds'])}, {step.output}{': ' if numbers else ''}{numbers}"
 
 
 def _launch(distributed: Any) -> Launch:

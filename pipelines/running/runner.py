@@ -31,6 +31,7 @@ from trimtab.pipelines.running import (
     orphans,
     overviews,
     searching,
+    to_go,
 )
 from trimtab.pipelines.running.environment import LAUNCHED, MAIN, fail, say
 from trimtab.pipelines.training import interrupts
@@ -106,13 +107,15 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
     if MAIN and not LAUNCHED:
         views.record(recipe)
         environment.note(filter(None, [reach.settle() if pending and recipe.wandb is not None else None]))
+        if pending:
+            say(to_go.begin(recipe, steps, _launched_on))
     timeout = max(map(grouping.patience, pending)) if pending else None
     several = claiming.is_one_of_several()
     if several:
         _join_process_group(timeout)
     for step in claiming.taken(pending) if several else pending if LAUNCHED else steps:
         if several or not LAUNCHED or step is not pending[0]:  # of which the launcher has told
-            say(recipe.heading(step))
+            say(to_go.heading(recipe, step))
         if step.done:
             say(f"    done: {step.output}")
             continue

@@ -49,8 +49,8 @@ def compute(step: Step, name: str, count: int, make: Callable[[int], list[dict[s
     first, rest = divmod(distributed.process_index, group)
     mine = range(first, count if rest == 0 else 0, distributed.num_processes // group)
     missing = [part for part in mine if not _is_whole(_path(step, name, part))]
-    label = f"{step.name} {name}"
-    for part in tqdm(missing, desc=label, disable=not distributed.is_main_process, leave=False, mininterval=1):
+    label, hidden = f"    {step.name}, {name}", None if distributed.is_main_process else True
+    for part in tqdm(missing, desc=label, disable=hidden, leave=False, mininterval=1):
         write(_path(step, name, part), make(part))
     distributed.wait_for_everyone()
 
@@ -62,7 +62,7 @@ def compute_on(cluster: clusters.Cluster, step: Step, name: str, count: int, mak
         paths = [_path(step, name, part).absolute() for part in range(count)]
         missing = [part for part in range(count) if not _is_whole(paths[part])]
         done = clusters.results(cluster, missing, _Written(make, paths)) if missing else ()
-        for _ in tqdm(done, desc=f"{step.name} {name}", total=len(missing), leave=False, mininterval=1):
+        for _ in tqdm(done, desc=f"    {step.name}, {name}", total=len(missing), leave=False, disable=None):
             pass
     distributed.wait_for_everyone()
 

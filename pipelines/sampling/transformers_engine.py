@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import trl
 from accelerate import PartialState
+from tqdm.auto import tqdm
 
 from trimtab.pipelines.recording import watch
 from trimtab.pipelines.sampling import generation
@@ -121,16 +122,21 @@ def end(completion: Sequence[int], config: GenerationConfig, tokenizer: PreTrain
 
 @torch.no_grad()
 def logprobs(
-    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    policy: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    label: str | None = None,
 ) -> list[list[float]]:
     """log pi(token | prompt, tokens before) of every completion token, in nats, at temperature 1.
 
-    Batches have TOKENS tokens at most, but for what their padding would have. Rows with one prompt come into one.
+    Batches have TOKENS tokens at most, but for what their padding would have. Rows with one prompt come into one. With
+    a `label` a bar shows how far they are.
     """
     rows = [[*prompt, *completion] for prompt, completion in zip(prompts, completions, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), prompts[i], len(rows[i])))
     logprobs_of: list[list[float]] = [[] for _ in rows]
-    for batch in _batches(order, rows):
+    hidden = None if label and PartialState().is_main_process else True
+    for batch in tqdm(_batches(order, rows), desc=f"    {label}", leave=False, mininterval=1, disable=hidden):
         ids, mask = _pad([rows[i] for i in batch], 0, policy.device, left=False)
         starts = torch.tensor([len(prompts[i]) for i in batch], device=policy.device)
         learned = mask.bool() & (torch.arange(ids.shape[1], device=policy.device) >= starts[:, None])
@@ -155,7 +161,7 @@ def _batches(order: Sequence[int], rows: Sequence[Sequence[int]]) -> list[list[i
     return batches
 
 
-def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:
+def log_ratios(policy: PreTrainedModel, rows: Any, label: str | None = None) -> list[float]:
     """log pi(completion) - log `policy`(completion) of every row of a `sample` dataset, in nats; pi sampled it.
 
     Each rank does its share, and all get everything.
@@ -165,7 +171,7 @@ def log_ratios(policy: PreTrainedModel, rows: Any) -> list[float]:
     distributed = PartialState()
     places = list(range(distributed.process_index, len(rows), distributed.num_processes))
     share = rows.select(places)
-    others = logprobs(policy, share["prompt_ids"][:], share["completion_ids"][:])  # a column gives rows slowly
+    others = logprobs(policy, share["prompt_ids"][:], share["completion_ids"][:], label)  # a column gives rows slowly
     pairs = zip(places, share["logprobs"], others, strict=True)
     ratios = [(place, sum(sampled) - sum(other)) for place, sampled, other in pairs]
     return [ratio for _, ratio in sorted(gather_object(ratios))]

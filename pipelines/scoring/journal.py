@@ -145,8 +145,8 @@ def _score(
     stop = block.get("on_failure", "stop") == "stop"
     allowed = 0 if stop else max(1, int(block.get("max_failures", reward_blocks.MAX_FAILURES) * len(rows)))
     failed = 0
-    total, hidden = sum(map(len, mine)), not distributed.is_main_process
-    bar = tqdm(desc=f"{step.name} {name}", total=total, leave=False, mininterval=1, disable=hidden)
+    total, hidden = sum(map(len, mine)), None if distributed.is_main_process else True
+    bar = tqdm(desc=f"    {step.name}, {name}", total=total, leave=False, mininterval=1, disable=hidden)
     with bar, journal:
         for batch, said in asking.batches(step, name, reward, rows, mine, cluster):
             outcomes = journal.record(batch, *said)

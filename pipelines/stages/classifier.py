@@ -44,6 +44,7 @@ class Classifier(TrainerStage):
         {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
         ("eval/accuracy", "eval/loss", "train/loss"),
         ("eval/accuracy",),
+        watches=("train/loss", "train/accuracy", "train/learning_rate"),
     )
 
     def work(self, known: Known) -> Work:

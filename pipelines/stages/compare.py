@@ -91,7 +91,7 @@ class Compare(Stage):
         for name, table in rows.items():
             if [text(prompt) for prompt in table["prompt"]] != prompts:
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))
-        ratios = self._ratios(rows)
+        ratios = self._ratios(step, rows)
         notes = self._notes(rows, ratios)
         scores = {name: _by_prompt(table) for name, table in rows.items()}
         policies = {name: self._policy(name, rows[name], scores, ratios.get(name)) for name in rows}
@@ -116,7 +116,7 @@ class Compare(Stage):
                 metrics[f"{name}/{reward}/stderr"] = numbers["stderr"]
         return metrics
 
-    def _ratios(self, rows: dict[str, Any]) -> dict[str, list[float]]:
+    def _ratios(self, step: Step, rows: dict[str, Any]) -> dict[str, list[float]]:
         """Summed log-ratios of each policy's own completions to the reference; each rank does its share."""
         if self.reference is None:
             return {}
@@ -125,7 +125,10 @@ class Compare(Stage):
         tokenizer = transformers_engine.load_tokenizer(self.reference)
         known = {name: table for name, table in rows.items() if not _vocabulary.foreign(tokenizer, _of(table))}
         policy = transformers_engine.load(self.reference) if known else None
-        return {name: transformers_engine.log_ratios(policy, table) for name, table in known.items()}
+        return {
+            name: transformers_engine.log_ratios(policy, table, f"{step.name}, KL of {name}")
+            for name, table in known.items()
+        }
 
     def _notes(self, rows: dict[str, Any], ratios: dict[str, list[float]]) -> list[str]:
         """What a reader has to know of numbers that are not there, or mean something else than it seems."""

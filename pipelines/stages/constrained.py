@@ -103,7 +103,9 @@ class Constrained(TrainerStage):
             "Tokens": ("train/completions/mean_length",),
             "Entropy (nats per token)": ("train/entropy",),
         },
-        ("lambda/*",),
+        ("reached/*", "eval/rewards/*/mean"),
+        watches=("train/rewards/*/mean", "train/multipliers/*", "train/kl", "train/completions/mean_length"),
+        table=True,
     )
 
     @classmethod

@@ -53,6 +53,7 @@ class Distill(TrainerStage):
         {"Divergence from the teacher": LOSS, "Tokens": ("train/completions/mean_length",)},
         ("eval/loss", "train/loss"),
         ("eval/loss",),
+        watches=("train/loss", "train/completions/mean_length", "train/learning_rate"),
     )
 
     def check(self, step: Step) -> None:

@@ -43,6 +43,7 @@ class Kto(TrainerStage):
             "KL estimate": ("*/kl",),
         },
         ("eval/rewards/margins", "eval/loss", "train/loss"),
+        watches=("train/loss", "train/rewards/margins", "train/kl"),
     )
     starts: ClassVar[Start | None] = Start(
         "prefer good answers to bad ones",

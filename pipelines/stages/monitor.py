@@ -138,7 +138,7 @@ class Monitor(Stage):
         rows = loading.load(self.scored, (*step.path, "scored"))
         first = loading.load(self.first, (*step.path, "first")) if self.first else None
         self._check_vocabularies(step, rows, first)
-        metrics = self._means(rows, first)
+        metrics = self._means(step, rows, first)
         metrics["entropy"] = -sum(map(sum, rows["logprobs"])) / max(1, sum(map(len, rows["logprobs"])))
         metrics |= drift.diversity(_texts(rows), rows["prompt_index"], _texts(first) if first else None)
         if "truncated" in rows.column_names:
@@ -178,7 +178,7 @@ class Monitor(Stage):
         if first and "vocabulary" in first.column_names and set(first["vocabulary"]) != set(rows["vocabulary"]):
             raise RecipeError(f"was sampled with another vocabulary: {cure}", (*step.path, "first"))
 
-    def _means(self, rows: Any, first: Any | None) -> dict[str, float]:
+    def _means(self, step: Step, rows: Any, first: Any | None) -> dict[str, float]:
         """What is a number of each completion, as means over prompts with their standard errors."""
         from accelerate.utils import release_memory
 
@@ -192,7 +192,7 @@ class Monitor(Stage):
         for name, model in (("kl", self.reference), ("kl_trained", self.trained)):
             if model is not None:
                 policy = transformers_engine.load(model)
-                series[name] = transformers_engine.log_ratios(policy, rows)
+                series[name] = transformers_engine.log_ratios(policy, rows, f"{step.name}, {name}")
                 del policy
                 release_memory()
         prompts = rows["prompt_index"][:]
@@ -222,7 +222,7 @@ class Monitor(Stage):
             if learned := tokens.ids[start:context]:  # what the model can see of it
                 prompts.append(tokens.ids[:start])
                 completions.append(learned)
-        logprobs = transformers_engine.logprobs(policy, prompts, completions)
+        logprobs = transformers_engine.logprobs(policy, prompts, completions, f"{step.name}, real rows")
         del policy
         release_memory()
         return -sum(map(sum, logprobs)) / sum(map(len, logprobs))

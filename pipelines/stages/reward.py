@@ -60,6 +60,7 @@ class Reward(TrainerStage):
         {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
         ("eval/accuracy", "eval/loss", "train/loss"),
         ("eval/accuracy",),
+        watches=("train/loss", "train/accuracy", "train/margin"),
         section="reward model",
     )
     starts: ClassVar[Start | None] = Start("a reward model from pairs", "prompt, chosen, rejected", rate=1e-5)

@@ -35,6 +35,7 @@ class Sft(TrainerStage):
         {"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)},
         ("eval/loss", "train/loss"),
         ("eval/loss",),
+        watches=("train/loss", "train/mean_token_accuracy", "train/learning_rate"),
     )
     starts: ClassVar[Start | None] = Start(
         "imitate answers",

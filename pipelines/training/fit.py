@@ -36,12 +36,13 @@ def fit(
     the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
     when nothing was learned, and Interrupted after SIGTERM or SIGINT, with a checkpoint of the last step.
     """
-    from trimtab.pipelines.training import optimizer_state, resuming
+    from trimtab.pipelines.training import display, optimizer_state, resuming
     from trimtab.pipelines.training.compute_once import compute_once
     from trimtab.pipelines.training.learning import Learning
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
+    display.install(trainer, step.name, [*stage.shows.watches, *stage.shows.results], table=stage.shows.table)
     compute_once(trainer)
     seen = look(trainer)
     lost = _rows_lost(trainer, rows, step)
