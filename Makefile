@@ -1,4 +1,4 @@
-.PHONY: demo test test-fast check types format docs clean
+.PHONY: demo test test-fast check types format docs screenshot clean
 # the first of these that is new enough
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -32,6 +32,11 @@ format: $(VENV)/ready
 docs: $(VENV)/ready  ## the pages that are made from the dataclasses
 	$(BIN)/python scripts/docs.py
 	$(BIN)/python scripts/schema.py --output recipes/schema.json
+
+CHROMIUM ?= chromium
+screenshot: $(VENV)/ready  ## the README's picture, of the demo's page
+	$(CHROMIUM) --headless --hide-scrollbars --window-size=1200,1130 --screenshot=docs/report.png runs/tiny/report/output/report.html
+	$(BIN)/python -c "from PIL import Image; Image.open('docs/report.png').convert('RGB').quantize(32).save('docs/report.png', optimize=True)"
 
 clean:
 	rm -rf $(VENV) runs

@@ -8,12 +8,16 @@ from conftest import ROOT
 from trimtab.pipelines.planning import preflight
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.reporting import reference
-from trimtab.scripts import docs
+from trimtab.scripts import docs, schema
 
 
 @pytest.mark.parametrize("name", reference.PACKAGES)
 def test_pages_match_the_dataclasses(name):
     assert (ROOT / "docs" / name).read_text() == reference.page(name), "run `make docs`"
+
+
+def test_the_schema_for_editors_is_that_of_the_code():
+    assert schema.main(["--check"]) == 0, "run `make docs`"
 
 
 def test_the_check_meets_a_stale_page_and_writes_nothing(tmp_path, capsys):

@@ -56,8 +56,10 @@ def _record(recipe: Recipe) -> None:
     before = plans(recipe.run)
     others = [old for old in before if any(old.get(key) != plan[key] for key in ("path", "overrides", "ranks"))]
     if before != [*others, plan]:
+        former = before[-1] if before and before[-1]["steps"] != plan["steps"] else previous(recipe.run)
         recipe.run.mkdir(parents=True, exist_ok=True)
-        write_atomically(recipe.run / VIEW, json.dumps({"plans": [*others, plan]}, indent=1) + "\n")
+        said = {"plans": [*others, plan], "previous": former}
+        write_atomically(recipe.run / VIEW, json.dumps(said, indent=1) + "\n")
 
 
 def plans(run: Path) -> list[dict[str, Any]]:
@@ -65,3 +67,10 @@ def plans(run: Path) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return list(json.loads((run / VIEW).read_text())["plans"])
     return []
+
+
+def previous(run: Path) -> dict[str, Any] | None:
+    """The plan with other steps that was a recipe's before its newest one, which nothing else keeps alive."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return json.loads((run / VIEW).read_text()).get("previous")
+    return None

@@ -7,6 +7,7 @@ one of which nothing is known is drawn without further ado.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,21 @@ from trimtab.pipelines.reporting import numerals, plane, plots, sections, verdic
 from trimtab.pipelines.reporting.records import Record, mapping, shows
 
 
-def render(records: Sequence[Record], samples: int, recipe: str, refresh: int | None = None) -> str:
+@dataclass(frozen=True)
+class Change:
+    """What of a step is other than in the run before; `options` and `results` are (key, before, now)."""
+
+    step: str
+    options: Sequence[tuple[str, str, str]]
+    results: Sequence[tuple[str, str, str]]
+
+
+def render(
+    records: Sequence[Record], samples: int, recipe: str, refresh: int | None = None, changes: Sequence[Change] = ()
+) -> str:
     """The page of the steps that `read` has read, with the completions of `samples` prompts.
 
-    With `refresh`, a browser reads it again after so many seconds.
+    With `refresh`, a browser reads it again after so many seconds. `changes` are what is other than in the run before.
     """
     from markupsafe import Markup
 
@@ -57,6 +69,7 @@ def render(records: Sequence[Record], samples: int, recipe: str, refresh: int | 
         completions=completions,
         samples=samples,
         refresh=refresh,
+        changes=changes,
         thresholds=[(record["name"], row) for record in records for row in verdict.thresholds(record)],
         most_bytes=max((record["peak_bytes"] or 0 for record in records), default=0),
         most_seconds=max((record["seconds"] or 0 for record in records if record["peak_bytes"]), default=0),
@@ -92,7 +105,8 @@ def _steps(records: Sequence[Record], evaluations: Sequence[dict[str, Any]]) -> 
         results = gains.get(record["output"])
         if results is None:
             results = sections.results(record["metrics"], about.results)
-        curves = [(title, Markup(drawing)) for title, drawing in plots.curves(rows, about.panels)]
+        over = "round" if about.by_round else "step"
+        curves = [(title, Markup(drawing)) for title, drawing in plots.curves(rows, about.panels, over)]
         steps.append({**record, "lane": Markup(lane), "curves": curves, "results": results})
     return steps
 

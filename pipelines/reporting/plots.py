@@ -6,6 +6,7 @@ dark and paper. matplotlib is imported only when a curve is drawn.
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -13,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from trimtab.pipelines.reporting.numerals import finite
+from trimtab.pipelines.reporting.numerals import finite, number
 
 SERIES = 6  # colours
+GATHERED = 12  # inputs of a step, as the scores of the policies that an evaluation compares
 POINTS = 400  # of one curve; longer ones are drawn as means of neighbours
 LANE, ROW, MIDDLE, DOT = 14, 30, 15, 4.5  # of the chain's drawing, in pixels
 # matplotlib wants real colours: each stands for a variable of the page and is replaced by it in the SVG.
@@ -55,13 +57,16 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return list(matches)
 
 
-def curves(rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """(title, SVG) of each panel that has something to show.
+def curves(
+    rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]], over: str = "step"
+) -> list[tuple[str, str]]:
+    """(title, drawing) of each panel that has something to show.
 
     `rows` are those of a metrics.jsonl; `panels` maps a title to metric names or patterns (`train/multiplier/*`),
     each match a curve over the trainer's step. Metrics from an evaluation are marked as points, and a constant, such
     as a threshold, is a dashed line. A title with `*` stands for one panel for each name that
-    `*` matches in its last pattern.
+    `*` matches in its last pattern. Where no curve has a second point, numbers stand in the place of a drawing. `over`
+    is what the axis counts.
     """
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -74,7 +79,8 @@ def curves(rows: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]
     for title, patterns in wanted:
         chosen = {key: sorted(series[key]) for key in matching(series, patterns)}
         if chosen:
-            drawn.append((title, panel(title, chosen, _labels(list(chosen)))))
+            draw = panel if any(len(points) > 1 for points in chosen.values()) else _numbers
+            drawn.append((title, draw(title, chosen, _labels(list(chosen)), over)))
     return drawn
 
 
@@ -98,7 +104,18 @@ def _generic(series: Mapping[str, Any]) -> dict[str, list[str]]:
     return {tail: [key for key in names if (key.partition("/")[2] or key) == tail] for tail in order}
 
 
-def panel(title: str, series: Mapping[str, Sequence[tuple[float, float]]], labels: Sequence[str]) -> str:
+def _numbers(title: str, series: Mapping[str, Sequence[tuple[float, float]]], labels: Sequence[str], over: str) -> str:
+    """What stands where curves would have one point each."""
+    rows = []
+    for label, ((place, value),) in zip(labels, series.values(), strict=True):
+        name = html.escape(label if len(series) > 1 else f"{over} {place:g}")
+        rows.append(f"<tr><th scope=row>{name}</th><td>{number(value)}</td></tr>")
+    return f'<table class="plain">{"".join(rows)}</table>'
+
+
+def panel(
+    title: str, series: Mapping[str, Sequence[tuple[float, float]]], labels: Sequence[str], over: str = "step"
+) -> str:
     """One drawing of curves, each of them with its label."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -127,7 +144,7 @@ def panel(title: str, series: Mapping[str, Sequence[tuple[float, float]]], label
             )
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("step")
+        axes.set_xlabel(over)
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=8, handlelength=1.4, labelcolor=MUTED)
         buffer = io.StringIO()
@@ -168,9 +185,11 @@ def chain(sources: Sequence[Sequence[int]]) -> list[str]:
     """One drawing per step, to be stacked: a dot, with a line from each of its inputs above it.
 
     `sources[i]` holds the positions of the steps that step i reads; those that are not above it are left out. A step
-    keeps its lane until the last step that reads it, as branches do in a version history.
+    keeps its lane until the last step that reads it, as branches do in a version history. One that reads more than
+    GATHERED others, as a report of all, has no lines: every lane would go on until there.
     """
-    sources = [sorted({s for s in inputs if s < i}) for i, inputs in enumerate(sources)]
+    above = [sorted({s for s in inputs if s < i}) for i, inputs in enumerate(sources)]
+    sources = [inputs if len(inputs) <= GATHERED else [] for inputs in above]
     last = {s: i for i, inputs in enumerate(sources) for s in inputs}  # the last reader of each step
     lanes: list[int] = []
     for i in range(len(sources)):

@@ -62,6 +62,12 @@ def diff(first: str, second: str, shipped: Callable[[str], str]) -> int:
     return 1 if before or after else 0
 
 
+def changes(before: Path, after: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """(key, before, after) of the options and of the metrics that differ between the folders of two finished steps."""
+    one, other = _of_folder(before), _of_folder(after)
+    return _differing(one.identity, other.identity, _said), _differing(one.metrics, other.metrics, number)
+
+
 def _both(name: str, other: str) -> str:
     return name if name == other else f"{name} ({other} there)"
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import write_atomically
 from trimtab.pipelines.recording import locks, views
-from trimtab.pipelines.reporting import page, records
+from trimtab.pipelines.reporting import page, plots, records
+from trimtab.pipelines.reporting.page import Change
 from trimtab.pipelines.reporting.records import Record
+from trimtab.pipelines.running import differences
 
 SECONDS = 5  # between two pages
 SAMPLES = 8
+FROM_ABOVE = re.compile(r"\.step$")  # the fingerprint of an input, whose own options say what was changed
 
 
 def write(run: Path, target: Path, *, refresh: int | None = None) -> int:
@@ -20,7 +24,7 @@ def write(run: Path, target: Path, *, refresh: int | None = None) -> int:
     steps = _records(run)
     if not steps:
         raise RecipeError(f"{run} has no steps: name the folder of a recipe, such as runs/mine")
-    write_atomically(target, page.render(steps, SAMPLES, run.resolve().name, refresh))
+    write_atomically(target, page.render(steps, SAMPLES, run.resolve().name, refresh, _changes(run)))
     return sum(record["done"] for record in steps)
 
 
@@ -47,3 +51,18 @@ def _records(run: Path) -> list[Record]:
             record["kind"], record["notes"] = folder.name.rpartition("-")[0], []
         begun.append(record)
     return begun
+
+
+def _changes(run: Path) -> list[Change]:
+    """What of the finished steps is other than in the plan before the newest one."""
+    plans, former = views.plans(run), views.previous(run)
+    changes = []
+    for name, place in plans[-1]["steps"].items() if plans and former else ():
+        before, after = run.parent / former["steps"].get(name, place), run.parent / place
+        if before == after or not all((folder / "done.json").is_file() for folder in (before, after)):
+            continue
+        options, metrics = differences.changes(before, after)
+        shown = plots.matching([key for key, *_ in metrics], records.shows(records.read(after / "output")).results)
+        written = [row for row in options if not FROM_ABOVE.search(row[0])]
+        changes.append(Change(name, written, [row for row in metrics if row[0] in shown]))
+    return [change for change in changes if change.options or change.results]

@@ -51,10 +51,14 @@ class Display(TrainerCallback):
         self.evaluation.update(1)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self.evaluation = _closed(self.evaluation)
+        if self.evaluation is not None:
+            self.evaluation.close()
+        self.evaluation = None
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self.is_training, self.bar = False, _closed(self.bar)
+        self.is_training = False
+        if self.bar is not None:
+            self.bar.close()
 
     def on_log(
         self,
@@ -123,8 +127,3 @@ def _said(numbers: Mapping[str, float]) -> str:
 def _bar(name: str, total: int, begun: int = 0) -> Any:
     """A bar of one line, which leaves nothing behind and is none where there is no terminal."""
     return tqdm(desc=f"    {name}", total=total, initial=begun, leave=False, dynamic_ncols=True, disable=None)
-
-
-def _closed(bar: Any) -> None:
-    if bar is not None:
-        bar.close()

@@ -26,6 +26,17 @@ def test_a_title_with_a_star_is_a_panel_for_each_name():
     assert all("stroke-dasharray" in svg for svg in drawn.values())
 
 
+def test_one_point_is_a_number_and_no_curve():
+    rows = [{"step": 1, "reward/a": 0.5, "reward/<b>": 2.0}]
+    [(_, table)] = plots.curves(rows, {"Reward": ["reward/*"]}, "round")
+    assert "<svg" not in table
+    assert "<th scope=row>&lt;b&gt;</th><td>2</td>" in table
+    [(_, table)] = plots.curves(rows, {"Reward": ["reward/a"]}, "round")
+    assert "round 1</th><td>0.5</td>" in table
+    [(_, drawing)] = plots.curves([*rows, {"step": 2, "reward/a": 0.7}], {"Reward": ["reward/a"]}, "round")
+    assert ">round</text>" in drawing
+
+
 def test_the_chain_holds_a_lane_while_a_step_is_still_read():
     drawings = plots.chain([[], [0], [0, 1], [2], [9]])
     assert len(drawings) == 5
@@ -34,3 +45,9 @@ def test_the_chain_holds_a_lane_while_a_step_is_still_read():
     assert "l-3.5" in drawings[2]
     assert "l-3.5" not in drawings[4]
     assert plots.chain([]) == []
+
+
+def test_a_step_that_reads_all_others_holds_no_lanes():
+    drawings = plots.chain([*([n] for n in range(-1, 29)), list(range(30))])
+    assert 'width="14"' in drawings[0]
+    assert "<path" not in drawings[-1]

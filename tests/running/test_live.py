@@ -1,5 +1,7 @@
 """`trimtab report`: the page of a run as it is now, which a browser reads again while the run goes."""
 
+import re
+
 import pytest
 from run_steps import run_recipe
 
@@ -34,6 +36,17 @@ def test_while_someone_works_there_the_page_refreshes_itself(run, monkeypatch):
     assert "not finished" in pages[0]
     assert "has no done.json" not in pages[0]
     assert 'http-equiv="refresh"' not in (run / "report.html").read_text()
+
+
+def test_what_was_changed_since_the_run_before_is_on_the_page(run, tmp_path):
+    run_recipe(tmp_path, {"tiny": {**WORLD, "sft": 24}, "more": {**WORLD, "seed": 1}})
+    run_recipe(
+        tmp_path, {"tiny": {**WORLD, "sft": 24}, "more": {**WORLD, "seed": 1}}
+    )  # all done: still the last change
+    report.main([str(run)])
+    rows = re.findall(r"<tr>(.*?)</tr>", (run / "report.html").read_text().partition('id="changes"')[2], re.DOTALL)
+    said = [re.sub(r"<[^>]+>", " ", row).split() for row in rows if "more" not in row]
+    assert said[1:3] == [["tiny", "sft", "16", "24"], ["rows/sft/train", "16", "24"]]
 
 
 def test_a_folder_that_is_no_recipes_is_refused(tmp_path, capsys):
