@@ -62,7 +62,7 @@ def diff(first: str, second: str, shipped: Callable[[str], str]) -> int:
     return 1 if before or after else 0
 
 
-def changes(before: Path, after: Path) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+def changes(before: Path, after: Path) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
     """(key, before, after) of the options and of the metrics that differ between the folders of two finished steps."""
     one, other = _of_folder(before), _of_folder(after)
     return _differing(one.identity, other.identity, _said), _differing(one.metrics, other.metrics, number)
@@ -125,7 +125,7 @@ def _compared(before: Side, after: Side) -> str:
 
 def _differing(
     before: Mapping[str, Any], after: Mapping[str, Any], said: Callable[[Any], str]
-) -> list[tuple[str, ...]]:
+) -> list[tuple[str, str, str]]:
     """(key, value, value) of what is not the same on both sides."""
     keys = dict.fromkeys([*before, *after])
     told = [(key, said(before.get(key, DASH)), said(after.get(key, DASH))) for key in keys]

@@ -56,8 +56,10 @@ def _records(run: Path) -> list[Record]:
 def _changes(run: Path) -> list[Change]:
     """What of the finished steps is other than in the plan before the newest one."""
     plans, former = views.plans(run), views.previous(run)
-    changes = []
-    for name, place in plans[-1]["steps"].items() if plans and former else ():
+    changes: list[Change] = []
+    if not plans or not former:
+        return changes
+    for name, place in plans[-1]["steps"].items():
         before, after = run.parent / former["steps"].get(name, place), run.parent / place
         if before == after or not all((folder / "done.json").is_file() for folder in (before, after)):
             continue

@@ -26,10 +26,11 @@ def test_results_are_what_matters_of_a_kind():
     assert sections.results({"train/runtime": 3.0, "a[b]": 1, "c/d": 2, "e": 3}, ()) == [("a[b]", "1"), ("c d", "2")]
 
 
-def test_a_multiplier_is_not_taken_for_the_mean_of_its_reward():
-    metrics = {"train/loss": 0.1, "lambda/coverage": 0.09, "lambda/politeness": 0.25}
+def test_what_rewards_have_reached_is_shown_and_no_multiplier():
+    metrics = {"train/loss": 0.1, "reached/coverage": 1.46, "reached/politeness": 0.65, "lambda/coverage": 0.09}
     shown = sections.results(metrics, of_kind("constrained"))
-    assert shown == [("lambda coverage", "0.09"), ("lambda politeness", "0.25")]
+    assert shown == [("reached coverage", "1.46"), ("reached politeness", "0.65")]
+    assert sections.results(metrics, ("lambda/*",)) == [("lambda coverage", "0.09")]
     assert sections.results({"rewards/coverage/mean": 0.09}, of_kind("monitor")) == [("coverage", "0.09")]
 
 
