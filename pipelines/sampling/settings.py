@@ -96,3 +96,10 @@ class Sampling:
 
             return server_engine.complete(step, model, prompts, self.num_generations, config, self.server, tokenizer)
         return None
+
+
+def greedy(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a `sample` step with the likeliest tokens in the place of samples."""
+    drawn = ("temperature", "top_p", "top_k", "min_p")
+    kept = {key: value for key, value in options.get("generate", {}).items() if key not in drawn}
+    return {**options, "num_generations": 1, "generate": {**kept, "do_sample": False}}

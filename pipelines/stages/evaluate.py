@@ -25,7 +25,7 @@ from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
-from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.sampling.settings import Sampling, greedy
 from trimtab.pipelines.stages import Stage, StepOptions
 
 
@@ -72,10 +72,7 @@ class Evaluate(Sampling, Stage):
         cls, name: str, macro: Evaluate, sampling: dict[str, Any], handed: dict[str, Any]
     ) -> Iterator[StepOptions]:
         """The steps of a policy's greedy answers, and of what choosing among its samples gives."""
-        greedy = {**handed, "num_generations": 1, "generate": {**handed.get("generate", {}), "do_sample": False}}
-        for key in ("temperature", "top_p", "top_k", "min_p"):
-            greedy["generate"].pop(key, None)
-        yield f"{name}-greedy-sample", "sample", {**sampling, **greedy}
+        yield f"{name}-greedy-sample", "sample", greedy({**sampling, **handed})
         scoring = {"completions": f"${name}-greedy-sample", "rewards": macro.rewards}
         yield f"{name}-greedy-score", "score", scoring
         chosen = {"completions": f"${name}-score", "greedy": f"${name}-greedy-score"}

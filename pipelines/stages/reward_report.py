@@ -5,7 +5,7 @@
       data: {path: preferences.jsonl, split: test}
       rewards: {helpful: {kind: reward_model, path: $helpful}, long: {kind: length, target: 500}}
       subset: subset                       # the column that names a row's source or kind
-      require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here: a step of kind `require` below this
+      require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here, behind the step `quality-report`
 
 Both answers of every pair are scored as `score` does, with `batch_size`, `on_failure` and scores that are kept. Beside
 the data's columns a reward is given `other`, the pair's other answer: `{kind: judge, mode: pairwise, against: other}`.
@@ -64,10 +64,12 @@ class RewardReport(Stage):
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
         report = cls.as_written(name, options)
-        yield name, kind, {key: value for key, value in options.items() if key != "require"}
-        if report.require:
-            report._check_required(("stages", name, "require"))
-            yield f"{name}-require", "require", {"step": f"${name}", "least": report.require}
+        if not report.require:
+            yield name, kind, options
+            return
+        report._check_required(("stages", name, "require"))
+        yield f"{name}-report", kind, {key: value for key, value in options.items() if key != "require"}
+        yield name, "require", {"step": f"${name}-report", "least": report.require}
 
     def _check_required(self, path: tuple[str, ...]) -> None:
         """Raises RecipeError for a number that the report will not have."""

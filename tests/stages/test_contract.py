@@ -22,6 +22,7 @@ MACROS = {
     "proxy_points": {"model": MODEL, "data": "org/prompts", "rewards": {"brief": BRIEF}, "metric": BRIEF},
     "rejection_sampling": {"model": MODEL, "prompts": "org/prompts", "rewards": {"brief": BRIEF}},
     "self_improve": {"model": MODEL, "prompts": "org/prompts", "right": BRIEF},
+    "benchmark": {"policies": {"one": "org/model"}, "tasks": {"sums": {"prompts": "org/sums", "right": BRIEF}}},
     "self_correct": {"model": MODEL, "prompts": "org/prompts", "checks": {"brief": BRIEF}, "accept": {"brief": 1.0}},
     "evaluate": {"policies": {"one": "org/model"}, "prompts": "org/prompts", "rewards": {"brief": BRIEF}},
 }
