@@ -102,7 +102,7 @@ def test_a_stage_says_what_its_data_holds_what_is_reported_and_what_is_neutral()
     neutral = "`must_learn`, `keep`, in `train` the [neutral training arguments](#neutral-training-arguments)"
     assert f"- **Neutral**: {neutral}." in dpo
     assert "`logging_steps`" in part(page, "Neutral training arguments")
-    assert "[`score`](#score) leaves them." in part(page, "compare")
+    assert re.search(r"\[`score`\]\(#score\)[^.]* leaves? them\.", part(page, "compare"))
     assert "section _Evaluation_" in part(page, "compare")
     assert "one point for each round" in part(page, "monitor")
     assert "**Neutral**: `device`." in part(reference.page("rewards.md"), "reward_model")
