@@ -8,7 +8,7 @@ Every seed has its own world, language model and reward model (recipes/tiny-apo.
 of each round, and the number of samples and optimizer steps:
 
     iterative   momentum 0, beta
-    matched     momentum 0, beta / 1.23: the exponent of momentum 0.3 after three rounds, and so its honest control
+    matched     momentum 0, beta / 1.39, 1.3 and 1: where exact rounds with momentum 0.3 end, and so its honest control
     apo 0.3     momentum 0.3, beta
     apo 0.6     momentum 0.6, beta
     rate x 1.3  momentum 0, beta, learning rate x 1.3: few steps of Adam hardly see beta, so this is the control of
@@ -37,7 +37,7 @@ ARMS = {
     "matched": ["stages.apo.arm=matched"],
     "apo 0.3": [],
     "apo 0.6": ["stages.apo.momentum=0.6"],
-    "rate x 1.3": ["stages.apo.momentum=0", "stages.apo.train.learning_rate={:.3g}"],
+    "rate x 1.3": ["stages.apo.arm=rate"],
 }
 PAIRS = (("apo 0.3", "iterative"), ("apo 0.3", "matched"), ("apo 0.3", "rate x 1.3"), ("apo 0.6", "matched"),
          ("matched", "iterative"))  # fmt: skip
@@ -49,12 +49,10 @@ def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     overrides = [f"{key}={value}" for key, value in given.items()]
-    apo = Recipe.load(options["recipe"], overrides).document.values["stages"]["apo"]
-    rate = 1.3 * float(apo["train"]["learning_rate"])
     found: dict[str, list[dict]] = {arm: [] for arm in ARMS}
     for seed in range(int(options["seeds"])):
         for arm, own in ARMS.items():
-            words = [f"seed={seed}", "wandb=false", *overrides, *(word.format(rate) for word in own)]
+            words = [f"seed={seed}", "wandb=false", *overrides, *own]
             found[arm].append(run(options["recipe"], words))
             say(found, options["reward"])
     if options["plot"]:

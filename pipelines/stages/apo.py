@@ -23,9 +23,11 @@ The artifact is the last hat, which is *not* extrapolated. `$apo-1`, `$apo-2` ar
 `$apo-1-extrapolate` the extrapolated one. trl's `loss_type: apo_zero` is another method: anchored preference
 optimisation.
 
-**Control.** With exact rewards, momentum is the same as a smaller beta (Theorem 4.1): rounds of APO(momentum, beta)
-equal rounds of iterative DPO with beta / ratio(momentum, rounds), 1.23 for 0.3 and 3. `arm: matched` runs that;
-`momentum: 0` runs iterative DPO with the same beta. A claim that momentum helps has to beat the first.
+**Controls.** With exact rewards, momentum is the same as smaller betas (Theorem 4.1): its rounds end where those of
+iterative DPO with b_i / c_i end, c = 1.39, 1.3, 1 for a momentum of 0.3 and three rounds, whatever the betas, the
+momenta and the rewards of the rounds are. `arm: matched` runs that. With few steps of Adam, which hardly sees beta,
+momentum is a larger learning rate: `arm: rate` is iterative DPO with that of round i times 1 + momentum. `momentum: 0`
+is iterative DPO with the same beta. A claim that momentum helps has to beat the first two.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ class Apo(Sampling, Stage):
     missing: Missing = "abstain"
     rounds: int = 3
     momentum: float | list[float] = 0.3
-    arm: Literal["accelerated", "matched"] = "accelerated"
+    arm: Literal["accelerated", "matched", "rate"] = "accelerated"
     loss: Annotated[str, WordOf(kinds.LOSSES, losses_of_trl)] = "dpo"
     beta: float | list[float] = 0.1
     epochs: float | list[float] = 1.0
@@ -124,6 +126,7 @@ class Apo(Sampling, Stage):
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
         loop = cls.as_written(name, options)
         momentum, beta = loop._momentum_and_beta(("stages", name))
+        rates = loop._rates(("stages", name))
         epochs = loop._per_round("epochs", ("stages", name))
         if loop.num_generations < 2:
             message = f"a preference needs two completions of a prompt, got {loop.num_generations}"
@@ -149,6 +152,7 @@ class Apo(Sampling, Stage):
                 last=last,
                 beta=beta[number - 1],
                 epochs=epochs[number - 1],
+                rate=rates[number - 1],
             )
             if last:
                 return
@@ -169,9 +173,18 @@ class Apo(Sampling, Stage):
                 raise RecipeError(f"must be at least 0 and below 1, got {value}", (*path, "momentum"))
         if self.arm == "accelerated":
             return momentum, beta
-        if len(set(momentum)) > 1:
-            raise RecipeError("the matched arm is defined for one momentum, not one per round", (*path, "arm"))
-        return [0.0] * self.rounds, [value / theory.ratio(momentum[0], self.rounds) for value in beta]
+        return [0.0] * self.rounds, theory.matched(beta, momentum) if self.arm == "matched" else beta
+
+    def _rates(self, path: tuple[str, ...]) -> list[dict[str, float]]:
+        """The learning rate of each round, where the arm changes it."""
+        if self.arm != "rate":
+            return [{}] * self.rounds
+        rate = self.train.get("learning_rate")
+        if rate is None:
+            message = "the arm multiplies `train.learning_rate`: write which one that is"
+            raise RecipeError(message, (*path, "arm"))
+        momentum = self._per_round("momentum", path)
+        return [{"learning_rate": float(rate) * (1 + value)} for value in momentum]
 
     def _per_round(self, key: str, path: tuple[str, ...]) -> list[float]:
         """One value for each round."""
@@ -211,7 +224,16 @@ class Apo(Sampling, Stage):
         return f"{round_name}-pair", "pair", {**scored, "missing": self.missing, **select}
 
     def _training_step(
-        self, name: str, *, data: str, policy: str, warm: str | None, last: bool, beta: float, epochs: float
+        self,
+        name: str,
+        *,
+        data: str,
+        policy: str,
+        warm: str | None,
+        last: bool,
+        beta: float,
+        epochs: float,
+        rate: dict[str, float],
     ) -> StepOptions:
         """`warm` is the model beside which the optimizer's state lies."""
         model = {**self.model, "model_name_or_path": policy}
@@ -219,7 +241,7 @@ class Apo(Sampling, Stage):
         if self.optimizer == "warm":
             training |= {} if last else {"keep_optimizer": True}
             training |= {"optimizer": warm} if warm else {}
-        train = {**self.train, "num_train_epochs": epochs}
+        train = {**self.train, **rate, "num_train_epochs": epochs}
         if self._has_list_loss:
             return name, "prefer", {**training, "loss": self.loss, "beta": beta, "train": train}
         return name, "dpo", {**training, "train": {**train, "loss_type": self.loss, "beta": beta}}

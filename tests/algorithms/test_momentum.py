@@ -28,6 +28,37 @@ def test_coefficients_are_those_of_the_paper(a, rounds):
     assert momentum.exponent(a, rounds) == pytest.approx(closed)
 
 
+def rounds_of(rewards, betas, momenta, start):
+    """The last trained policy's log-probabilities, up to a constant, of exact rounds."""
+    hat = theta = start
+    for reward, b, a in zip(rewards, betas, momenta, strict=True):
+        last, hat = hat, theta + reward / b
+        theta = hat + a * (hat - last)
+    return hat
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_matched_control_ends_where_momentum_does(seed):
+    """For any betas, any momenta and any rewards of the rounds: also the published betas, which span a hundredfold."""
+    draw = torch.Generator().manual_seed(seed)
+    count = 1 + seed % 7
+    rewards, start = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((count, 6), (6,)))
+    momenta = (0.95 * torch.rand(count, generator=draw, dtype=torch.float64)).tolist()
+    betas = (
+        [0.01, 0.1, 1.0] if count == 3 else torch.rand(count, generator=draw, dtype=torch.float64).add(0.01).tolist()
+    )
+    ours = rounds_of(rewards, betas, momenta, start)
+    control = rounds_of(rewards, momentum.matched(betas, momenta), [0.0] * count, start)
+    torch.testing.assert_close(control, ours, rtol=1e-12, atol=1e-12)
+    if len({*momenta}) > 1:
+        by_ratio = [b / momentum.ratio(momenta[0], count) for b in betas]
+        assert not torch.allclose(rounds_of(rewards, by_ratio, [0.0] * count, start), ours, atol=1e-3)
+
+
+def test_one_momentum_is_a_list_of_it():
+    assert momentum.coefficients([0.3, 0.3, 0.3], 3) == momentum.coefficients(0.3, 3) == pytest.approx([1.39, 1.3, 1])
+
+
 def test_coefficients_at_one_are_the_limit():
     assert momentum.coefficients(1.0, 4) == [4, 3, 2, 1]
     assert momentum.coefficients(1 - 1e-9, 4) == pytest.approx([4, 3, 2, 1])

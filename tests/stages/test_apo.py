@@ -104,8 +104,29 @@ def test_the_controls_are_one_override_and_share_the_first_round(tmp_path, model
     assert momentum["apo-1"].fingerprint == iterative["apo-1"].fingerprint
     assert matched["apo-1-pair"].fingerprint == iterative["apo-1-pair"].fingerprint
     assert iterative["apo"].options["beta"] == 0.1
-    assert matched["apo"].options["beta"] == pytest.approx(0.1 / 1.23)
+    betas = [matched[name].options["beta"] for name in ("apo-1", "apo-2", "apo")]
+    assert betas == pytest.approx([0.1 / 1.39, 0.1 / 1.3, 0.1])
     assert not [name for name in matched if "extrapolate" in name]
+
+
+def test_the_matched_arm_is_that_of_any_betas_and_momenta(tmp_path, model, prompts):
+    by_round = apo(model, prompts, momentum=[0.3, 0.6, 0], beta=[0.01, 0.1, 1.0])
+    steps = plan(tmp_path, by_round, "stages.apo.arm=matched")
+    betas = [steps[name].options["beta"] for name in ("apo-1", "apo-2", "apo")]
+    assert betas == pytest.approx([0.01 / 1.48, 0.1 / 1.6, 1.0])
+
+
+def test_the_rate_arm_learns_faster_instead(tmp_path, model, prompts):
+    block = apo(model, prompts, momentum=[0.3, 0.6, 0])
+    rate = block["apo"]["train"]["learning_rate"]
+    steps = plan(tmp_path, block, "stages.apo.arm=rate")
+    rates = [steps[name].options["train"]["learning_rate"] for name in ("apo-1", "apo-2", "apo")]
+    assert rates == pytest.approx([1.3 * rate, 1.6 * rate, rate])
+    assert {steps[name].options["beta"] for name in ("apo-1", "apo-2", "apo")} == {0.1}
+    assert not [name for name in steps if "extrapolate" in name]
+    del block["apo"]["train"]["learning_rate"]
+    with pytest.raises(RecipeError, match="write which one that is"):
+        plan(tmp_path, block, "stages.apo.arm=rate")
 
 
 def test_settings_by_round_and_losses_of_trl(tmp_path, model, prompts):
@@ -125,7 +146,6 @@ def test_settings_by_round_and_losses_of_trl(tmp_path, model, prompts):
         ({"rounds": 0}, "stages.apo.rounds: must be at least 1"),
         ({"momentum": 1.0}, "stages.apo.momentum: must be at least 0 and below 1"),
         ({"beta": [0.1, 0.2]}, "stages.apo.beta: expected one number, or 3 for 3 rounds"),
-        ({"momentum": [0.1, 0.2, 0.3], "arm": "matched"}, "stages.apo.arm: the matched arm is defined"),
         ({"rewards": {}}, "stages.apo.rewards: required key is missing"),
         ({"model": {"dtype": "float32"}}, "stages.apo.model.model_name_or_path: required key is missing"),
     ],
