@@ -2,10 +2,11 @@
 
     python benchmarks/data_growth.py                                # 20,000, 60,000 and 200,000 rows
     python benchmarks/data_growth.py --rows 200000 --only score pair
+    python benchmarks/data_growth.py --rows 100000 300000 1000000 --words 50 --only sample score pair curate mix compare
 
 Rows are completions of 200 words, four of each prompt, with token ids and log-probabilities as `sample` leaves them;
-`curate` also drops near-duplicates (`deduplicate: 0.9`), and of `sample` what follows the drawing is measured. `plan`
-reads as many preference pairs, for the first time and
+`curate` also drops near-duplicates (`deduplicate: 0.9`), `compare` puts two policies with as many rows side by side,
+and of `sample` what follows the drawing is measured. `plan` reads as many preference pairs, for the first time and
 again. Each measurement is a process of its own: seconds by the clock, seconds of its processor, and its peak of memory
 beyond what it had before it read a row, without the pages of files that are mapped.
 """
@@ -31,7 +32,7 @@ WORDS = ["".join(syllables) for syllables in product(SYLLABLES, repeat=4)]
 LENGTH = 200  # words of a completion, which are its tokens
 
 
-def completions(path: Path, count: int) -> None:
+def completions(path: Path, count: int, length: int = LENGTH) -> None:
     """Scored completions with their tokens, in files of row groups."""
     import numpy as np
     import pyarrow as pa
@@ -42,7 +43,7 @@ def completions(path: Path, count: int) -> None:
     writer = None
     for start in range(0, count, 1000):
         numbers = range(start, min(start + 1000, count))
-        ids = [drawn.integers(0, len(WORDS), LENGTH) for _ in numbers]
+        ids = [drawn.integers(0, len(WORDS), length) for _ in numbers]
         said = [[{"role": "assistant", "content": " ".join(map(WORDS.__getitem__, row))}] for row in ids]
         table = pa.table(
             {
@@ -55,7 +56,7 @@ def completions(path: Path, count: int) -> None:
                 "prompt_ids": [list(range(20)) for _ in numbers],
                 "completion_ids": [row.tolist() for row in ids],
                 "vocabulary": ["0"] * len(numbers),
-                "logprobs": [drawn.normal(-2, 1, LENGTH).tolist() for _ in numbers],
+                "logprobs": [drawn.normal(-2, 1, length).tolist() for _ in numbers],
                 "truncated": [False] * len(numbers),
                 "scores": [{"a": float(score), "b": float(-score)} for score in drawn.normal(size=len(numbers))],
             }
@@ -87,6 +88,7 @@ def stages(rows: Path) -> dict[str, dict[str, Any]]:
         "curate": {"completions": data, "reward": "a"},
         "deduplicate": {"kind": "curate", "completions": data, "reward": "a", "keep": 4, "deduplicate": 0.9},
         "mix": {"synthetic": [data], "real": data, "real_fraction": 0.2},
+        "compare": {"scored": {"before": data, "after": data}, "baseline": "before"},
     }
 
 
@@ -182,6 +184,7 @@ def main() -> None:
     """Prints a line for each stage and number of rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="*", default=[20_000, 60_000, 200_000])
+    parser.add_argument("--words", type=int, default=LENGTH, help="of a completion")
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -193,8 +196,9 @@ def main() -> None:
     for count in options.rows:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            completions(folder / "completions", count)
-            pairs(folder / "pairs.jsonl", count)
+            completions(folder / "completions", count, options.words)
+            if any(name.startswith("plan") for name in names):
+                pairs(folder / "pairs.jsonl", count)
             own = {"XDG_CACHE_HOME": name, "HF_DATASETS_CACHE": f"{name}/datasets", "PYTHONWARNINGS": "ignore"}
             for stage in names:
                 command = [sys.executable, __file__, "--measure", stage, name, str(count)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
+
+GRAMS = 1 << 20  # n-grams that wait, at least, before they are sorted among the others
 
 
 def mean_stderr(values: Sequence[float]) -> tuple[float, float]:
@@ -48,14 +51,17 @@ def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float(((a > b) + 0.5 * (a == b)).mean())
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
-    """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different word n-grams over all n-grams."""
-    different: set[tuple[str, ...]] = set()
-    count = 0
+def distinct(texts: Iterable[str], n: int) -> float:
+    """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different word n-grams over all n-grams.
+
+    They are told apart by hashes of 64 bits, of which 8 bytes each are held.
+    """
+    different, waiting, count = np.empty(0, dtype=np.int64), array("q"), 0
     for words in map(str.split, texts):
-        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-        different.update(grams)
-        count += len(grams)
+        waiting.extend(hash(tuple(words[i : i + n])) for i in range(len(words) - n + 1))
+        if len(waiting) > max(GRAMS, len(different)):
+            count, different, waiting = count + len(waiting), np.union1d(different, waiting), array("q")
+    count, different = count + len(waiting), np.union1d(different, np.asarray(waiting, dtype=np.int64))
     return len(different) / count if count else 0.0
 
 

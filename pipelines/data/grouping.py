@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from datasets import Dataset
 
 BATCH = 1000  # rows that are in memory at a time
@@ -46,13 +47,18 @@ class Groups:
             yield list(islice(ordered, int(size)))
 
 
+def column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    """A column as it lies on the disk, with no object of Python for each value."""
+    import pyarrow as pa
+
+    return pa.chunked_array(rows.select_columns([name]).with_format("arrow")[:][name])
+
+
 def by_column(rows: Dataset, name: str) -> Groups:
     """The rows by their value in a column, the values in the order in which they come first."""
     import numpy as np
-    import pyarrow as pa
 
-    column = rows.select_columns([name]).with_format("arrow")[:][name]
-    codes = pa.chunked_array(column).combine_chunks().dictionary_encode().indices.to_numpy()
+    codes = column(rows, name).combine_chunks().dictionary_encode().indices.to_numpy()
     order = np.argsort(codes, kind="stable")
     return Groups(order, _ends(codes[order]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ DEFAULTS = {
     "max_new_tokens": generation.MAX_NEW_TOKENS,
 }
 TOKENS = 1 << 14  # of all rows of a batch whose log-probabilities are computed
+BLOCK = 1 << 13  # rows of a dataset that are in memory at a time
 
 
 def load_tokenizer(model: trl.ModelConfig) -> PreTrainedTokenizerBase:
@@ -169,12 +171,17 @@ def log_ratios(policy: PreTrainedModel, rows: Any, label: str | None = None) -> 
     from accelerate.utils import gather_object
 
     distributed = PartialState()
-    places = list(range(distributed.process_index, len(rows), distributed.num_processes))
-    share = rows.select(places)
-    others = logprobs(policy, share["prompt_ids"][:], share["completion_ids"][:], label)  # a column gives rows slowly
-    pairs = zip(places, share["logprobs"], others, strict=True)
-    ratios = [(place, sum(sampled) - sum(other)) for place, sampled, other in pairs]
-    return [ratio for _, ratio in sorted(gather_object(ratios))]
+    places = range(distributed.process_index, len(rows), distributed.num_processes)
+    ratios = array("d")
+    for start in range(0, len(places), BLOCK):
+        block = rows.select(places[start : start + BLOCK])
+        prompts, completions = block["prompt_ids"][:], block["completion_ids"][:]  # a column gives rows slowly
+        others = logprobs(policy, prompts, completions, label)
+        ratios.extend(sum(own) - sum(other) for own, other in zip(block["logprobs"], others, strict=True))
+    whole = [0.0] * len(rows)
+    for rank, share in enumerate(gather_object([ratios])):
+        whole[rank :: distributed.num_processes] = share
+    return whole
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, device: Any, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,32 +11,34 @@ whose vocabulary is not the reference's has none, since its token ids mean somet
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
 from trimtab.pipelines.algorithms import statistics
-from trimtab.pipelines.data import loading, promises
+from trimtab.pipelines.algorithms.grouped_values import GroupedValues
+from trimtab.pipelines.data import grouping, loading, promises
 from trimtab.pipelines.data.forms import SCORED, Data
 from trimtab.pipelines.forecasting.passes import told
 from trimtab.pipelines.forecasting.work import Held, Work
 from trimtab.pipelines.planning.errors import RecipeError, suggest
-from trimtab.pipelines.reporting import by_prompt
+from trimtab.pipelines.reporting import by_prompt, side_by_side
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import _vocabulary, text
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
 
 
 SHOWN = 20  # prompts whose completions are kept side by side
-Scores = dict[str, dict[int, list[float]]]  # reward -> prompt_index -> the scores of the prompt's completions
+Scores = dict[str, GroupedValues]  # reward -> the scores of completions, by prompt_index
 
 
 @dataclass(kw_only=True)
@@ -87,18 +89,17 @@ class Compare(Stage):
         from accelerate import PartialState
 
         rows = {name: loading.load(block, (*step.path, "scored", name)) for name, block in self.scored.items()}
-        prompts = [text(row["prompt"]) for row in rows[self.baseline]]
         for name, table in rows.items():
-            if [text(prompt) for prompt in table["prompt"]] != prompts:
+            if any(one != other for one, other in zip_longest(_prompts(rows[self.baseline]), _prompts(table))):
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))
         ratios = self._ratios(step, rows)
         notes = self._notes(rows, ratios)
         scores = {name: _by_prompt(table) for name, table in rows.items()}
         policies = {name: self._policy(name, rows[name], scores, ratios.get(name)) for name in rows}
-        asked = len(set(rows[self.baseline]["prompt_index"]))
+        names = _names(rows[self.baseline])
         result = {
-            "prompts": asked,
-            "completions_per_prompt": round(len(prompts) / asked),
+            "prompts": len(names),
+            "completions_per_prompt": round(len(rows[self.baseline]) / len(names)),
             "baseline": self.baseline,
             "reference": self.reference.model_name_or_path if self.reference else None,
             "notes": notes,
@@ -107,8 +108,8 @@ class Compare(Stage):
         }
         if PartialState().is_main_process:
             (step.output / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
-            (step.output / "summary.txt").write_text(_summary(result))
-            by_prompt.write(step.output, _means(scores, rows[self.baseline]["prompt_index"], prompts))
+            (step.output / "summary.txt").write_text(side_by_side.summary(result))
+            by_prompt.write(step.output, _means(scores, names))
         metrics = {}
         for name, policy in policies.items():
             for reward, numbers in policy["rewards"].items():
@@ -142,25 +143,28 @@ class Compare(Stage):
 
     def _policy(self, name: str, rows: Any, scores: dict[str, Scores], ratios: list[float] | None) -> dict[str, Any]:
         """What evaluation.json says of one policy."""
-        groups = rows["prompt_index"]
-        texts = [text(completion) for completion in rows["completion"]]
+        import pyarrow.compute as pc
+
+        groups, lengths = _numbers(rows, "prompt_index"), pc.list_value_length(grouping.column(rows, "completion_ids"))
         policy: dict[str, Any] = {"rewards": {}}
-        for reward in rows.features["scores"]:
-            policy["rewards"][reward] = _mean(scores[name][reward], len(rows))
+        for reward, given in scores[name].items():
+            policy["rewards"][reward] = _error(given) | {"n": len(given.values)}
+            policy["rewards"][reward]["abstained"] = 1 - len(given.values) / len(rows)
         if name != self.baseline:
             policy |= {"difference": {}, "win_rate": {}}
-            for reward in rows.features["scores"]:
-                mine, theirs = _on_common_prompts(scores[name][reward], scores[self.baseline][reward])
-                if mine:
-                    policy["difference"][reward] = _difference(mine, theirs)
+            for reward, given in scores[name].items():
+                theirs = scores[self.baseline][reward].among(given.groups)
+                mine = given.among(theirs.groups)
+                if len(mine.groups):
+                    policy["difference"][reward] = _named(statistics.mean_stderr(mine.means - theirs.means))
                     policy["win_rate"][reward] = _win_rate(mine, theirs)
         return {
             **policy,
-            "kl": None if ratios is None else statistics.grouped(ratios, groups),
-            "length": statistics.grouped([len(ids) for ids in rows["completion_ids"]], groups),
-            "distinct_1": statistics.distinct(texts, 1),
-            "distinct_2": statistics.distinct(texts, 2),
-            "truncated": sum(rows["truncated"]) / len(rows),
+            "kl": None if ratios is None else _error(GroupedValues.of(ratios, groups)),
+            "length": _error(GroupedValues.of(lengths.to_numpy(), groups)),
+            "distinct_1": statistics.distinct(_completions(rows), 1),
+            "distinct_2": statistics.distinct(_completions(rows), 2),
+            "truncated": float(_numbers(rows, "truncated").mean()),
         }
 
 
@@ -171,52 +175,61 @@ def _is_asked_alike(one: Any, other: Any, step: Step) -> bool:
 
 
 def _of(rows: Any) -> list[str] | None:
-    """The vocabulary of each row's token ids, None where nobody has noted it."""
-    return rows["vocabulary"][:] if "vocabulary" in rows.column_names else None
+    """The vocabularies of the rows' token ids, None where nobody has noted them."""
+    return grouping.column(rows, "vocabulary").unique().to_pylist() if "vocabulary" in rows.column_names else None
+
+
+def _numbers(rows: Any, name: str) -> NDArray[Any]:
+    return grouping.column(rows, name).to_numpy()
+
+
+def _prompts(rows: Any) -> Iterator[str]:
+    return (text(row["prompt"]) for row in grouping.records(rows, ["prompt"]))
+
+
+def _completions(rows: Any) -> Iterator[str]:
+    return (text(row["completion"]) for row in grouping.records(rows, ["completion"]))
 
 
 def _by_prompt(rows: Any) -> Scores:
     """The scores that were given, without those of a reward that has abstained."""
-    scores: Scores = {reward: {} for reward in rows.features["scores"]}
-    for index, given in zip(rows["prompt_index"], rows["scores"], strict=True):
-        for reward, score in given.items():
-            if score is not None:
-                scores[reward].setdefault(index, []).append(score)
+    import pyarrow.compute as pc
+
+    column, groups = grouping.column(rows, "scores"), _numbers(rows, "prompt_index")
+    scores = {}
+    for reward in rows.features["scores"]:
+        scores[reward] = GroupedValues.of(pc.struct_field(column, reward).cast("float64").to_numpy(), groups)
     return scores
 
 
-def _means(scores: dict[str, Scores], groups: Sequence[int], prompts: Sequence[str]) -> dict[str, dict[str, float]]:
+def _names(rows: Any) -> dict[int, str]:
+    """What stands for each prompt."""
+    import numpy as np
+
+    prompts, firsts = np.unique(_numbers(rows, "prompt_index"), return_index=True)
+    return dict(zip(prompts.tolist(), by_prompt.identifiers(_prompts(rows.select(firsts))), strict=True))
+
+
+def _means(scores: dict[str, Scores], names: dict[int, str]) -> dict[str, dict[str, float]]:
     """Every mean of the metrics, prompt by prompt."""
-    asked = dict(zip(groups, prompts, strict=True))
-    names = dict(zip(asked, by_prompt.identifiers(asked.values()), strict=True))
-    means: dict[str, dict[str, float]] = {}
+    means = {}
     for policy, of_rewards in scores.items():
         for reward, given in of_rewards.items():
-            means[f"{policy}/{reward}/mean"] = {names[index]: sum(some) / len(some) for index, some in given.items()}
+            named = map(names.__getitem__, given.groups.tolist())
+            means[f"{policy}/{reward}/mean"] = dict(zip(named, given.means.tolist(), strict=True))
     return means
 
 
-def _mean(scores: dict[int, list[float]], completions: int) -> dict[str, float]:
-    mean, stderr = statistics.mean_stderr([sum(group) / len(group) for group in scores.values()])
-    given = sum(map(len, scores.values()))
-    return {"mean": mean, "stderr": stderr, "n": given, "abstained": 1 - given / completions}
+def _error(values: GroupedValues) -> dict[str, float]:
+    """The mean over prompts, with its standard error."""
+    return _named(statistics.mean_stderr(values.means))
 
 
-def _on_common_prompts(
-    mine: dict[int, list[float]], theirs: dict[int, list[float]]
-) -> tuple[list[list[float]], list[list[float]]]:
-    """The scores of two policies on every prompt where both have some."""
-    both = [index for index in mine if index in theirs]
-    return [mine[index] for index in both], [theirs[index] for index in both]
+def _named(mean_and_error: tuple[float, float]) -> dict[str, float]:
+    return dict(zip(("mean", "stderr"), mean_and_error, strict=True))
 
 
-def _difference(mine: list[list[float]], theirs: list[list[float]]) -> dict[str, float]:
-    gaps = [sum(a) / len(a) - sum(b) / len(b) for a, b in zip(mine, theirs, strict=True)]
-    mean, stderr = statistics.mean_stderr(gaps)
-    return {"mean": mean, "stderr": stderr}
-
-
-def _win_rate(mine: list[list[float]], theirs: list[list[float]]) -> dict[str, float]:
+def _win_rate(mine: GroupedValues, theirs: GroupedValues) -> dict[str, float]:
     shares = [statistics.win_rate(a, b) for a, b in zip(mine, theirs, strict=True)]
     rate = sum(shares) / len(shares)
     low, high = statistics.wilson(rate, len(shares))
@@ -227,56 +240,14 @@ def _samples(rows: dict[str, Any]) -> list[dict[str, Any]]:
     """The first completion of each of the first prompts, by every policy."""
     first = {name: _first_completions(table) for name, table in rows.items()}
     samples = []
-    for side_by_side in zip(*first.values(), strict=False):
+    for row_of_each in zip(*first.values(), strict=False):
         policies = {}
-        for name, row in zip(first, side_by_side, strict=True):
+        for name, row in zip(first, row_of_each, strict=True):
             policies[name] = {"completion": text(row["completion"]), "scores": row["scores"]}
-        samples.append({"prompt": text(side_by_side[0]["prompt"]), "policies": policies})
+        samples.append({"prompt": text(row_of_each[0]["prompt"]), "policies": policies})
     return samples
 
 
 def _first_completions(rows: Any) -> list[dict[str, Any]]:
     head = rows.select(range(min(len(rows), 512)))
     return [row for row in head if row["sample_index"] == 0][:SHOWN]
-
-
-def _summary(result: dict[str, Any]) -> str:
-    """The evaluation as text: one line per policy, mean +- standard error, win rate against the baseline."""
-    rewards = list(next(iter(result["policies"].values()))["rewards"])
-    head = [f"{result['prompts']} prompts x {result['completions_per_prompt']}"]
-    for reward in rewards:
-        head += [reward, f"wins vs {result['baseline']}"]
-    table = [[*head, "KL", "tokens", "distinct-2"]]
-    notes = list(result["notes"])
-    for name, policy in result["policies"].items():
-        table.append([name, *_cells(policy, rewards)])
-        for reward, gap in policy.get("difference", {}).items():
-            notes.append(f"{name} - {result['baseline']}, {reward}: {_gap(gap)}")
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for cells in table:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join([*lines, *notes]) + "\n"
-
-
-def _cells(policy: dict[str, Any], rewards: list[str]) -> list[str]:
-    cells = []
-    for reward in rewards:
-        wins = policy.get("win_rate", {}).get(reward)
-        cells.append(_number(policy["rewards"][reward]))
-        cells.append(f"{wins['rate']:.2f} [{wins['low']:.2f}, {wins['high']:.2f}]" if wins else "-")
-    return [*cells, _number(policy["kl"]), f"{policy['length']['mean']:.1f}", f"{policy['distinct_2']:.3f}"]
-
-
-def _gap(gap: dict[str, float]) -> str:
-    measured = f"{gap['mean']:+.3f} +- {gap['stderr']:.3f}"
-    if not gap["stderr"]:
-        return measured
-    return f"{measured} ({gap['mean'] / gap['stderr']:+.1f} standard errors)"
-
-
-def _number(numbers: dict[str, float] | None) -> str:
-    if numbers is None or math.isnan(numbers["mean"]):
-        return "-"
-    return f"{numbers['mean']:z.3f} +- {numbers['stderr']:.3f}"

@@ -1,6 +1,7 @@
 """Means, intervals, win rates and diversity against closed forms and by hand."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -35,6 +36,13 @@ def test_distinct_n():
     assert statistics.distinct(["a b a", "a b"], 1) == pytest.approx(2 / 5)
     assert statistics.distinct(["a b a", "a b"], 2) == pytest.approx(2 / 3)
     assert statistics.distinct(["a"], 2) == 0.0
+
+
+def test_distinct_is_the_same_however_many_n_grams_wait(monkeypatch):
+    texts = [" ".join(random.Random(seed).choices("abcdefgh", k=20)) for seed in range(50)]
+    whole = statistics.distinct(texts, 2)
+    monkeypatch.setattr(statistics, "GRAMS", 7)
+    assert statistics.distinct(iter(texts), 2) == whole
 
 
 def test_groups_count_alike_whatever_their_size():
