@@ -2,7 +2,7 @@
 
     python benchmarks/data_growth.py                                # 20,000, 60,000 and 200,000 rows
     python benchmarks/data_growth.py --rows 200000 --only score pair
-    python benchmarks/data_growth.py --rows 100000 300000 1000000 --words 50 --only sample score pair curate mix compare
+    python benchmarks/data_growth.py --rows 100000 1000000 --words 50 --only sample score pair curate mix compare
 
 Rows are completions of 200 words, four of each prompt, with token ids and log-probabilities as `sample` leaves them;
 `curate` also drops near-duplicates (`deduplicate: 0.9`), `compare` puts two policies with as many rows side by side,

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 GRAMS = 1 << 20  # n-grams that wait, at least, before they are sorted among the others
 
 
-def mean_stderr(values: Sequence[float]) -> tuple[float, float]:
+def mean_stderr(values: ArrayLike) -> tuple[float, float]:
     """Mean and its standard error, std(ddof=1) / sqrt(n); the error of a single value is nan."""
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
@@ -45,7 +46,7 @@ def wilson(rate: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def win_rate(ours: ArrayLike, theirs: ArrayLike) -> float:
     """Share of all pairs (one of ours, one of theirs) that ours wins; a tie counts one half."""
     a, b = np.asarray(ours, dtype=np.float64)[:, None], np.asarray(theirs, dtype=np.float64)[None, :]
     return float(((a > b) + 0.5 * (a == b)).mean())

@@ -22,7 +22,10 @@ def artifact(stage: Any, work: Work) -> float:
 
 
 def checkpoints(stage: Any, work: Work, setting: Setting) -> tuple[float, float]:
-    """How many checkpoints a training writes, and the bytes of those that it keeps."""
+    """The bytes of checkpoints that a rank writes in a training, and of those that are kept, of all ranks.
+
+    Where everything is split over the ranks, each writes its share.
+    """
     train = getattr(stage, "train", None)
     if train is None or not isinstance(work.leaves, Architecture):
         return 0, 0
@@ -34,4 +37,5 @@ def checkpoints(stage: Any, work: Work, setting: Setting) -> tuple[float, float]
     trained = trained_parameters(work.leaves, setting)
     states = 0.0 if train.save_only_model else trained * state_bytes(setting.optimizer)
     weights = trained * 4 if setting.adapters else work.leaves.parameters * work.leaves.bytes
-    return written * (weights + states), kept * (weights + states)
+    writers = setting.ranks if setting.engine.sharded == "everything" else 1
+    return written * (weights + states) / writers, kept * (weights + states)

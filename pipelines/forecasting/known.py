@@ -90,7 +90,7 @@ class Known:
     def rewards(self, blocks: Mapping[str, Any]) -> list[Held]:
         """The models that rewards hold in memory, each checkpoint once."""
         named = dict(chain.from_iterable(_checkpoints(block) for block in blocks.values()))
-        return [Held(self.model(name, "score", dtype)) for name, dtype in named.items()]
+        return [Held(self.model(name, "score", dtype), is_whole=True) for name, dtype in named.items()]
 
     def _learned(self, step: Step, model: Any) -> tuple[str, Any] | None:
         """The nearest step above whose answers the model has learned, and their lengths; None where there is none."""

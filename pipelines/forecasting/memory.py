@@ -47,7 +47,7 @@ def left(work: Work, parts_of_peak: Mapping[str, float], memory: Mapping[str, fl
 
 
 def _of_model(held: Held, setting: Setting) -> dict[str, float]:
-    model, engine = held.model, setting.engine
+    model, engine = held.model, Engine() if held.is_whole else setting.engine
     split = setting.ranks if engine.sharded == "everything" else 1
     rounded = engine.rounds_weights and setting.bf16 and held.is_trained
     weight = 2 if rounded else model.bytes

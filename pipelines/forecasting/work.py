@@ -96,10 +96,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Held:
-    """A model in a rank's memory, and whether its weights are trained there."""
+    """A model in a rank's memory: whether it is trained there, and whether it is whole under any engine."""
 
     model: Architecture
     is_trained: bool = False
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)

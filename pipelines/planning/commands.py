@@ -19,6 +19,8 @@ from trimtab.pipelines.planning.yaml_limits import Limited, read
 
 SCRIPT = ROOT / "scripts" / "train.py"
 STAGE = "--stage"
+# by which several ranks work on one row: rows are packed, and have an attention of their own
+ONE_ROW = tuple(f"parallelism_config_{size}" for size in ("cp_size", "sp_size", "tp_size"))
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.accelerate_cli")
 
 
@@ -55,6 +57,9 @@ def _check_config(step: Step) -> None:
         raise RecipeError(f"{file} is not readable as YAML: {error}", place) from None
     if not isinstance(config, dict):
         raise RecipeError(f"{file}: expected the keys of an accelerate config, got {config!r}", place)
+    for key, size in (config.get("parallelism_config") or {}).items():
+        if key in ONE_ROW and size not in (None, 1):
+            raise RecipeError(f"{file}: {key}: ranks share out rows here, and none shares one with another", place)
     machine = config.get("compute_environment", "LOCAL_MACHINE")
     if machine != "LOCAL_MACHINE":
         raise RecipeError(f"{file}: compute_environment {machine!r}: steps are launched where they are planned", place)

@@ -58,6 +58,13 @@ def test_a_model_that_is_only_read_has_weights_alone():
     assert after["optimizer"] == before["optimizer"]
 
 
+def test_a_model_of_a_reward_is_whole_where_the_policy_is_split():
+    split = Setting(ranks=4, engine=Engine("everything"))
+    policy = Held(MODEL, is_trained=True)
+    whole = replace(training(), held=(policy, Held(MODEL, is_whole=True)))
+    assert parts(split, whole)["weights"] - parts(split)["weights"] == 4 * PARAMETERS
+
+
 def test_on_a_gpu_products_that_are_not_trained_have_two_bytes_and_drawing_reads_as_many():
     held = replace(training(), libraries="models", held=(Held(MODEL),))
     on_gpu, on_cpu = Setting(on_cpu=False, bf16=True), Setting()

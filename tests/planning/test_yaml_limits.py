@@ -71,6 +71,7 @@ def test_an_accelerate_config_has_the_same_limits(tmp_path, write):
         ("a: &a\n  - *a\n", "an anchor contains itself"),
         ("- 1\n", "expected the keys of an accelerate config"),
         ("compute_environment: AMAZON_SAGEMAKER\n", "steps are launched where they are planned"),
+        ("parallelism_config: {parallelism_config_cp_size: 2}\n", "parallelism_config_cp_size: ranks share out rows"),
     ):
         with pytest.raises(RecipeError, match=message):
             planned(text)

@@ -6,6 +6,7 @@ but for ZeRO-2's, which is as a user launches it; those of the other engines are
 
 import json
 import shutil
+from itertools import product
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ from trimtab.scripts import run
 
 pytestmark = pytest.mark.slow
 ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
+SHARDING = ("zero3", "fsdp2")
 STAGES = ("sft", "reward", "classifier", "dpo", "prefer", "grpo", "ppo")
+ADAPTED = ("dpo-lora", "grpo-lora")
 SAMPLES = ("grpo", "ppo")
 NAMES = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
 STEPS = {"max_steps": 3, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 1, "save_total_limit": 5,
@@ -43,6 +46,10 @@ def inputs(model, lists, tmp_path_factory):
 def block(stage, inputs, batch, **train):
     settings = {**STEPS, "per_device_train_batch_size": batch, **train}
     model = {"model_name_or_path": inputs["model"]}
+    stage, _, adapters = stage.partition("-")
+    if adapters:
+        model |= {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0}
+        settings["learning_rate"] = 1e-2
     if stage in SAMPLES:
         rewards = {"brief": {"kind": "length", "target": 5, "unit": "characters", "threshold": 0.5},
                    "as": {"kind": "pattern", "regex": "a", "count": True, "threshold": 0.4}}  # fmt: skip
@@ -72,7 +79,8 @@ def launch_each(folder, stages, monkeypatch):
 @pytest.fixture(scope="module")
 def alone(inputs, tmp_path_factory):
     """The steps of one process, by stage."""
-    return run_recipe(tmp_path_factory.mktemp("alone"), {stage: block(stage, inputs, 4) for stage in STAGES})
+    stages = {stage: block(stage, inputs, 4) for stage in (*STAGES, *ADAPTED)}
+    return run_recipe(tmp_path_factory.mktemp("alone"), stages)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +90,8 @@ def ranks(inputs, tmp_path_factory):
 
     def get(engine):
         if engine not in launched:
-            stages = {stage: block(stage, inputs, 2) for stage in STAGES}
+            with_adapters = ADAPTED if engine in SHARDING else ()
+            stages = {stage: block(stage, inputs, 2) for stage in (*STAGES, *with_adapters)}
             launched[engine] = launch(tmp_path_factory.mktemp(engine), stages | in_bf16(engine, inputs), engine)
         return launched[engine]
 
@@ -96,8 +105,7 @@ def in_bf16(engine, inputs):
     return {"zero2": {"half": half}, "zero3": {"half": half, "adapted": adapted}}.get(engine, {})
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "stage"), [*product(ENGINES, STAGES), *product(SHARDING, ADAPTED)])
 def test_the_weights_are_those_of_the_reference(engine, stage, inputs, alone, ranks):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -145,7 +153,7 @@ def test_a_reward_model_is_whole_where_the_policy_is_split(inputs, tmp_path):
     assert artifacts.read_done(step.dir)["distributed"] == "DEEPSPEED"
 
 
-@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
+@pytest.mark.parametrize("engine", SHARDING)
 def test_a_sharded_run_goes_on_from_its_checkpoint(engine, inputs, ranks, tmp_path):
     stages = {stage: block(stage, inputs, 2) for stage in ("sft", "ppo")}
     recipe = write_recipe(tmp_path, stages, wandb=False)

@@ -115,6 +115,21 @@ def untouched() -> Iterator[None]:
         os.environ.update(before)
 
 
+@contextlib.contextmanager
+def saved_whole(trainer: Any) -> Iterator[None]:
+    """What is saved here is a whole model, where checkpoints of FSDP are in shards."""
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        yield
+        return
+    in_checkpoints = plugin.state_dict_type
+    plugin.set_state_dict_type("FULL_STATE_DICT")
+    try:
+        yield
+    finally:
+        plugin.set_state_dict_type(in_checkpoints)
+
+
 def save_model(trainer: Any, folder: Path) -> None:
     """`trainer.save_model` in float32, whatever the engine; called by every rank.
 
@@ -126,7 +141,8 @@ def save_model(trainer: Any, folder: Path) -> None:
     adapters = hasattr(model, "peft_config")
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad or not adapters}
     if not trainer.is_deepspeed_enabled or all(value.dtype == torch.float32 for value in parameters.values()):
-        trainer.save_model(str(folder))
+        with saved_whole(trainer):
+            trainer.save_model(str(folder))
         return
     from deepspeed.runtime.zero import GatheredParameters
     from deepspeed.utils import safe_get_full_fp32_param
