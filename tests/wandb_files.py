@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +22,32 @@ class Shown:
     artifacts: list[str] = field(default_factory=list)
 
 
-def shown(folder: Path) -> dict[str, Shown]:
-    """The runs of all offline files below a folder by their ids, as a server has them after `wandb sync`."""
+def files(folder: Path) -> list[Path]:
+    """The offline files below a folder, the oldest first; a recipe's folder has links to steps."""
+    below = folder.rglob("offline-run-*/*.wandb")
+    paths = [path for path in below if not any(map(Path.is_symlink, path.parents))]
+    return sorted(paths, key=lambda path: path.parent.name)
+
+
+def shown(folder: Path, killed: int = 0) -> dict[str, Shown]:
+    """The runs of all offline files below a folder by their ids, as a server has them after `wandb sync`.
+
+    wandb's own process writes the last records when it pleases: all files but those of `killed` runs are waited for.
+    """
+    for _ in range(100):
+        runs, ended = _read(folder)
+        if ended + killed >= len(files(folder)):
+            return runs
+        time.sleep(0.1)
+    raise TimeoutError(f"{len(files(folder)) - ended} files in {folder} have no end")
+
+
+def _read(folder: Path) -> tuple[dict[str, Shown], int]:
     from wandb.proto import wandb_internal_pb2
 
     runs: dict[str, Shown] = {}
-    for path in sorted(folder.rglob("offline-run-*/*.wandb"), key=lambda path: path.parent.name):
-        if any(part.is_symlink() for part in path.parents):
-            continue
+    ended = 0
+    for path in files(folder):
         run = Shown()
         for payload in _payloads(path.read_bytes()):
             record = wandb_internal_pb2.Record()
@@ -46,7 +65,8 @@ def shown(folder: Path) -> dict[str, Shown]:
                 run.artifacts.append(record.request.log_artifact.artifact.name)
             if record.HasField("artifact"):
                 run.artifacts.append(record.artifact.name)
-    return runs
+            ended += record.HasField("exit")
+    return runs, ended
 
 
 def _payloads(content: bytes):
@@ -58,6 +78,8 @@ def _payloads(content: bytes):
             position += left
             continue
         _, length, kind = struct.unpack("<IHB", content[position : position + HEADER])
+        if position + HEADER + length > len(content):  # of a process that was killed
+            return
         parts.append(content[position + HEADER : position + HEADER + length])
         position += HEADER + length
         if kind in (1, 4):  # the whole of a record, or its last part

@@ -120,6 +120,7 @@ class _Tracker:
     def __init__(self, step: Step, recipe: Recipe):
         self.step, self.recipe = step, recipe
         self.path = step.dir / "metrics.jsonl"
+        self.section = word(step.kind)  # of the charts in wandb, where the losses of all kinds would share one
         self.file = self.path.open("a")
         if self.file.tell() and not self.path.read_bytes().endswith(b"\n"):
             self.file.write("\n")  # after a line that a killed process left torn
@@ -138,7 +139,8 @@ class _Tracker:
         self.file.flush()
         # wandb's own counter cannot go back on resume: the trainer's step is a metric, and the x-axis
         axis = {} if global_step is None else {"train/global_step": global_step}
-        self._mirror(lambda: self.run.log(numbers | axis))
+        named = {f"{self.section}/{key}": value for key, value in numbers.items()}
+        self._mirror(lambda: self.run.log(named | axis))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         def append() -> None:
@@ -221,8 +223,8 @@ class _Tracker:
                 **({"point": redact(self.step.varied)} if self.recipe.points else {}),
             },
         )
-        run.define_metric("train/*", step_metric="train/global_step")
-        run.define_metric("eval/*", step_metric="train/global_step")
+        run.define_metric("train/global_step", hidden=True)
+        run.define_metric(f"{self.section}/*", step_metric="train/global_step")
         if mode == "online":  # the server resolves names; offline runs keep the lineage in their config
             for source in self.step.inputs:
                 maker, name = finished.made_as(source.dir)  # perhaps another recipe

@@ -20,6 +20,7 @@ from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.table import table
 from trimtab.pipelines.recording import reach, views
 from trimtab.pipelines.running import (
+    cards,
     claiming,
     comparing,
     consents,
@@ -254,6 +255,7 @@ def _launch_all(
             return code if code > 0 else 1
     views.record(recipe)
     if launched:
+        cards.write(recipe)
         overviews.record(recipe)
     comparing.show(recipe, steps)
     environment.note(provenance.notes(recipe.steps))

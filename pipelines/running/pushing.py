@@ -65,7 +65,7 @@ def packed(place: Path, name: str | None, *, dtype: str | None = None, adapter: 
             from trimtab.pipelines.training.precision import cast
 
             cast(staged, dtype)
-        written = card.render(record, _others(place), recipe=_recipe(place), commit=_commit())
+        written = card.render(record, _others(place), recipe=_recipe(place), commit=commit())
         (staged / "README.md").write_text(written, encoding="utf-8")
         yield Parcel(name or f"{YOU}/{place.absolute().parent.name}-{place.name}", staged, written)
 
@@ -112,7 +112,7 @@ def _recipe(place: Path) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the checkout, "" of an installed package."""
     words = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
     with contextlib.suppress(OSError):

@@ -18,6 +18,7 @@ from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
 from trimtab.pipelines.recording import locks, reach, views
 from trimtab.pipelines.running import (
+    cards,
     claiming,
     comparing,
     consents,
@@ -132,6 +133,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
         if MAIN:
             views.record(recipe)
             if pending:
+                cards.write(recipe)
                 overviews.record(recipe)
         comparing.show(recipe, steps)
         environment.note(provenance.notes(recipe.steps))

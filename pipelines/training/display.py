@@ -18,6 +18,7 @@ from trimtab.pipelines.trainers.seams.trl import rewrite_logs
 
 LINES = 10  # of a training, where no one watches
 IN_BAR, IN_ROW = 3, 8  # numbers
+BAR_FORMAT = "{desc} {bar} {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
 WIDTH = 10  # of a number in a row
 
 
@@ -117,13 +118,16 @@ def matching(keys: Iterable[str], patterns: Sequence[str]) -> list[str]:
 def label(key: str) -> str:
     """A metric's name in few words: `gold` of `train/rewards/gold/mean`, `eval loss` of `eval/loss`."""
     name = key.removeprefix("train/").replace("rewards/", "").removeprefix("completions/").removesuffix("/mean")
-    return name.replace("/", " ")
+    return name.removeprefix("mean_").replace("/", " ")
 
 
 def _said(numbers: Mapping[str, float]) -> str:
-    return ", ".join(f"{label(key)} {value:.4g}" for key, value in numbers.items())
+    return ", ".join(f"{label(key)} {value:.3g}" for key, value in numbers.items())
 
 
 def _bar(name: str, total: int, begun: int = 0) -> Any:
     """A bar of one line, which leaves nothing behind and is none where there is no terminal."""
-    return tqdm(desc=f"    {name}", total=total, initial=begun, leave=False, dynamic_ncols=True, disable=None)
+    text = f"    {name}"
+    return tqdm(
+        desc=text, total=total, initial=begun, leave=False, dynamic_ncols=True, disable=None, bar_format=BAR_FORMAT
+    )

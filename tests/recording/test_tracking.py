@@ -45,6 +45,11 @@ def test_offline_run_per_step(stages, tmp_path, caplog):
         for word in (b"test", step.kind.encode(), step.fingerprint.encode()):
             assert word in content
     assert len(losses(steps["sft"])) == 2
+    logged = [
+        key for row in wandb_files.shown(tmp_path / "runs")[f"sft-{steps['sft'].fingerprint}"].history for key in row
+    ]
+    assert logged.count("sft/train/loss") == 2
+    assert "train/loss" not in logged
 
 
 @pytest.mark.parametrize("how", ["absent", "init fails", "log fails", "finish fails"])
@@ -114,14 +119,19 @@ def test_a_run_of_a_sweep_is_grouped_by_recipe_stage_and_point(tmp_path, monkeyp
 
 
 def test_a_recipe_that_goes_on_has_one_run_above_those_of_its_steps(tmp_path):
-    """As a server has them after `wandb sync`: the first command makes one step, the second one the others."""
+    """As a server has them after `wandb sync`: the first command is killed in the last step that it makes."""
     world = {"kind": "world", "prompts": 8, "sft": 16, "pairs": 16, "test": 4}
     stages = {"tiny": world, "more": {**world, "seed": 1}, "report": {}}
     path = str(write_recipe(tmp_path, stages))
     assert runner.train(path, [], "tiny") == 0
+    wandb_files.shown(tmp_path / "runs")  # when all is written
+    (tmp_path / "runs" / "test" / "tiny" / "done.json").unlink()
+    (tiny,) = (file for file in wandb_files.files(tmp_path / "runs") if "tiny" in file.name)
+    os.truncate(tiny, tiny.stat().st_size - 100)
     time.sleep(1 - time.time() % 1)  # wandb names a folder by the second, which two commands do not share
     assert runner.train(path) == 0
-    runs = wandb_files.shown(tmp_path / "runs")
+    runs = wandb_files.shown(tmp_path / "runs", killed=1)
+    assert sum("tiny" in file.name for file in wandb_files.files(tmp_path / "runs")) == 2
     (parent,) = [run for run in runs.values() if run.job_type == "recipe"]
     assert sorted(run.job_type for run in runs.values()) == ["recipe", "report", "world", "world"]
     assert {run.group for run in runs.values()} == {"test"}

@@ -71,6 +71,15 @@ def test_it_is_pushed_under_its_stage_with_its_card_and_no_token_is_shown(finish
     assert not (step.output / "README.md").exists()
 
 
+def test_a_card_lies_beside_a_model_that_a_run_has_made(finished):
+    place, step = finished
+    card = (place / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert f"| scratch | scratch | `{step.fingerprint}` |" in card
+    assert "vocab_size: 300" in card.split("## Recipe")[1]
+    assert not (step.output / "README.md").exists()  # where it would be another artifact
+
+
 def test_weights_are_rounded_on_a_copy(finished, hub, tmp_path):
     place, step = finished
     before = (step.output / "model.safetensors").read_bytes()

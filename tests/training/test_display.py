@@ -42,7 +42,7 @@ def test_a_log_has_ten_lines_with_the_three_numbers_of_the_kind(capsys):
 def test_rollouts_are_rows_below_their_names(capsys):
     shown(ROLLOUTS, ROLLOUT, 40)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["step", "gold", "brief", "kl", "mean_length", "entropy", "loss"]
+    assert lines[0].split() == ["step", "gold", "brief", "kl", "length", "entropy", "loss"]
     assert lines[40].split() == ["40/40", "0.5", "0.5", "0.02", "31", "2", "0.1"]
     assert len(lines) == 41
     assert len({len(line) for line in lines}) == 1
@@ -66,7 +66,7 @@ def test_a_terminal_has_a_bar_of_one_line(monkeypatch, capsys):
     shown(PREFERENCE, {"loss": 0.69, "rewards/accuracies": 0.55}, 3)
     assert capsys.readouterr().out == ""
     drawn = terminal.getvalue()
-    assert "    dpo: " in drawn
+    assert "    dpo " in drawn
     assert "loss 0.69, accuracies 0.55" in drawn
     assert "\n" not in drawn
 
