@@ -1,4 +1,4 @@
-"""Means with standard errors, win rates with confidence intervals, and diversity."""
+"""Means with standard errors, confidence intervals of shares, and diversity."""
 
 from __future__ import annotations
 
@@ -37,19 +37,13 @@ def grouped(values: Sequence[float | None], groups: Sequence[int]) -> dict[str, 
     return {"mean": mean, "stderr": stderr}
 
 
-def wilson(rate: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(rate: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95% score interval of a share `rate` of `n` trials (Wilson 1927)."""
     if n == 0:
         return 0.0, 1.0
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def win_rate(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """Share of all pairs (one of ours, one of theirs) that ours wins; a tie counts one half."""
-    a, b = np.asarray(ours, dtype=np.float64)[:, None], np.asarray(theirs, dtype=np.float64)[None, :]
-    return float(((a > b) + 0.5 * (a == b)).mean())
 
 
 def distinct(texts: Iterable[str], n: int) -> float:

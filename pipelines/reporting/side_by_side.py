@@ -17,7 +17,10 @@ def summary(result: dict[str, Any]) -> str:
     for name, policy in result["policies"].items():
         table.append([name, *_cells(policy, rewards)])
         for reward, gap in policy.get("difference", {}).items():
-            notes.append(f"{name} - {result['baseline']}, {reward}: {_gap(gap)}")
+            fair = policy["win_rate"][reward]["equal_length"]
+            notes.append(
+                f"{name} - {result['baseline']}, {reward}: {_gap(gap)}; at equal length it wins {_rate(fair)}"
+            )
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
     for cells in table:
@@ -31,7 +34,7 @@ def _cells(policy: dict[str, Any], rewards: list[str]) -> list[str]:
     for reward in rewards:
         wins = policy.get("win_rate", {}).get(reward)
         cells.append(_number(policy["rewards"][reward]))
-        cells.append(f"{wins['rate']:.2f} [{wins['low']:.2f}, {wins['high']:.2f}]" if wins else "-")
+        cells.append(_rate(wins) if wins else "-")
     return [*cells, _number(policy["kl"]), f"{policy['length']['mean']:.1f}", f"{policy['distinct_2']:.3f}"]
 
 
@@ -40,6 +43,10 @@ def _gap(gap: dict[str, float]) -> str:
     if not gap["stderr"]:
         return measured
     return f"{measured} ({gap['mean'] / gap['stderr']:+.1f} standard errors)"
+
+
+def _rate(wins: dict[str, float]) -> str:
+    return f"{wins['rate']:.2f} [{wins['low']:.2f}, {wins['high']:.2f}]"
 
 
 def _number(numbers: dict[str, float] | None) -> str:

@@ -3,7 +3,7 @@
     compare: {scored: {sft: $sft-scores, dpo: $dpo-scores}, baseline: sft, reference: {model_name_or_path: $sft}}
 
 Standard errors are over prompts: the completions of one prompt are averaged first, since they are not independent.
-Differences are paired by prompt. KL is the mean of log pi(y|x) - log pi_ref(y|x) over the policy's own completions,
+Differences are paired by prompt. Win rates are also told at equal length, in characters: see algorithms/win_rates.py. KL is the mean of log pi(y|x) - log pi_ref(y|x) over the policy's own completions,
 in nats per completion: the Monte Carlo estimate of KL(pi || pi_ref) where sampling was at temperature 1. A policy
 whose vocabulary is not the reference's has none, since its token ids mean something else there; a note says so.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
-from trimtab.pipelines.algorithms import statistics
+from trimtab.pipelines.algorithms import statistics, win_rates
 from trimtab.pipelines.algorithms.grouped_values import GroupedValues
 from trimtab.pipelines.data import grouping, loading, promises
 from trimtab.pipelines.data.forms import SCORED, Data
@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 
 
 SHOWN = 20  # prompts whose completions are kept side by side
-Scores = dict[str, GroupedValues]  # reward -> the scores of completions, by prompt_index
+Values = dict[str, GroupedValues]  # of the completions that a reward has scored, by its name and their prompt_index
+
+
+@dataclass(frozen=True)
+class Given:
+    """The scores of a policy's completions, and how many characters these have."""
+
+    scores: Values
+    characters: Values
 
 
 @dataclass(kw_only=True)
@@ -94,8 +102,8 @@ class Compare(Stage):
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))
         ratios = self._ratios(step, rows)
         notes = self._notes(rows, ratios)
-        scores = {name: _by_prompt(table) for name, table in rows.items()}
-        policies = {name: self._policy(name, rows[name], scores, ratios.get(name)) for name in rows}
+        given = {name: _given(table) for name, table in rows.items()}
+        policies = {name: self._policy(name, rows[name], given, ratios.get(name)) for name in rows}
         names = _names(rows[self.baseline])
         result = {
             "prompts": len(names),
@@ -109,7 +117,7 @@ class Compare(Stage):
         if PartialState().is_main_process:
             (step.output / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
             (step.output / "summary.txt").write_text(side_by_side.summary(result))
-            by_prompt.write(step.output, _means(scores, names))
+            by_prompt.write(step.output, _means(given, names))
         metrics = {}
         for name, policy in policies.items():
             for reward, numbers in policy["rewards"].items():
@@ -141,23 +149,17 @@ class Compare(Stage):
             notes.append("lengths in tokens are of different vocabularies: they do not compare")
         return notes
 
-    def _policy(self, name: str, rows: Any, scores: dict[str, Scores], ratios: list[float] | None) -> dict[str, Any]:
+    def _policy(self, name: str, rows: Any, given: dict[str, Given], ratios: list[float] | None) -> dict[str, Any]:
         """What evaluation.json says of one policy."""
         import pyarrow.compute as pc
 
         groups, lengths = _numbers(rows, "prompt_index"), pc.list_value_length(grouping.column(rows, "completion_ids"))
         policy: dict[str, Any] = {"rewards": {}}
-        for reward, given in scores[name].items():
-            policy["rewards"][reward] = _error(given) | {"n": len(given.values)}
-            policy["rewards"][reward]["abstained"] = 1 - len(given.values) / len(rows)
+        for reward, scores in given[name].scores.items():
+            policy["rewards"][reward] = _error(scores) | {"n": len(scores.values)}
+            policy["rewards"][reward]["abstained"] = 1 - len(scores.values) / len(rows)
         if name != self.baseline:
-            policy |= {"difference": {}, "win_rate": {}}
-            for reward, given in scores[name].items():
-                theirs = scores[self.baseline][reward].among(given.groups)
-                mine = given.among(theirs.groups)
-                if len(mine.groups):
-                    policy["difference"][reward] = _named(statistics.mean_stderr(mine.means - theirs.means))
-                    policy["win_rate"][reward] = _win_rate(mine, theirs)
+            policy |= _against(given[name], given[self.baseline])
         return {
             **policy,
             "kl": None if ratios is None else _error(GroupedValues.of(ratios, groups)),
@@ -191,15 +193,33 @@ def _completions(rows: Any) -> Iterator[str]:
     return (text(row["completion"]) for row in grouping.records(rows, ["completion"]))
 
 
-def _by_prompt(rows: Any) -> Scores:
-    """The scores that were given, without those of a reward that has abstained."""
+def _given(rows: Any) -> Given:
+    """What a reward has abstained from is left out."""
+    import numpy as np
     import pyarrow.compute as pc
 
     column, groups = grouping.column(rows, "scores"), _numbers(rows, "prompt_index")
-    scores = {}
+    lengths = np.fromiter(map(len, _completions(rows)), dtype=np.float64, count=len(rows))
+    scores, characters = {}, {}
     for reward in rows.features["scores"]:
-        scores[reward] = GroupedValues.of(pc.struct_field(column, reward).cast("float64").to_numpy(), groups)
-    return scores
+        values = pc.struct_field(column, reward).cast("float64").to_numpy()
+        scores[reward] = GroupedValues.of(values, groups)
+        characters[reward] = GroupedValues.of(np.where(np.isnan(values), np.nan, lengths), groups)
+    return Given(scores, characters)
+
+
+def _against(mine: Given, baseline: Given) -> dict[str, Any]:
+    """The differences to the baseline and the win rates, by each reward, on the prompts where both have scores."""
+    differences, wins = {}, {}
+    for reward, scores in mine.scores.items():
+        theirs = baseline.scores[reward].among(scores.groups)
+        ours = scores.among(theirs.groups)
+        if len(ours.groups):
+            differences[reward] = _named(statistics.mean_stderr(ours.means - theirs.means))
+            lengths = (side.characters[reward].among(ours.groups) for side in (mine, baseline))
+            controlled = win_rates.at_equal_length(ours, theirs, *lengths)
+            wins[reward] = win_rates.as_they_are(ours, theirs) | {"equal_length": controlled}
+    return {"difference": differences, "win_rate": wins}
 
 
 def _names(rows: Any) -> dict[int, str]:
@@ -210,13 +230,13 @@ def _names(rows: Any) -> dict[int, str]:
     return dict(zip(prompts.tolist(), by_prompt.identifiers(_prompts(rows.select(firsts))), strict=True))
 
 
-def _means(scores: dict[str, Scores], names: dict[int, str]) -> dict[str, dict[str, float]]:
+def _means(given: dict[str, Given], names: dict[int, str]) -> dict[str, dict[str, float]]:
     """Every mean of the metrics, prompt by prompt."""
     means = {}
-    for policy, of_rewards in scores.items():
-        for reward, given in of_rewards.items():
-            named = map(names.__getitem__, given.groups.tolist())
-            means[f"{policy}/{reward}/mean"] = dict(zip(named, given.means.tolist(), strict=True))
+    for policy, of_policy in given.items():
+        for reward, scores in of_policy.scores.items():
+            named = map(names.__getitem__, scores.groups.tolist())
+            means[f"{policy}/{reward}/mean"] = dict(zip(named, scores.means.tolist(), strict=True))
     return means
 
 
@@ -227,13 +247,6 @@ def _error(values: GroupedValues) -> dict[str, float]:
 
 def _named(mean_and_error: tuple[float, float]) -> dict[str, float]:
     return dict(zip(("mean", "stderr"), mean_and_error, strict=True))
-
-
-def _win_rate(mine: GroupedValues, theirs: GroupedValues) -> dict[str, float]:
-    shares = [statistics.win_rate(a, b) for a, b in zip(mine, theirs, strict=True)]
-    rate = sum(shares) / len(shares)
-    low, high = statistics.wilson(rate, len(shares))
-    return {"rate": rate, "low": low, "high": high}
 
 
 def _samples(rows: dict[str, Any]) -> list[dict[str, Any]]:

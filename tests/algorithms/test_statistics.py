@@ -27,11 +27,6 @@ def test_wilson_interval():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
 
-def test_win_rate_counts_ties_as_half():
-    assert statistics.win_rate([1.0, 0.0], [0.0]) == 0.75
-    assert statistics.win_rate([0.0], [0.0]) == 0.5
-
-
 def test_distinct_n():
     assert statistics.distinct(["a b a", "a b"], 1) == pytest.approx(2 / 5)
     assert statistics.distinct(["a b a", "a b"], 2) == pytest.approx(2 / 3)
