@@ -1,7 +1,7 @@
 """Kind `self_correct`: a policy that mends its answers until a check accepts them, in a fixed number of tries.
 
     self_correct:
-      model: {model_name_or_path: $kto}
+      model: {model_name_or_path: $sft}
       prompts: {path: $programmes/problems, split: test}
       checks: {runs: {kind: code, tests: checks, packages: true, score: all}}
       accept: {runs: 1}
