@@ -26,8 +26,9 @@ def share(ours: ArrayLike, theirs: ArrayLike) -> float:
 def as_they_are(ours: Iterable[ArrayLike], theirs: Iterable[ArrayLike]) -> dict[str, float]:
     """The mean `rate` of the prompts' shares, its `stderr` over prompts, and its 95% interval, `low` to `high`.
 
-    Both are the scores of the answers to each prompt, for the same prompts. The interval is Wilson's for as many independent trials as have that error (Korn and Graubard 1998); for as many
-    trials as there are prompts where all prompts have the same share, whose error would be 0.
+    Both are the scores of the answers to each prompt, for the same prompts. The interval is Wilson's for as many
+    independent trials as have that error (Korn and Graubard 1998); for as many trials as there are prompts where all
+    prompts have the same share, whose error would be 0.
     """
     shares = list(map(share, ours, theirs))
     rate, stderr = mean_stderr(shares)
@@ -44,10 +45,11 @@ def at_equal_length(
 ) -> dict[str, float]:
     """The `rate` that a logistic regression expects between answers of equal length, and its interval.
 
-    Lengths are those of the same answers, in any unit. P(ours wins) = sigmoid(a + b tanh(d / sd d)), d the difference of two answers' lengths; the rate is sigmoid(a). That
-    is the length-controlled win rate of AlpacaEval 2 (Dubois et al. 2024, https://arxiv.org/abs/2404.04475) without its
-    term for an instruction's difficulty, which takes many policies to learn. Prompts count alike, whatever the number
-    of their answers, and errors are clustered by prompt (the sandwich estimator).
+    Lengths are those of the same answers, in any unit. P(ours wins) = sigmoid(a + b tanh(d / sd d)), d the difference
+    of two answers' lengths; the rate is sigmoid(a). That is the length-controlled win rate of AlpacaEval 2 (Dubois et
+    al. 2024, https://arxiv.org/abs/2404.04475) without its term for an instruction's difficulty, which takes many
+    policies to learn. Prompts count alike, whatever the number of their answers, and errors are clustered by prompt
+    (the sandwich estimator).
     """
     won = [pairs.ravel() for pairs in map(_outcomes, ours, theirs)]
     longer = [pairs.ravel() for pairs in map(_differences, our_lengths, their_lengths)]

@@ -3,9 +3,10 @@
     compare: {scored: {sft: $sft-scores, dpo: $dpo-scores}, baseline: sft, reference: {model_name_or_path: $sft}}
 
 Standard errors are over prompts: the completions of one prompt are averaged first, since they are not independent.
-Differences are paired by prompt. Win rates are also told at equal length, in characters: see algorithms/win_rates.py. KL is the mean of log pi(y|x) - log pi_ref(y|x) over the policy's own completions,
-in nats per completion: the Monte Carlo estimate of KL(pi || pi_ref) where sampling was at temperature 1. A policy
-whose vocabulary is not the reference's has none, since its token ids mean something else there; a note says so.
+Differences are paired by prompt. Win rates are also told at equal length, in characters: see algorithms/win_rates.py.
+KL is the mean of log pi(y|x) - log pi_ref(y|x) over the policy's own completions, in nats per completion: the Monte
+Carlo estimate of KL(pi || pi_ref) where sampling was at temperature 1. A policy whose vocabulary is not the
+reference's has none, since its token ids mean something else there; a note says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Win rates, their intervals and what is left of them at equal length, by hand and against draws whose truth is known."""
+"""Win rates, their intervals and what is left at equal length: by hand, and of draws whose truth is known."""
 
 import math
 
