@@ -6,9 +6,9 @@
 
 Rows are completions of 200 words, four of each prompt, with token ids and log-probabilities as `sample` leaves them;
 `curate` also drops near-duplicates (`deduplicate: 0.9`), `compare` puts two policies with as many rows side by side,
-and of `sample` what follows the drawing is measured. `plan` reads as many preference pairs, for the first time and
-again. Each measurement is a process of its own: seconds by the clock, seconds of its processor, and its peak of memory
-beyond what it had before it read a row, without the pages of files that are mapped.
+and of `sample` what follows the drawing is measured. `read` makes the file that the others map, `plan` reads as many
+preference pairs, for the first time and again. Each measurement is a process of its own: seconds by the clock, seconds
+of its processor, and its peak of memory beyond what it had before it read a row, without the pages of mapped files.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def measure(name: str, folder: Path, count: int) -> dict[str, float]:
         scratch = {"corpus": pairs_file, "vocab_size": 300, "config": {"model_type": "llama"}}
         blocks: dict[str, Any] = {"scratch": scratch, "dpo": block}
     else:
-        blocks = {name: stages(folder / "completions")[name]}
+        blocks = {name: stages(folder / "completions").get(name, {})}
     recipe.write_text(json.dumps({"output_dir": str(folder / "runs"), "wandb": False, "stages": blocks}))
     if name.startswith("plan"):
         from trimtab.pipelines.planning import preflight
@@ -120,7 +120,9 @@ def measure(name: str, folder: Path, count: int) -> dict[str, float]:
 
     PartialState(cpu=True)
     datasets.disable_progress_bars()
-    datasets.load_dataset("parquet", data_files=str(folder / "completions" / "train.parquet"), split="train")
+    file = str(folder / "completions" / "train.parquet")
+    if name == "read":
+        return _watched(lambda: datasets.load_dataset("parquet", data_files=file, split="train"))
     step = Recipe.load(str(recipe)).steps[0]
     stage = preflight.build(step)
     step.output.mkdir(parents=True, exist_ok=True)
@@ -192,7 +194,7 @@ def main() -> None:
         name, folder, count = options.measure
         print(json.dumps(measure(name, Path(folder), int(count))))
         return
-    names = options.only or ["plan", "plan-again", "sample", *stages(Path())]
+    names = ["read", *(options.only or ["plan", "plan-again", "sample", *stages(Path())])]
     for count in options.rows:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
