@@ -7,20 +7,22 @@
 trl trains with `bf16: true`, where weights are kept in float32 and matrix products are of bfloat16, summed in float32.
 A pass that trains nothing does the same, so that its log-probabilities are those of the training's own forward pass;
 and since products would round the weights of its decoder each time, they are kept rounded: half the memory, the same
-numbers. `TRIMTAB_PRECISION=float32` asks for float32 throughout.
+numbers. `TRIMTAB_PRECISION=float32` asks for float32 throughout, and `in_float32` for what is inside of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 ASKED = "TRIMTAB_PRECISION"  # float32, for passes that train nothing
+_in_float32 = ContextVar("in_float32", default=False)
 
 
 def in_bfloat16(device: torch.device) -> bool:
@@ -32,7 +34,18 @@ def in_bfloat16(device: torch.device) -> bool:
 
 def passing(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """What a pass that trains nothing runs in."""
-    return torch.autocast(device.type, torch.bfloat16) if in_bfloat16(device) else contextlib.nullcontext()
+    is_rounded = in_bfloat16(device) and not _in_float32.get()
+    return torch.autocast(device.type, torch.bfloat16) if is_rounded else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """Passes inside compute in float32, as the training does that they belong to."""
+    token = _in_float32.set(True)
+    try:
+        yield
+    finally:
+        _in_float32.reset(token)
 
 
 def rounded(model: Any, device: torch.device) -> Any:

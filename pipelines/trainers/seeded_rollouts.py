@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import GenerationConfig
 
 from trimtab.pipelines.trainers.resumable_rollouts import ResumableRollouts
 from trimtab.pipelines.trainers.seams.trl import unwrap_model_for_generation
+from trimtab.rewards._arithmetic import in_float32
 
 # policy, prompts, a seed for each, what is asked, and who else steps with it: see sampling/rollouts.py
 Sampler = Callable[..., list[list[int]] | None]
@@ -42,7 +44,8 @@ class SeededRollouts(ResumableRollouts):
         if self.sampler is None or self._samples_elsewhere():
             return None
         seeds = self._seeds(len(prompts))
-        with self._whole_policy() as policy:
+        is_rounded = self.args.bf16 or self.args.fp16
+        with self._whole_policy() as policy, nullcontext() if is_rounded else in_float32():
             config = _filled_in(self.generation_config, policy.generation_config)
             return self.sampler(policy, prompts, seeds, config, self._any_rank())
 

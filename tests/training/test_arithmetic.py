@@ -9,8 +9,11 @@ from tiny_trainers import CPU, grpo_trainer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trimtab.pipelines.sampling import rollouts
 from trimtab.pipelines.trainers.seams.trl import token_logps
+from trimtab.pipelines.trainers.seeded_rollouts import SeededRollouts
 from trimtab.pipelines.training import arguments, arithmetic, inputs
+from trimtab.rewards import _arithmetic
 
 
 @pytest.mark.parametrize(("seen", "kept"), [(0, 0), (1, 1), (8, 1)])
@@ -65,3 +68,19 @@ def test_a_reference_that_stays_is_held_in_bfloat16_and_says_the_same(moving, mo
     }
     assert dtypes == {torch.float32 if moving else torch.bfloat16}
     assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("in_bf16", [False, True])
+def test_a_rollout_is_in_the_precision_of_its_training(in_bf16, model, prompts, tmp_path, monkeypatch):
+    """Else the ratio of a training in float32 to its sampler would begin apart from 1."""
+
+    class Trainer(SeededRollouts, trl.GRPOTrainer):
+        sampler = staticmethod(rollouts.draw)
+
+    monkeypatch.setattr(_arithmetic, "in_bfloat16", lambda device: True)
+    train = {"bf16": in_bf16, "num_generations": 2, "max_completion_length": 4, "per_device_train_batch_size": 2}
+    trainer = grpo_trainer(Trainer, model, prompts, tmp_path, train)
+    seen = set()
+    trainer.model.register_forward_pre_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    assert len(trainer._drawn([[5, 6, 7], [5, 6, 7]])) == 2
+    assert seen == {in_bf16}
