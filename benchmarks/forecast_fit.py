@@ -57,14 +57,16 @@ def calibrate(runs: list[list[Measured]]) -> None:
     machine = machines.at_hand()
     works, of_steps = [], []
     for run in runs:
-        forecaster = Forecaster(machine)
+        forecaster, has_trainer = Forecaster(machine), False
         for step, record, begins in run:
             setting = forecaster.setting(step, Launch(record["world_size"], machine.on_cpu))
             work, _ = forecaster.work(step, setting)
             stage = forecaster.memory.stage(step)
             written, _ = disk.checkpoints(stage, work, setting)
             works.append((work, setting, begins))
-            of_steps.append(amounts.of(work, setting, written + disk.artifact(stage, work)))
+            has_trainer = has_trainer and not begins
+            of_steps.append(amounts.of(work, setting, written + disk.artifact(stage, work), imports=not has_trainer))
+            has_trainer = has_trainer or work.libraries == "trainer"
 
     def peaks(sizes: Mapping[str, float]) -> list[float]:
         of_steps, held = [], 0.0

@@ -13,10 +13,12 @@ from trimtab.pipelines.forecasting.work import Work
 
 # Which amounts there are, and what one of each is.
 AMOUNTS = {
+    "files": "a step that opens neither rows nor a model",
     "rows": "a step that imports no model",
     "models": "a step that imports models",
     "trainer": "a step that imports a trainer",
-    "figures": "a step that draws figures",
+    "imports": "the first of them in its process",
+    "figures": "what a report shows of a step",
     "prepared": "a text that is tokenised",
     "handled": "a row that goes through Python",
     "layers": "a layer of a model that is called",
@@ -24,6 +26,7 @@ AMOUNTS = {
     "numbers": "a number that a layer leaves",
     "drawn": "a layer of a model that is called for one more token of every row",
     "said": "a token that is drawn",
+    "attended": "a number of keys and values that a token which is drawn attends to",
     "updated": "a parameter that the optimizer changes",
     "tensors": "a tensor that the optimizer changes",
     "written": "a byte of an artifact or a checkpoint",
@@ -33,10 +36,15 @@ RECOMPUTED = 1.0  # and once more what was not kept
 AROUND = 2  # layers that embeddings, the head and the loss are worth
 
 
-def of(work: Work, setting: Setting, written: float) -> dict[str, float]:
-    """The amounts of a step on the rank that has most to do, which is any."""
+def of(work: Work, setting: Setting, written: float, *, imports: bool = True) -> dict[str, float]:
+    """The amounts of a step on the rank that has most to do, which is any.
+
+    `imports` says whether its process has imported no trainer yet.
+    """
     amounts = dict.fromkeys(AMOUNTS, 0.0)
     amounts[work.libraries] = 1
+    amounts["imports"] = float(imports and work.libraries == "trainer")
+    amounts["figures"] = work.figures
     amounts["prepared"], amounts["handled"], amounts["written"] = work.prepared, work.handled, written
     of_passes = [_of_pass(one, setting) for one in work.passes]
     of_draws = [_of_drawing(one, setting) for one in work.draws]
@@ -81,6 +89,7 @@ def _of_drawing(one: Drawing, setting: Setting) -> Mapping[str, float]:
         "layers": reads * (model.layers + AROUND),
         "drawn": says * (model.layers + AROUND),
         "said": rows,
+        "attended": rows * said * model.layers * model.cached,
         "operations": read * _operations(model, length) + rows * (_operations(model, said) + model.head_multiplied),
         "numbers": (read + rows) * model.layers * model.inside,
     }

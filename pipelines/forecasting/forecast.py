@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from trimtab.pipelines.planning.recipe import Launch, Step
 from trimtab.pipelines.recording import usage
 
 logger = logging.getLogger(__name__)
+TRAINER = "trl.trainer.base_trainer"  # the module that is imported with any trainer
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,22 @@ class Forecast:
         }
 
 
+@dataclass(frozen=True)
+class Process:
+    """What a process has of the steps before: bytes that it holds, and whether a trainer is imported."""
+
+    held: float = 0.0
+    has_trainer: bool = False
+
+
 class Forecaster:
     """Forecasts the steps of a plan, looking up once what several of them name.
 
-    A step goes on in the process of the one that was followed last, and `held` is what that holds; with None, each
-    step begins a launch.
+    A step goes on in `process`, that of the step that was followed last; with None, it begins a launch.
     """
 
-    def __init__(self, machine: Machine, held: float | None = None):
-        self.machine, self.held = machine, held
+    def __init__(self, machine: Machine, process: Process | None = None):
+        self.machine, self.process = machine, process
         self.memory = Memory()
         self.works: dict[tuple[Path, Setting], tuple[Work, tuple[str, ...]]] = {}
 
@@ -84,8 +93,9 @@ class Forecaster:
         """Takes the steps that are forecast next to run in the process of this one, after it."""
         setting = self.setting(step, launch)
         work, _ = self.work(step, setting)
+        before = self.process or Process()
         left = memory.left(work, memory.parts(work, setting, self.machine.sizes), self.machine.sizes)
-        self.held = max(self.held or 0.0, left)
+        self.process = Process(max(before.held, left), before.has_trainer or work.libraries == "trainer")
 
     def peak(self, step: Step, launch: Launch, batch: int) -> float:
         """The bytes of a rank at the most, with that many rows on each: for a choice of the largest that fits."""
@@ -97,18 +107,19 @@ class Forecaster:
         stage = self.memory.stage(step)
         written, kept = disk.checkpoints(stage, work, setting)
         left = disk.artifact(stage, work)
-        of_step = amounts.of(work, setting, written + left)
+        process = self.process or Process()
+        of_step = amounts.of(work, setting, written + left, imports=not process.has_trainer)
         taken = self.machine.seconds(of_step, amounts.weights_read(work, setting), bf16=setting.bf16)
         ranks_of_machine = setting.ranks if self.machine.on_cpu else 1
         return Forecast(
-            parts=memory.parts(work, setting, self.machine.sizes, self.held or 0.0),
+            parts=memory.parts(work, setting, self.machine.sizes, process.held),
             seconds=self.machine.elapsed(taken),
             processor_seconds=taken,
             tokens=amounts.tokens(work, setting),
             disk=left + kept,
             room=self.machine.memory / ranks_of_machine,
             assumed=assumed,
-            launch=self.machine.launch if self.held is None else 0.0,
+            launch=self.machine.launch if self.process is None else 0.0,
         )
 
     def work(self, step: Step, setting: Setting) -> tuple[Work, tuple[str, ...]]:
@@ -125,7 +136,8 @@ def record(step: Step, launch: Launch) -> dict[str, float] | None:
     from trimtab.pipelines.forecasting import machines
 
     try:
-        return Forecaster(machines.at_hand(), usage.resident()).forecast(step, launch).record()
+        process = Process(usage.resident(), TRAINER in sys.modules)
+        return Forecaster(machines.at_hand(), process).forecast(step, launch).record()
     except Exception as error:  # a stage from outside may fail in any way, and no step is stopped by a guess
         logger.info("%s: no forecast (%s: %s)", step.name, type(error).__name__, error)
         return None

@@ -121,7 +121,12 @@ def _machine(name: str, count: int, memory: float) -> Machine:
     peak, reached, layer = row["peak"], gpu()["reached"], KERNELS * KERNEL
     second = 1e12 * reached["bandwidth"] * peak["tb_a_second"]  # bytes
     operation = 2 / (1e12 * reached["operations"] * peak["bf16"])
-    moved = {"numbers": BYTES_OF_NUMBER / second, "updated": BYTES_OF_UPDATE / second, "tensors": 0.0}
+    moved = {
+        "numbers": BYTES_OF_NUMBER / second,
+        "attended": BYTES_OF_NUMBER / second,
+        "updated": BYTES_OF_UPDATE / second,
+        "tensors": 0.0,
+    }
     return Machine(
         name,
         count,

@@ -28,7 +28,10 @@ def parts(work: Work, setting: Setting, memory: Mapping[str, float], held: float
 
     `held` is what the process has of the steps before, its libraries with it.
     """
-    peak: dict[str, float] = {"process": max(memory[work.libraries], held) + memory["row"] * work.handled}
+    process = max(memory[work.libraries], held)
+    peak: dict[str, float] = {
+        "process": process + memory["row"] * work.handled + memory["figures"] * bool(work.figures)
+    }
     if work.libraries != "trainer":  # samplers and judges load whole models, whatever the launch is
         setting = replace(setting, engine=Engine(), bf16=not setting.on_cpu)
     for model in work.held:
@@ -41,9 +44,12 @@ def parts(work: Work, setting: Setting, memory: Mapping[str, float], held: float
 
 
 def left(work: Work, parts_of_peak: Mapping[str, float], memory: Mapping[str, float]) -> float:
-    """What a process holds after a step: the libraries, and a share of what allocators do not give back."""
+    """What a process holds after a step: the libraries, and what allocators keep of all that the step has freed.
+
+    Large blocks go back to the system; what is kept are small ones in between, up to some amount.
+    """
     freed = sum(parts_of_peak.values()) - parts_of_peak["process"]
-    return memory[work.libraries] + memory["kept"] * freed
+    return memory[work.libraries] + min(memory["kept"], freed)
 
 
 def _of_model(held: Held, setting: Setting) -> dict[str, float]:

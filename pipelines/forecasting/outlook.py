@@ -62,13 +62,13 @@ class Outlook:
 
     def _look(self, forecaster: Forecaster, step: Step, before: Hashable | None) -> Hashable | None:
         """Forecasts a step that comes after one with the key `before`, and returns its own."""
-        launch, held = self.launches[step.name], forecaster.held
-        forecaster.held = None
+        launch, process = self.launches[step.name], forecaster.process
+        forecaster.process = None
         try:
             ahead = forecaster.forecast(step, launch)
             key = self.shares(step, ahead, forecaster.setting(step, launch).engine)
             if key is not None and key == before:
-                forecaster.held = held
+                forecaster.process = process
                 ahead = forecaster.forecast(step, launch)
             forecaster.follow(step, launch)
         except Exception as error:  # a stage from outside may fail in any way, and no plan is stopped by a guess

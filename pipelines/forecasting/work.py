@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trimtab.pipelines.forecasting.architectures import Architecture
     from trimtab.pipelines.forecasting.passes import Drawing, Pass
 
-Libraries = Literal["rows", "models", "trainer", "figures"]
+Libraries = Literal["files", "rows", "models", "trainer"]
 BYTES_OF_TOKEN = 16  # of a row of completions on disk
 FEWEST_DRAWS = 8
 DRAWS = 256  # batches that are drawn to see how many tokens the largest has
@@ -108,7 +108,7 @@ class Work:
     """All that a step does.
 
     `libraries` says what is imported for it. `prepared` texts are tokenised first, and `handled` rows pass through
-    Python one by one. `leaves` is the artifact: a model, or bytes of rows.
+    Python one by one; `figures` are drawn. `leaves` is the artifact: a model, or bytes of rows.
     """
 
     libraries: Libraries = "rows"
@@ -117,6 +117,7 @@ class Work:
     updates: float = 0
     prepared: float = 0
     handled: float = 0
+    figures: float = 0
     leaves: Architecture | float = 0.0
     draws: tuple[Drawing, ...] = ()
     assumed: tuple[str, ...] = field(default=())

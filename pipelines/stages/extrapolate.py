@@ -83,7 +83,7 @@ class Extrapolate(Stage):
         return None if maker is None or maker.done else kinds.find(kinds.STAGES, maker.kind).head
 
     def work(self, known: Known) -> Work:
-        return Work(leaves=known.model(self.new))
+        return Work("files", leaves=known.model(self.new))
 
     def makes(self) -> str:
         return self.new

@@ -45,7 +45,7 @@ class LastGood(Stage):
             )
 
     def work(self, known: Known) -> Work:
-        return Work(leaves=known.model(self.models[0]))
+        return Work("files", leaves=known.model(self.models[0]))
 
     def makes(self) -> str:
         return self.models[0]

@@ -36,7 +36,7 @@ class Report(Stage):
         yield name, kind, {"steps": [f"${step}" for step in above], **options}
 
     def work(self, known: Known) -> Work:
-        return Work("figures")
+        return Work(figures=len(self.steps))
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState

@@ -13,7 +13,17 @@ from trimtab.pipelines.forecasting.work import Held, Rows, Work
 MODEL = architectures.of_config({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
                                  "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 256})  # fmt: skip
 PARAMETERS = MODEL.parameters
-PLAIN = {"rows": 0, "models": 0, "trainer": 0, "row": 0, "kept": 0.0, "learned": 1.0, "seen": 1.0}
+PLAIN = {
+    "files": 0,
+    "rows": 0,
+    "models": 0,
+    "trainer": 0,
+    "figures": 0,
+    "row": 0,
+    "kept": 0.0,
+    "learned": 1.0,
+    "seen": 1.0,
+}
 
 
 def training(batch=4, tokens=32.0):
@@ -87,9 +97,11 @@ def test_checkpointing_and_bf16_need_less_for_a_batch():
 
 
 def test_a_step_has_what_the_process_kept_of_the_one_before():
-    kept = {**PLAIN, "kept": 0.5, "rows": 1e6, "trainer": 3e6}
+    kept = {**PLAIN, "kept": 1e5, "rows": 1e6, "trainer": 3e6}
     of_training = memory.parts(training(), Setting(), kept)
     left = memory.left(training(), of_training, kept)
-    assert left == 3e6 + 0.5 * (sum(of_training.values()) - 3e6)
+    assert left == 3e6 + 1e5
+    freed = sum(of_training.values()) - 3e6
+    assert memory.left(training(), of_training, {**kept, "kept": 1e9}) == 3e6 + freed
     assert memory.parts(Work(), Setting(), kept) == {"process": 1e6, "batch": 0.0}
     assert memory.parts(Work(), Setting(), kept, left)["process"] == left
