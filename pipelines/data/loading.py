@@ -16,6 +16,7 @@ import trl
 from trimtab.pipelines.data import expansion, filtering, holding_out, mixing, opened
 from trimtab.pipelines.data.blocks import DataEntry
 from trimtab.pipelines.data.converting import convert
+from trimtab.pipelines.data.row_groups import read_by_groups
 from trimtab.pipelines.planning import hub
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.recording import tracking
@@ -39,6 +40,12 @@ class Loaded:
 
     parts: list[Dataset]
     counts: list[dict[str, int]]
+
+    @classmethod
+    def beside(cls, mixtures: Sequence[Loaded]) -> Loaded:
+        """Several mixtures as one."""
+        parts = chain.from_iterable(mixture.parts for mixture in mixtures)
+        return cls(list(parts), list(chain.from_iterable(mixture.counts for mixture in mixtures)))
 
 
 def files(entry: Any) -> list[str]:
@@ -121,6 +128,7 @@ def _read(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> Loaded:
 def _converted(data: trl.DatasetMixtureConfig, path: Sequence[str]) -> Loaded:
     """The rows of each entry: filtered, with the names and in the form that are needed, as many as are wanted."""
     loaded, counts, dropped = [], [], Counter[str]()
+    read_by_groups()
     for given in data.datasets:
         entry = given if isinstance(given, DataEntry) else DataEntry(**vars(given))  # Python code may give trl's own
         source = ", ".join(files(entry))

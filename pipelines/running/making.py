@@ -40,9 +40,9 @@ def make(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
         artifacts.fresh(step.dir)
         (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
-    tracking.start(step, recipe, main)
-    watch.enter(step.name)
     ahead = forecast.record(step, _launch(distributed)) if main else None
+    tracking.start(step, recipe, main)  # after the forecast, which reads rows that are not to be counted
+    watch.enter(step.name)
     if ahead:
         disk.require_room(step.dir, ahead["disk_bytes"])
     used = usage.Usage()

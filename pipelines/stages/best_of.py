@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import best_of, statistics
-from trimtab.pipelines.data import grouping, loading, promises
+from trimtab.pipelines.data import counting, grouping, promises
 from trimtab.pipelines.data.forms import SCORED, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.reporting import by_prompt
@@ -79,7 +79,7 @@ class BestOf(Stage):
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        rows = loading.load(self.completions, (*step.path, "completions"))
+        rows = counting.rows(self.completions, step, "completions")
         for key in ("gold", "reward"):
             self._known(key, list(rows.features["scores"]), step)
         prompts: list[str] = []
@@ -131,7 +131,7 @@ class BestOf(Stage):
         """The mean gold score of the greedy completions, one of each prompt."""
         if self.greedy is None:
             return {}
-        rows = loading.load(self.greedy, (*step.path, "greedy"))
+        rows = counting.rows(self.greedy, step, "greedy")
         given = [scores.get(self.gold) for scores in rows["scores"]]
         numbers = statistics.grouped(given, rows["prompt_index"][:])
         return {f"greedy/{key}": value for key, value in numbers.items()}

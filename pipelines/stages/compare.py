@@ -21,7 +21,7 @@ import trl
 
 from trimtab.pipelines.algorithms import statistics, win_rates
 from trimtab.pipelines.algorithms.grouped_values import GroupedValues
-from trimtab.pipelines.data import grouping, loading, promises
+from trimtab.pipelines.data import counting, grouping, loading, promises
 from trimtab.pipelines.data.forms import SCORED, Data
 from trimtab.pipelines.forecasting.passes import told
 from trimtab.pipelines.forecasting.work import Held, Work
@@ -97,7 +97,7 @@ class Compare(Stage):
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        rows = {name: loading.load(block, (*step.path, "scored", name)) for name, block in self.scored.items()}
+        rows = {name: counting.rows(block, step, "scored", name) for name, block in self.scored.items()}
         for name, table in rows.items():
             if any(one != other for one, other in zip_longest(_prompts(rows[self.baseline]), _prompts(table))):
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))

@@ -34,7 +34,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from trimtab.pipelines.algorithms import clean_text
-from trimtab.pipelines.data import choices, grouping, loading, promises
+from trimtab.pipelines.data import choices, counting, grouping, loading, promises
 from trimtab.pipelines.data.forms import CHOICES, PROMPTS, SAMPLED, Data, Form
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
@@ -153,7 +153,7 @@ class Curate(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        rows = loading.load(self.completions, (*step.path, "completions"))
+        rows = counting.rows(self.completions, step, "completions")
         prompts = self._prompts(rows, step)
         rankings = self._choices(rows, prompts, step)
         held_out = self._held_out(step)
@@ -266,7 +266,7 @@ class Curate(Stage):
     def _held_out(self, step: Step) -> clean_text.HeldOut | None:
         if not self.decontaminate:
             return None
-        rows = loading.load(self.decontaminate, (*step.path, "decontaminate"))
+        rows = counting.rows(self.decontaminate, step, "decontaminate")
         return clean_text.HeldOut(clean_text.asked(prompt) for prompt in rows["prompt"])
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import counting
 from trimtab.pipelines.data.forms import DIALOGUES, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.stages import Metrics, Stage
@@ -56,7 +56,7 @@ class Dialogues(Stage):
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        rows = loading.load(self.data, (*step.path, "data"))
+        rows = counting.rows(self.data, step, "data")
         values = sorted(set(chain.from_iterable(rows[self.labels])))
         replies, prompts, labels = [], [], []
         for turns, acts in zip(rows[self.turns], rows[self.labels], strict=True):

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from trimtab.pipelines.algorithms import duels, statistics
-from trimtab.pipelines.data import grouping, loading, promises
+from trimtab.pipelines.data import counting, grouping, promises
 from trimtab.pipelines.data.forms import SAMPLED, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import judged
@@ -111,8 +111,8 @@ class Duel(Stage):
 
         from trimtab.pipelines.data.writing import write_rows
 
-        rows = loading.load(self.completions, (*step.path, "completions"))
-        others = loading.load(self.opponent, (*step.path, "opponent")) if self.opponent else rows
+        rows = counting.rows(self.completions, step, "completions")
+        others = counting.rows(self.opponent, step, "opponent") if self.opponent else rows
         pairs = self._against(rows, others, step) if self.opponent else self._among(rows)
         said, replied = ([text(answer) for answer in table["completion"]] for table in (rows, others))
         asked = [pair for pair in pairs if said[pair[0]] != replied[pair[1]]]

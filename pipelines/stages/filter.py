@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import clean_text
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import counting
 from trimtab.pipelines.data.forms import CORPUS, PROMPTS, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
@@ -109,7 +109,7 @@ class Filter(Stage):
 
         from trimtab.pipelines.data.writing import write_rows
 
-        rows = loading.load(self.data, (*step.path, "data"))
+        rows = counting.rows(self.data, step, "data")
         why: dict[int, str] = {}
         left = list(range(len(rows)))
         for test in self._tests(rows, step):
@@ -132,7 +132,7 @@ class Filter(Stage):
     def _tests(self, rows: Dataset, step: Step) -> Iterator[Test]:
         """What is asked of the rows, in the order of the documentation."""
         if self.decontaminate:
-            prompts = loading.load(self.decontaminate, (*step.path, "decontaminate"))["prompt"]
+            prompts = counting.rows(self.decontaminate, step, "decontaminate")["prompt"]
             held_out = clean_text.HeldOut(clean_text.asked(prompt) for prompt in prompts)
             yield lambda left: {number: "contaminated" for number in left if _asked(rows[number]) in held_out}
         if self.reward:

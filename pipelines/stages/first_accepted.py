@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import grouping, loading
+from trimtab.pipelines.data import counting, grouping
 from trimtab.pipelines.data.forms import SCORED, Data
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
@@ -60,7 +60,7 @@ class FirstAccepted(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        tables = [loading.load(block, (*step.path, "tries", str(place))) for place, block in enumerate(self.tries)]
+        tables = [counting.rows(block, step, "tries", str(place)) for place, block in enumerate(self.tries)]
         if len({len(table) for table in tables}) > 1:
             counts = ", ".join(str(len(table)) for table in tables)
             raise RecipeError(f"are of different prompts: there are {counts} completions", (*step.path, "tries"))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import loading, promises
+from trimtab.pipelines.data import counting, loading, promises
 from trimtab.pipelines.data.forms import ANSWERS, COMPLETIONS, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
@@ -84,15 +84,22 @@ class Mix(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        sources = [loading.load(block, (*step.path, "synthetic")) for block in self.synthetic]
+        several = len(self.synthetic) > 1
+        sources = []
+        for place, block in enumerate(self.synthetic):
+            sources.append(counting.rows(block, step, "synthetic", *([str(place)] if several else [])))
         synthetic = array("q")
         for place, rows in enumerate(sources):
             synthetic.extend(range(place * SOURCE, place * SOURCE + len(rows)))
         wanted = self._wanted(len(synthetic))
         if wanted:
-            sources.append(loading.load(self.real, (*step.path, "real")))
+            loaded = loading.read(self.real, (*step.path, "real"))
+            sources.append(loading.joined(loaded.parts))
         first = len(self.synthetic) * SOURCE
-        real = array("q", (first + number for number in _drawn(step, len(sources[-1]), wanted)))
+        drawn = _drawn(step, len(sources[-1]), wanted)
+        if wanted:
+            counting.note(self.real, loaded, sorted(set(drawn)), step, "real")
+        real = array("q", (first + number for number in drawn))
         order = real if self.real_fraction == 1 else synthetic + real
         names = [*(f"synthetic-{place}" for place in range(1, 1 + len(self.synthetic))), "real"]
         firsts = [_row(rows[0], name) for rows, name in zip(sources, names, strict=False)]

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import trl
 
 from trimtab.pipelines.algorithms import drift, statistics
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import counting, loading
 from trimtab.pipelines.data.forms import CONVERSATIONS, SCORED, Data
 from trimtab.pipelines.forecasting.passes import told
 from trimtab.pipelines.forecasting.work import Held, Work
@@ -135,8 +135,8 @@ class Monitor(Stage):
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
 
-        rows = loading.load(self.scored, (*step.path, "scored"))
-        first = loading.load(self.first, (*step.path, "first")) if self.first else None
+        rows = counting.rows(self.scored, step, "scored")
+        first = counting.rows(self.first, step, "first") if self.first else None
         self._check_vocabularies(step, rows, first)
         metrics = self._means(step, rows, first)
         metrics["entropy"] = -sum(map(sum, rows["logprobs"])) / max(1, sum(map(len, rows["logprobs"])))
@@ -147,7 +147,7 @@ class Monitor(Stage):
             start = sum(len(ids) for ids in first["completion_ids"]) / len(first)
             metrics["length/ratio"] = metrics["length/mean"] / max(1e-9, start)
         if self.curation:
-            previous = loading.load(self.previous, (*step.path, "previous")) if self.previous else None
+            previous = counting.rows(self.previous, step, "previous") if self.previous else None
             metrics |= _theory(self.curation, rows, previous, first)
         if self.real is not None:
             metrics["real_nll"] = self._likelihood(step)
@@ -211,8 +211,11 @@ class Monitor(Stage):
         policy, tokenizer = transformers_engine.load(self.policy), transformers_engine.load_tokenizer(self.policy)
         context = getattr(policy.config, "max_position_embeddings", None)
         prompts, completions = [], []
-        rows = loading.load(self.real, (*step.path, "real"))
-        for row in rows.select(range(min(REAL_ROWS, len(rows)))):
+        loaded = loading.read(self.real, (*step.path, "real"))
+        rows = loading.joined(loaded.parts)
+        taken = range(min(REAL_ROWS, len(rows)))
+        counting.note(self.real, loaded, taken, step, "real")
+        for row in rows.select(taken):
             if "messages" in row:
                 prompt, completion = row["messages"][:-1], row["messages"][-1:]
             else:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import counting
 from trimtab.pipelines.data.forms import TEXT, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.stages import Metrics, Stage
@@ -45,7 +45,7 @@ class Openings(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        texts = loading.load(self.data, (*step.path, "data"))["text"]
+        texts = counting.rows(self.data, step, "data")["text"]
         opening = re.compile(rf"\s*\S+(?:\s+\S+){{{self.words - 1}}}(?=\s+\S)")
         cuts = [(text, match.end()) for text in texts if (match := opening.match(text))]
         if not cuts:

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from trimtab.pipelines.data import grouping, loading, promises
+from trimtab.pipelines.data import counting, grouping, promises
 from trimtab.pipelines.data.forms import SCORED, TOKENS, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
@@ -117,7 +117,7 @@ class Pair(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        rows = loading.load(self.completions, (*step.path, "completions"))
+        rows = counting.rows(self.completions, step, "completions")
         combination = Combination.of(self.reward, self.missing)
         combination.check(rows.features["scores"], (*step.path, "reward"))
         groups = grouping.by_column(rows, "prompt_index")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import grouping, loading
+from trimtab.pipelines.data import counting, grouping
 from trimtab.pipelines.data.forms import SCORED, Data, said
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.reporting.shows import Shows
@@ -50,7 +50,7 @@ class Retry(Stage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows
 
-        rows = loading.load(self.scored, (*step.path, "scored"))
+        rows = counting.rows(self.scored, step, "scored")
         counts = {"accepted": 0}
 
         def prompts() -> Iterator[dict[str, Any]]:

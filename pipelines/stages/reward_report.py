@@ -24,7 +24,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import reward_quality, statistics
-from trimtab.pipelines.data import grouping, loading
+from trimtab.pipelines.data import counting, grouping
 from trimtab.pipelines.data.forms import PREFERENCE, Data
 from trimtab.pipelines.forecasting.passes import judged
 from trimtab.pipelines.forecasting.work import Work
@@ -102,7 +102,7 @@ class RewardReport(Stage):
 
         from trimtab.pipelines.scoring import journal
 
-        pairs = loading.load(self.data, (*step.path, "data"))
+        pairs = counting.rows(self.data, step, "data")
         if self.subset is not None and self.subset not in pairs.column_names:
             message = f"the data has no column {self.subset!r} (columns: {', '.join(pairs.column_names)})"
             raise RecipeError(message, (*step.path, "subset"))

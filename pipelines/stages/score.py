@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.data import clusters, loading, promises
+from trimtab.pipelines.data import clusters, counting, promises
 from trimtab.pipelines.data.clusters import Cluster
 from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
 from trimtab.pipelines.data.promises import Promise
@@ -105,7 +105,7 @@ class Score(Stage):
         from trimtab.pipelines.data.writing import write_rows
         from trimtab.pipelines.scoring import journal
 
-        rows = loading.load(self.completions, (*step.path, "completions"))
+        rows = counting.rows(self.completions, step, "completions")
         groups = rows["prompt_index"][:] if "prompt_index" in rows.column_names else None
         loaded = {}
         for name, block in self.rewards.items():

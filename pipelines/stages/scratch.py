@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import counting, loading
 from trimtab.pipelines.data.forms import CORPUS, Data
 from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning import memos
@@ -86,8 +86,11 @@ class Scratch(Stage):
         return {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
 
     def _texts(self, step: Step) -> Iterator[str]:
-        for entry in self.corpus.datasets:  # one by one: a corpus may mix columns
-            rows = loading.load(trl.DatasetMixtureConfig(datasets=[entry]), (*step.path, "corpus"))
+        datasets = [trl.DatasetMixtureConfig(datasets=[entry]) for entry in self.corpus.datasets]
+        # one by one: a corpus may mix columns
+        whole = loading.Loaded.beside([loading.read(one, (*step.path, "corpus")) for one in datasets])
+        counting.note(self.corpus, whole, range(sum(map(len, whole.parts))), step, "corpus")
+        for rows in whole.parts:
             columns = [name for name in chain.from_iterable(CORPUS.columns) if name in rows.column_names]
             for row in rows:
                 yield from (text(row[name]) for name in [*columns, "rejected"] if row.get(name))

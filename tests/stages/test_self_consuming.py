@@ -14,6 +14,7 @@ from short_trainings import BRIEF, LOOP_TRAIN, say, write_rows
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import artifacts
 from trimtab.scripts import train
 
 
@@ -51,6 +52,18 @@ def test_the_rounds_in_their_order(ran):
     assert list(ran) == [*rounds, "loop", "report"]
     assert ran["loop-2-sample"].options["model"]["model_name_or_path"] == str(ran["loop-1"].output)
     assert ran["loop-2"].options["model"]["model_name_or_path"] == str(ran["loop-1"].output)
+
+
+def test_every_step_that_reads_rows_says_how_many_of_each_dataset(ran):
+    counted = {name: artifacts.read_done(step.dir)["rows"] for name, step in ran.items()}
+    asked = 3 * 12
+    assert counted["loop-1-score"] == {"completions": {"loop-1-sample": {"read": asked, "used": asked}}}
+    assert set(counted["loop-1-monitor"]) == {"scored", "real"}
+    mixed = counted["loop-1-mix"]
+    kept = metrics_of(ran["loop-1-curate"])["kept"]
+    assert mixed["synthetic"] == {"loop-1-curate": {"read": kept, "used": kept}}
+    drawn = metrics_of(ran["loop-1-mix"])["real"]
+    assert mixed["real"] == {"real": {"read": len(SFT_ROWS), "drawn": drawn, "used": drawn}}
 
 
 def test_the_mix_has_its_share_of_real_rows(ran):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from trl import DatasetMixtureConfig
 
-from trimtab.pipelines.data import loading
+from trimtab.pipelines.data import counting, loading
 from trimtab.pipelines.data.audit import lengths, overlong, sources
 from trimtab.pipelines.data.audit import tokens as tokens_of
 from trimtab.pipelines.data.audit.classes import CLASSES, Action
@@ -90,7 +90,7 @@ class Audit:
             rows = overlong.truncated(rows, cut, limits)
         if len(taken) < len(rows):
             rows = rows.select(taken)
-        by_source = sources.counts(block, loaded, taken, self.step)
+        by_source = counting.counts(block, loaded, taken, self.step)
         tracking.count_rows(key, by_source)
         several = {f"{key}/from/{name}": count["used"] for name, count in by_source.items() if len(by_source) > 1}
         return rows, {f"{key}/rows": len(rows), **several, **counts}

@@ -6,7 +6,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl import DatasetMixtureConfig
@@ -96,29 +95,6 @@ def _is_same(one: Any, other: Any) -> bool:
         return False
     splits = {one.split, other.split}
     return len(splits) == 1 or any(f"{split.partition('[')[0]}" in splits for split in splits if "[" in split)
-
-
-def counts(block: DatasetMixtureConfig, loaded: loading.Loaded, taken: Any, step: Step) -> dict[str, dict[str, int]]:
-    """By dataset, how many rows were read, left out on the way, and are used: those with the numbers `taken`."""
-    import numpy as np
-
-    sizes = list(map(len, loaded.parts))
-    of_dataset = np.histogram(taken, bins=np.concatenate([[0], np.cumsum(sizes)]))[0]
-    named: dict[str, dict[str, int]] = {}
-    for entry, count, size, used in zip(block.datasets, loaded.counts, sizes, of_dataset.tolist(), strict=True):
-        name = _name(loading.files(entry)[0], step)
-        same = sum(other.startswith(name) for other in named)
-        dropped = {"dropped": size - used} if used < size else {}
-        named[f"{name}-{1 + same}" if name in named else name] = {**count, **dropped, "used": used}
-    return named
-
-
-def _name(path: str, step: Step) -> str:
-    """What counts call a dataset: a file without its ending, or the step that has left the rows, and the folder."""
-    maker = step.maker(path)
-    if maker is None:
-        return Path(path).name.partition(".")[0]
-    return "/".join([maker.name, *Path(path).relative_to(maker.output).parts])
 
 
 def check_columns(block: DatasetMixtureConfig, step: Step, key: str, form: Form) -> None:
