@@ -114,15 +114,18 @@ def measure(name: str, folder: Path, count: int) -> dict[str, float]:
         return _watched(lambda: preflight.check(plan, plan.steps))
     import datasets
     import torch  # noqa: F401
+    import trl
     from accelerate import PartialState
+    from trl.scripts.utils import DatasetConfig
 
+    from trimtab.pipelines.data import loading
     from trimtab.pipelines.planning import preflight
 
     PartialState(cpu=True)
     datasets.disable_progress_bars()
-    file = str(folder / "completions" / "train.parquet")
     if name == "read":
-        return _watched(lambda: datasets.load_dataset("parquet", data_files=file, split="train"))
+        rows = trl.DatasetMixtureConfig(datasets=[DatasetConfig(path=str(folder / "completions"))])
+        return _watched(lambda: loading.load(rows))
     step = Recipe.load(str(recipe)).steps[0]
     stage = preflight.build(step)
     step.output.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,16 @@ from typing import Any
 
 from trimtab.pipelines.planning import files
 
+COLD = "the libraries are asked what is not remembered of them yet, which takes seconds, once"
 LIBRARIES = ("trl", "transformers", "accelerate", "peft", "torch")
+
+
+_listeners: list[Callable[[str], None]] = []
+
+
+def announce(tell: Callable[[str], None]) -> None:
+    """Has `tell` called with a sentence before the libraries are asked for the first time, if they have to be."""
+    _listeners[:] = [tell]
 
 
 def recalled(name: str, subject: Any, ask: Callable[[], Any]) -> Any:
@@ -31,6 +40,8 @@ def recalled(name: str, subject: Any, ask: Callable[[], Any]) -> Any:
     memo = files.cache_folder(name) / hashlib.sha256(text.encode()).hexdigest()
     with contextlib.suppress(OSError, ValueError):
         return json.loads(memo.read_text())
+    while _listeners:
+        _listeners.pop()(COLD)
     answer = ask()
     with contextlib.suppress(OSError):  # a read-only home costs time, not the plan
         memo.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from trimtab.pipelines.forecasting import machines, outlook
-from trimtab.pipelines.planning import commands, preflight, provenance
+from trimtab.pipelines.planning import commands, memos, preflight, provenance
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
@@ -127,6 +127,7 @@ def plan(
     `budget` names a machine to plan for in the place of this one, such as `8xh100`.
     """
     environment.prepare()
+    memos.announce(lambda text: environment.note([text]))
     try:
         planned_for = machines.budget(budget) if budget else None
         ranks = _ranks(extra, sbatch, jobs)

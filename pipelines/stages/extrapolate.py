@@ -10,7 +10,7 @@ started from.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -84,6 +84,9 @@ class Extrapolate(Stage):
 
     def work(self, known: Known) -> Work:
         return Work("files", leaves=known.model(self.new))
+
+    def folders(self) -> Collection[str]:
+        return ()
 
     def makes(self) -> str:
         return self.new

@@ -10,7 +10,7 @@ tokens for padding, for the roles of a chat and for the end of a turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -64,6 +64,9 @@ class Scratch(Stage):
 
     def work(self, known: Known) -> Work:
         return Work(prepared=super().work(known).handled, leaves=known.model(self.makes()))
+
+    def folders(self) -> Collection[str]:
+        return ()
 
     def makes(self) -> dict[str, Any]:
         return {"max_position_embeddings": self.max_length, **self.config, "vocab_size": self.vocab_size}

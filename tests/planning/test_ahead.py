@@ -49,6 +49,7 @@ def test_a_chain_that_fits_together_is_right(tmp_path):
     [
         ("stages.sft.data=$world/sftt", "stages.sft.data: world has no folder 'sftt', did you mean 'sft'?"),
         ("stages.judge.model.model_name_or_path=$sft/checkpoints", "sft has no folder 'checkpoints'"),
+        ("stages.ahead.previous=$scratch/first", "scratch has no folder 'first' (it will have none)"),
         ("stages.online.rewards.judged.path=$sft", "rewards.judged.path: sft is a model without a head that scores"),
         ("stages.online.model.model_name_or_path=$judge", "model_name_or_path: judge is a reward model"),
         ("stages.ahead.previous=$wide", "stages.ahead.previous: is a model of another architecture"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trimtab.pipelines.planning import hub, preflight
+from trimtab.pipelines.planning import hub, memos, preflight
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.scripts import run
@@ -27,7 +27,7 @@ def test_a_plan_says_what_it_has_not_looked_at(recipe, capsys):
     assert "1 steps, 0 done, 1 pending" in printed.out
     assert "recipe.yaml:3: stages.sft.model.model_name_or_path: org/model cannot be looked at" in printed.err
     assert "stages.sft.data: org/data cannot be looked at" in printed.err
-    assert len(printed.err.splitlines()) == 2
+    assert len([line for line in printed.err.splitlines() if memos.COLD not in line]) == 2
 
 
 def test_libraries_are_not_asked_for_what_the_cache_has_no_folder_of(recipe, monkeypatch):

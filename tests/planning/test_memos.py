@@ -49,3 +49,14 @@ def test_what_is_refused_is_not_remembered(asked):
 def test_a_cache_that_cannot_be_written_costs_time_only(asked, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert memos.recalled("test", "a", asked) == {"answer": 1}
+
+
+def test_it_is_told_once_that_libraries_are_asked(asked):
+    told = []
+    memos.announce(told.append)
+    memos.recalled("test", "a", asked)
+    memos.recalled("test", "b", asked)
+    assert told == [memos.COLD]
+    memos.announce(told.append)
+    memos.recalled("test", "a", asked)
+    assert told == [memos.COLD]
