@@ -46,18 +46,40 @@ def wilson(rate: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def distinct(texts: Iterable[str], n: int) -> float:
-    """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different word n-grams over all n-grams.
+class Grams:
+    """Counts word n-grams, and the different ones among them, by hashes of 64 bits: 8 bytes for each of the latter."""
 
-    They are told apart by hashes of 64 bits, of which 8 bytes each are held.
-    """
-    different, waiting, count = np.empty(0, dtype=np.int64), array("q"), 0
-    for words in map(str.split, texts):
-        waiting.extend(hash(tuple(words[i : i + n])) for i in range(len(words) - n + 1))
-        if len(waiting) > max(GRAMS, len(different)):
-            count, different, waiting = count + len(waiting), np.union1d(different, waiting), array("q")
-    count, different = count + len(waiting), np.union1d(different, np.asarray(waiting, dtype=np.int64))
-    return len(different) / count if count else 0.0
+    def __init__(self, n: int):
+        self.n, self.count = n, 0
+        self.different, self.waiting = np.empty(0, dtype=np.int64), array("q")
+
+    def add(self, words: Sequence[str]) -> None:
+        """Adds those of a text."""
+        self.waiting.extend(map(hash, zip(*(words[start:] for start in range(self.n)), strict=False)))
+        if len(self.waiting) > max(GRAMS, len(self.different) // 4):
+            self._sort()
+
+    def distinct(self) -> float:
+        """Distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different n-grams over all of them."""
+        self._sort()
+        return len(self.different) / self.count if self.count else 0.0
+
+    def _sort(self) -> None:
+        self.count += len(self.waiting)
+        every = np.concatenate([self.different, np.frombuffer(self.waiting, dtype=np.int64)])
+        self.different, self.waiting = every[:0], array("q")
+        every.sort()
+        is_new = np.ones(len(every), dtype=bool)
+        np.not_equal(every[1:], every[:-1], out=is_new[1:])
+        self.different = every[is_new]
+
+
+def distinct(texts: Iterable[str], n: int) -> float:
+    """Distinct-n of texts."""
+    grams = Grams(n)
+    for text in texts:
+        grams.add(text.split())
+    return grams.distinct()
 
 
 def weighted(

@@ -99,7 +99,8 @@ class Compare(Stage):
 
         rows = {name: counting.rows(block, step, "scored", name) for name, block in self.scored.items()}
         for name, table in rows.items():
-            if any(one != other for one, other in zip_longest(_prompts(rows[self.baseline]), _prompts(table))):
+            asked = zip_longest(_prompts(rows[self.baseline]), _prompts(table))
+            if name != self.baseline and any(one != other for one, other in asked):
                 raise RecipeError("other prompts than the baseline's", (*step.path, "scored", name))
         ratios = self._ratios(step, rows)
         notes = self._notes(rows, ratios)
@@ -161,12 +162,16 @@ class Compare(Stage):
             policy["rewards"][reward]["abstained"] = 1 - len(scores.values) / len(rows)
         if name != self.baseline:
             policy |= _against(given[name], given[self.baseline])
+        words, pairs = statistics.Grams(1), statistics.Grams(2)
+        for said in map(str.split, _completions(rows)):
+            words.add(said)
+            pairs.add(said)
         return {
             **policy,
             "kl": None if ratios is None else _error(GroupedValues.of(ratios, groups)),
             "length": _error(GroupedValues.of(lengths.to_numpy(), groups)),
-            "distinct_1": statistics.distinct(_completions(rows), 1),
-            "distinct_2": statistics.distinct(_completions(rows), 2),
+            "distinct_1": words.distinct(),
+            "distinct_2": pairs.distinct(),
             "truncated": float(_numbers(rows, "truncated").mean()),
         }
 
