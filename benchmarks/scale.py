@@ -40,6 +40,7 @@ NODE = 8  # GPUs of a machine
 WITHIN, BETWEEN = 0.7 * 450e9, 0.8 * 8 * 50e9
 STORAGE = 10e9  # bytes a second that a cluster's file system takes from all ranks together, an assumption
 GATHERED, TRIPS = 4, 3  # bytes of a weight; gathered forward, gathered backward, gradients scattered
+IMPORTED = ("rows", "models", "trainer", "imports")  # amounts of the forecast that are no work
 RECIPES = ("apo", "sppo")
 COUNTS = (8, 64, 512)
 
@@ -70,11 +71,13 @@ def taken(forecaster: Forecaster, step: Step, count: int) -> Taken:
     launch = Launch(min(count, BATCH) if step.batch else count, on_cpu=False)
     setting = forecaster.setting(step, launch)
     machine, work = forecaster.machine, forecaster.work(step, setting)[0]
-    fixed = machine.launch + machine.prices[work.libraries]
+    ahead, of_step = forecaster.forecast(step, launch), amounts.of(work, setting, 0)
+    imported = sum(of_step[name] * machine.prices[name] for name in IMPORTED)
+    fixed = ahead.launch + imported
     stage = forecaster.memory.stage(step)
     written, artifact = disk.checkpoints(stage, work, setting)[0], disk.artifact(stage, work)
     forecast_saved = (written + artifact) * machine.prices["written"]
-    computed = forecaster.forecast(step, launch).seconds - fixed - forecast_saved
+    computed = ahead.seconds - imported - forecast_saved
     saved = max(forecast_saved, artifact * machine.prices["written"] + written * setting.ranks / STORAGE)
     if step.kind == "sample":
         read = work.held[0].model.parameters * 2 * machine.reading  # bfloat16, once for each token
@@ -84,7 +87,7 @@ def taken(forecaster: Forecaster, step: Step, count: int) -> Taken:
     micro_steps = work.updates * setting.accumulation
     sent = TRIPS * GATHERED * work.held[0].model.parameters * (1 - 1 / setting.ranks)
     seconds = micro_steps * sent / (WITHIN if setting.ranks <= NODE else BETWEEN)
-    operations = amounts.of(work, setting, 0)["operations"] * machine.prices["operations"]
+    operations = of_step["operations"] * machine.prices["operations"]
     return Taken(
         fixed, computed, saved, traffic=max(0.0, seconds - operations)
     )  # the next layer comes while one computes
