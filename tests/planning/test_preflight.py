@@ -25,9 +25,10 @@ def refused(tmp_path, capsys, monkeypatch):
     def refused(stages, *overrides, lines=1):
         monkeypatch.setattr(launch, "launch", lambda *_: pytest.fail("launched"))
         code = run.main([str(write_recipe(tmp_path, stages)), *overrides])
-        error = capsys.readouterr().err.strip()
+        said = capsys.readouterr().err.splitlines(keepends=True)
+        error = "".join(line for line in said if not line.startswith("note: ")).strip()
         assert code == 2, error
-        assert all(line.startswith("error: ") for line in error.splitlines())
+        assert all(line.startswith("error: ") for line in error.splitlines()), error
         assert len(error.splitlines()) == lines, error
         assert not (tmp_path / "runs").exists()
         return error if lines == 1 else error.splitlines()
