@@ -11,7 +11,6 @@ from trimtab.scripts import train
 
 TRAIN = {
     "beta": 0.1,
-    "use_bias_correction_kl": True,
     "scale_rewards": "none",
     "num_generations": 4,
     "max_completion_length": 8,

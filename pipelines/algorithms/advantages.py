@@ -1,4 +1,4 @@
-"""Advantages from critics: generalised advantage estimation for several rewards at once, and the critics' losses.
+"""Advantages of tokens: from critics, by generalised advantage estimation, or from what is still to come of a sum.
 
 Schulman et al. 2016 (https://arxiv.org/abs/1506.02438), equation 16; one value function for each reward as in
 Moskovitz et al. 2023 (https://arxiv.org/abs/2310.04373), section 4.3. This module imports no torch.
@@ -61,6 +61,15 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
         running = rewards[:, t] + gamma * after - values[:, t] + gamma * lam * follows * running
         advantages[:, t] = running
     return advantages * mask
+
+
+def still_to_come(drift: Tensor) -> Tensor:
+    """Minus the sum of `drift` (..., T) from each token to the answer's end, (..., T), in nats.
+
+    With drift_t = log pi(y_t | y_<t) - log pi_0(y_t | y_<t), 0 behind the end, the whole KL of pi to pi_0 has the
+    gradient -E[sum_t still_to_come_t grad log pi(y_t | y_<t)]: a token answers for the contexts that it leads to.
+    """
+    return -drift.flip(-1).cumsum(-1).flip(-1)
 
 
 def value_errors(values: Tensor, old: Tensor, returns: Tensor, clip: float | None) -> Tensor:

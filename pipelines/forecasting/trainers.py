@@ -81,8 +81,13 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
     return Work("trainer", tuple(models), tuple(passes), steps, texts, leaves=model)
 
 
-def online(stage: Any, known: Known, judges: Sequence[Held] = (), critics: Sequence[Held] = ()) -> Work:
-    """A training on what the policy says itself: drawn, judged, and learned from, under trl.GRPOConfig."""
+def online(
+    stage: Any, known: Known, judges: Sequence[Held] = (), critics: Sequence[Held] = (), *, looks_again: bool = False
+) -> Work:
+    """A training on what the policy says itself: drawn, judged, and learned from, under trl.GRPOConfig.
+
+    `looks_again`: the policy's own log-probabilities of a rollout are computed also where trl needs none.
+    """
     train, setting = stage.train, known.setting
     model = known.model(stage.model)
     prompts = known.rows("data")
@@ -101,7 +106,7 @@ def online(stage: Any, known: Known, judges: Sequence[Held] = (), critics: Seque
     if train.beta > 0:
         passes.append(replace(learned, backward=False, rows=drawn_rows))
         models += [] if setting.adapters else [Held(model)]
-    if train.num_iterations > 1 or parts > setting.accumulation:
+    if looks_again or train.num_iterations > 1 or parts > setting.accumulation:
         passes.append(replace(learned, backward=False, rows=drawn_rows))
     passes += [replace(learned, model=critic.model) for critic in critics]
     if stage.eval_data is not None:

@@ -21,17 +21,21 @@ worse; so each one has a threshold, and `method` says what that means:
 In `mu` and `xi` a reward without a threshold is maximised together with minus the KL (as in safe RLHF: `helpful`
 without one, `harmless: {..., threshold: 0}`), and `constraint: at_least | at_most | equal` in a reward's block says
 otherwise for that one. `weight` is a reward's in the sum. `train` holds trl.GRPOConfig's keys; `train.beta` is the
-KL's coefficient, and adapts to `target_kl` (nats per token) where that is given. `use_bias_correction_kl: true` makes
-its gradient that of the KL of the policy to the start. `train.scale_rewards` divides each reward's advantages before
-they are mixed: `none` mixes rewards as they are, `batch` in units of their standard deviations as in the paper,
-`group` (trl's default) of those among a prompt's completions.
+KL's coefficient, and adapts to `target_kl` (nats per token) where that is given. `train.scale_rewards` divides each
+reward's advantages before they are mixed: `none` mixes rewards as they are, `batch` in units of their standard
+deviations as in the paper, `group` (trl's default) of those among a prompt's completions.
+
+`kl: sequence`, the default of mu and xi, is the KL of whole answers: a reward of every token, -beta (log pi - log
+pi_0), summed from there to the answer's end, minus its mean over the prompt's completions. `kl: token` is trl's term
+of the loss, the default of the other methods: there a token answers for the KL in its own context alone, and not for
+that of the contexts it leads to, so that the policy learned is not the one that maximises reward minus beta KL.
 
 `thresholds: {search: nelder_mead, metric: gold}` searches for thresholds while it trains, from where the policy starts
 to those in the rewards' blocks and beyond, for the largest `gold` (a reward with `weight: 0`) on `eval_data`. What it
 found is in the artifact, and `$constrained.helpful` is the threshold it found for `helpful`.
 
 `trainer: ppo` learns a critic for each reward and one for the KL (`critics`) in the place of GRPO's mean over a
-prompt's completions; the KL is then a reward of every token, -beta (log pi - log pi_0), as in the paper.
+prompt's completions; the KL is a reward of every token there, too, as in the paper.
 
 A checkpoint holds the multipliers and the rollouts at hand: a run that was killed ends with the weights of one that
 was not. A reward that fails (NaN, infinity, too few scores, an exception) stops the run with the completion named, at
@@ -89,6 +93,7 @@ class Constrained(TrainerStage):
     multipliers: MultiplierSettings = field(default_factory=MultiplierSettings)
     thresholds: ThresholdSearch | None = None
     target_kl: float | None = None
+    kl: Literal["sequence", "token"] | None = None
     train: trl.GRPOConfig
 
     shows: ClassVar[Shows] = Shows(
@@ -124,6 +129,7 @@ class Constrained(TrainerStage):
         self._check_thresholds(step)
         self._check_weights(step)
         self._check_trainer(step)
+        self._check_kl(step)
         if self.thresholds is not None:
             self._check_search(self.thresholds, step)
         if self.target_kl is not None and not self.target_kl > 0:
@@ -169,6 +175,20 @@ class Constrained(TrainerStage):
             )
         online.check_sampler(self, step)
 
+    @property
+    def _has_sequence_kl(self) -> bool:
+        by_default = self.trainer == "ppo" or self.method in ("mu", "xi")
+        return by_default if self.kl is None else self.kl == "sequence"
+
+    def _check_kl(self, step: Step) -> None:
+        """Raises RecipeError where two keys say different things of the KL."""
+        if self.trainer == "ppo" and self.kl == "token":
+            message = "`trainer: ppo` has a critic for the KL, which is a reward of every token: leave it out"
+            raise RecipeError(message, (*step.path, "kl"))
+        if self._has_sequence_kl:
+            instead = "`kl: token`, which has the KL in the loss"
+            online.check_set_elsewhere(self, step, {"use_bias_correction_kl": instead})
+
     def _check_search(self, search: ThresholdSearch, step: Step) -> None:
         """Raises RecipeError where thresholds cannot be searched for, or not by that metric."""
         metric, place = search.metric, (*step.path, "thresholds")
@@ -192,7 +212,8 @@ class Constrained(TrainerStage):
     def work(self, known: Known) -> Work:
         has_trunk = self.trainer == "ppo" and self.critics.trunk == "separate"
         critics = [Held(known.model(self.model, "score"), is_trained=True)] if has_trunk else []
-        return trainers.online(self, known, known.rewards(self.rewards), critics)
+        looks_again = self._has_sequence_kl and self.train.beta > 0
+        return trainers.online(self, known, known.rewards(self.rewards), critics, looks_again=looks_again)
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
@@ -207,7 +228,7 @@ class Constrained(TrainerStage):
         if self.trainer == "ppo":
             metrics = fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
         else:
-            metrics = fit(ConstrainedGRPOTrainer, self, step, **extra)
+            metrics = fit(ConstrainedGRPOTrainer, self, step, sequence_kl=self._has_sequence_kl, **extra)
         if isinstance(objective, Searching) and PartialState().is_main_process:
             result = objective.result()
             (step.output / "search.json").write_text(json.dumps(result, indent=1))

@@ -11,7 +11,7 @@ trl calls the methods that this file, rewarded_rollouts.py and constrained_ppo.p
        evaluation): begins a `Rollout`. `_sample` is trl's part of it; in PPO it records the critics' values. In it,
        `_tokenize_prompts` asks each prompt with the `tools` and `chat_template_kwargs` of its row.
     4. `_calculate_rewards`, inside of 3: leaves the rewards in the Rollout, and their means to the objective.
-    5. `_advantages`, the last part of 3: adds to trl's dictionary what the Rollout says; PPO also measures the KL.
+    5. `_advantages`, the last part of 3: adds to trl's dictionary what the Rollout says, the KL's part included.
     6. `compute_loss`, inside of 2 after 3: mixes the advantages by the weights of this moment.
     7. `_end_step`, the last part of 2 where an optimizer step ends: logs, and moves multipliers and coefficient.
     8. `_save_checkpoint`, after a step: the state of 1.
@@ -31,6 +31,7 @@ import trl
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from trimtab.pipelines.algorithms.advantages import still_to_come
 from trimtab.pipelines.algorithms.objectives import Objective
 from trimtab.pipelines.algorithms.searching import Searching
 from trimtab.pipelines.trainers.rewarded_rollouts import RewardedRollouts
@@ -47,16 +48,20 @@ class ConstrainedGRPOTrainer(RewardedRollouts, trl.GRPOTrainer):
     An advantage is a reward minus its mean over the prompt's completions, divided as `args.scale_rewards` says by the
     standard deviation of that reward (over the prompt's completions, the batch, or not at all: only then is the mix
     the Lagrangian's gradient). A completion that a reward has not scored has its advantage 0. `args.beta` times the
-    objective's weight is the KL penalty's; with `target_kl` (nats per token) it adapts to that.
+    objective's weight is the KL penalty's; with `target_kl` (nats per token) it adapts to that. With `sequence_kl` the
+    KL is a reward of every token, minus the mean over the prompt's completions as the others are, and no term of the
+    loss: its gradient is that of the KL of whole answers.
 
     Logs for each constraint its threshold, violation, multiplier and lambda (the multiplier in units of the task).
     """
 
     beta: float
 
-    def __init__(self, *, objective: Objective, target_kl: float | None = None, **kwargs: Any):
+    def __init__(
+        self, *, objective: Objective, target_kl: float | None = None, sequence_kl: bool = False, **kwargs: Any
+    ):
         super().__init__(**kwargs)
-        self.reward_objective, self.target_kl = objective, target_kl
+        self.reward_objective, self.target_kl, self.sequence_kl = objective, target_kl, sequence_kl
         self.warnings_given: set[str] = set()
         if isinstance(objective, Searching):
             self.add_callback(SearchThresholds(objective))
@@ -70,22 +75,57 @@ class ConstrainedGRPOTrainer(RewardedRollouts, trl.GRPOTrainer):
         return scores
 
     def _advantages(self, output: Mapping[str, Any], rollout: Rollout) -> dict[str, Any]:
-        """What the rollout carries of its rewards: `advantages_by_reward` (N, K) of this rank's completions."""
+        """What completions of this rank carry: `advantages_by_reward` (N, K), and `kl_advantages` (N, T)."""
         size = len(output["completion_mask"])
         start = self.accelerator.process_index * size
         advantages = group_advantages(rollout.rewards, self._group_size(), self.scale_rewards)
-        return {"advantages_by_reward": advantages[start : start + size]}
+        carried = {"advantages_by_reward": advantages[start : start + size]}
+        if self.sequence_kl and self.beta:
+            drift = self._drift(output, self._old_logprobs(output), rollout)
+            to_come = self.accelerator.gather(self.accelerator.pad_across_processes(still_to_come(drift), dim=1))
+            centred = group_advantages(to_come, self._group_size(), "none")[start : start + size, : drift.shape[1]]
+            carried["kl_advantages"] = centred * output["completion_mask"]
+        return carried
+
+    def _old_logprobs(self, output: Mapping[str, Any]) -> Tensor:
+        """Log-probabilities of the completions by the policy that sampled them, (N, T)."""
+        if "old_per_token_logps" in output:
+            return output["old_per_token_logps"].detach()
+        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+        size = self.args.per_device_train_batch_size
+        with torch.no_grad():
+            logprobs, *_ = self._get_per_token_logps_and_entropies(
+                self.model, ids, mask, output["completion_ids"].shape[1], batch_size=size
+            )
+        return logprobs
+
+    def _drift(self, output: Mapping[str, Any], old: Tensor, rollout: Rollout) -> Tensor:
+        """log pi - log pi_0 of every sampled token (N, T), 0 behind the end; the mean over tokens is logged."""
+        mask = output["completion_mask"]
+        drift = (old - output["ref_per_token_logps"]) * mask
+        sums = self.accelerator.reduce(torch.stack([drift.double().sum(), mask.double().sum()]), reduction="sum")
+        kl = float(sums[0] / sums[1].clamp(min=1))
+        self._metrics[self.mode()]["kl"].append(kl)
+        if self.model.training:
+            rollout.kl = kl
+        return drift
 
     def _mixed(self, inputs: Mapping[str, Any]) -> tuple[Tensor, float]:
         """The advantages that are learned from now, and the coefficient of the KL in the loss."""
         task, weights = self._weights()
-        return inputs["advantages_by_reward"] @ weights, self.beta * task
+        mixed = inputs["advantages_by_reward"] @ weights
+        if "kl_advantages" not in inputs:
+            return mixed, self.beta * task
+        return mixed.unsqueeze(1) + self.beta * task * inputs["kl_advantages"], 0.0
 
     def _policy_learns(self) -> bool:
         return True
 
     def _measured_kl(self) -> float | None:
         """Nats per token, None in steps that do not measure it."""
+        if self.sequence_kl:
+            return self.rollout.take_kl()  # once for a rollout
         logged = self._metrics["train"]["kl"]
         return logged[-1] if logged else None
 

@@ -34,7 +34,7 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
     """
 
     def __init__(self, *, critics: CriticSettings, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(sequence_kl=True, **kwargs)
         self.critics = critics
         model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         trunk = None
@@ -68,23 +68,21 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
 
     def _advantages(self, output: Mapping[str, Any], rollout: Rollout) -> dict[str, Any]:
         mask, size = output["completion_mask"], len(output["completion_mask"])
-        if "old_per_token_logps" in output:
-            old, recorded = output["old_per_token_logps"].detach(), rollout.values
-        else:
-            old, recorded = self._old_logprobs(output)
-        values = torch.cat(recorded)[:size, -mask.shape[1] - 1 : -1]
+        with self.critic_values.recording() as recorded:
+            old = self._old_logprobs(output)
+        values = torch.cat(recorded or rollout.values)[:size, -mask.shape[1] - 1 : -1]
         start = self.accelerator.process_index * size
         ends = nn.functional.one_hot(mask.sum(1).clamp(min=1) - 1, mask.shape[1])  # (N, T)
         scores = rollout.rewards[start : start + size].to(values)  # (N, K), NaN where a reward has abstained
-        reference = output.get("ref_per_token_logps")
-        drift = torch.zeros_like(old) if reference is None else (old - reference) * mask
+        has_reference = output.get("ref_per_token_logps") is not None
+        drift = self._drift(output, old, rollout) if has_reference else torch.zeros_like(old)
         rewards = torch.cat([ends.unsqueeze(-1) * scores.nan_to_num(0.0).unsqueeze(1), -drift.unsqueeze(-1)], dim=-1)
         advantages = gae(rewards, values, mask, gamma=self.critics.gamma, lam=self.critics.lam)
         scored = torch.cat([~scores.isnan(), scores.new_ones(size, 1).bool()], dim=-1).unsqueeze(1)
         advantages = advantages * scored
         returns = advantages + values
         scale = self._moments(advantages, mask.unsqueeze(-1) * scored) if self.scale_rewards != "none" else None
-        self._log_rollout(rollout, None if reference is None else drift, values, returns, mask)
+        self._log_explained(values, returns, mask)
         if scale is not None:
             mean, deviation = scale
             if not self.critics.scale_kl:
@@ -98,17 +96,6 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
             "returns": returns,
         }
 
-    def _old_logprobs(self, output: Mapping[str, Any]) -> tuple[Tensor, list[Tensor]]:
-        """Log-probabilities of the completions by the policy that sampled them, and its critics' values."""
-        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
-        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
-        size = self.args.per_device_train_batch_size
-        with self.critic_values.recording() as values, torch.no_grad():
-            logprobs, *_ = self._get_per_token_logps_and_entropies(
-                self.model, ids, mask, output["completion_ids"].shape[1], batch_size=size
-            )
-        return logprobs, values
-
     def _moments(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each reward's advantages (K,) over the tokens of all ranks."""
         values, mask = values.double(), mask.double()
@@ -117,17 +104,10 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         squares = self.accelerator.reduce(((values - mean).square() * mask).sum((0, 1)), reduction="sum")
         return mean.float(), (squares / count).sqrt().float()
 
-    def _log_rollout(
-        self, rollout: Rollout, drift: Tensor | None, values: Tensor, returns: Tensor, mask: Tensor
-    ) -> None:
-        """The KL per token, and how much of the returns' variance each critic explains (1 is all of it)."""
-        logged = self._metrics["train" if self.model.training else "eval"]
+    def _log_explained(self, values: Tensor, returns: Tensor, mask: Tensor) -> None:
+        """How much of the returns' variance each critic explains (1 is all of it)."""
+        logged = self._metrics[self.mode()]
         every = mask.unsqueeze(-1).expand_as(returns)
-        if drift is not None:
-            kl = self._moments(drift.unsqueeze(-1), mask.unsqueeze(-1))[0].item()
-            logged["kl"].append(kl)
-            if self.model.training:
-                rollout.kl = kl
         _, spread = self._moments(returns, every)
         _, left = self._moments(returns - values, every)
         for head, name in enumerate([*self.reward_func_names, "kl"]):
@@ -161,9 +141,6 @@ class ConstrainedPPOTrainer(ConstrainedGRPOTrainer):
         if self.model.training:
             counted = counted * self.current_gradient_accumulation_steps / self.args.steps_per_generation
         return loss + critic_loss / counted
-
-    def _measured_kl(self) -> float | None:
-        return self.rollout.take_kl()  # once for a rollout
 
     def _policy_learns(self) -> bool:
         return self.state.global_step >= self.critics.warmup_steps

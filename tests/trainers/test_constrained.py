@@ -83,6 +83,62 @@ def test_the_gradient_is_that_of_the_lagrangian(method, model, prompts, tmp_path
     assert ours.abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("method", ["xi", "fixed"])
+def test_the_kl_of_whole_answers_has_the_lagrangians_gradient(method, model, prompts, tmp_path, monkeypatch):
+    """A policy over all answers of at most two tokens, each as often in the batch as it is likely."""
+    from trimtab.pipelines.algorithms import tabular_answers
+    from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
+    from trimtab.pipelines.algorithms.objectives import Fixed, Lagrangian
+    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
+    from trimtab.pipelines.trainers.rollouts import Rollout
+
+    tree, counts = tabular_answers.tree(3, 2), torch.tensor([1, 2, 3, 4, 5, 2, 3])
+    logits = torch.zeros(tree.size, 3).index_put_(
+        (tree.places, tree.tokens), (counts[:, None] * tree.mask).float(), accumulate=True
+    )
+    logits = logits.log().requires_grad_()
+    start = torch.tensor([[0.1, 0.4, 0.5], [0.6, 0.2, 0.2], [0.3, 0.3, 0.4]]).log()
+    table = torch.tensor([[0.0, 1, 0, 1, 0.5, 2, -1], [2.0, -1, 0.3, 0, 1, 1, 0]])  # rewards of the answers
+    rows = torch.repeat_interleave(torch.arange(7), counts)
+    multipliers = Multipliers({"brief": Constraint(0.6, "equal"), "as": Constraint(0.2, "equal")})
+    objective = Fixed({"brief": 0.7, "as": 1.3}) if method == "fixed" else Lagrangian({}, multipliers)
+    for _ in range(3):  # so that the multipliers are not 0
+        objective.observe(dict(zip(REWARDS, (table @ (counts / 20)).tolist(), strict=True)))
+        objective.step()
+    train = {**TRAIN, "num_generations": 20, "per_device_train_batch_size": 20}
+    options = {"objective": objective, "sequence_kl": True}
+    subject = grpo_trainer(ConstrainedGRPOTrainer, model, prompts, tmp_path, train, **options)
+    monkeypatch.setattr(
+        subject,
+        "_get_per_token_logps_and_entropies",
+        lambda *args, **kwargs: (tabular_answers.logprobs(logits, tree)[rows], torch.zeros(20, 2), None),
+    )
+    output = {
+        "prompt_ids": tree.tokens[rows],
+        "prompt_mask": torch.ones(20, 2, dtype=torch.long),
+        "completion_ids": tree.tokens[rows],
+        "completion_mask": tree.mask[rows],
+        "ref_per_token_logps": tabular_answers.logprobs(start, tree)[rows],
+        "num_items_in_batch": torch.tensor(20),  # so that the loss is a mean over answers of sums over tokens
+    }
+    subject.model.train()
+    subject.current_gradient_accumulation_steps = 1
+    carried = subject._advantages(output, Rollout(rewards=table.T[rows]))
+    subject.compute_loss(subject.model, output | carried).backward()
+    ours, logits.grad = logits.grad, None
+
+    policy = tabular_answers.logprobs(logits, tree).sum(-1)
+    task, weights = objective.weights()
+    rewards = torch.tensor([weights[name] for name in REWARDS]) @ table
+    log_start = tabular_answers.logprobs(start, tree).sum(-1)
+    (-tabular_answers.objective(policy, log_start, rewards, 0.1 * task)).backward()
+    torch.testing.assert_close(ours, logits.grad, atol=1e-6, rtol=1e-5)
+    assert ours.abs().max() > 1e-3
+    per_answer = (policy.exp() * (policy - log_start)).sum().item()
+    tokens = tree.mask[rows].sum().item() / 20
+    assert subject._metrics["train"]["kl"] == pytest.approx([per_answer / tokens], abs=1e-6)
+
+
 def test_advantages_travel_with_the_rollout_and_are_trls_for_a_fixed_mix(model, prompts, tmp_path):
     from trimtab.pipelines.algorithms.objectives import Fixed
     from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
@@ -214,6 +270,8 @@ def test_another_threshold_makes_only_what_follows_pending(model, prompts, tmp_p
     ({"multipliers": {"parametrization": "log"}}, "never negative"),
     ({"train": {"reward_weights": [1.0, 2.0]}}, "use `weight` in the reward's block"),
     ({"target_kl": -1.0}, "stages.constrained.target_kl: must be above 0"),
+    ({"train": {"use_bias_correction_kl": False}}, "use `kl: token`, which has the KL in the loss"),
+    ({"trainer": "ppo", "kl": "token"}, "stages.constrained.kl: `trainer: ppo` has a critic for the KL"),
 ])  # fmt: skip
 def test_mistakes_are_named_before_anything_is_loaded(change, message, model, prompts, tmp_path, capsys):
     assert message in refused(tmp_path, constrained(model, prompts, **change), capsys)

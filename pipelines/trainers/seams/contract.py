@@ -112,7 +112,7 @@ CONTRACT = (
         "trl.GRPOTrainer", "_load_from_checkpoint", "method", "overrides", (PPO,), ("resume_from_checkpoint", "model")
     ),
     Entry(
-        "trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "method", "calls", (PPO,),
+        "trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "method", "calls", (GRPO,),
         ("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"), "log-probabilities come first",
     ),
     # trl.RLOOTrainer and trl.DistillationTrainer: what differs from trl.GRPOTrainer
@@ -134,7 +134,7 @@ CONTRACT = (
         note="which `log` averages",
     ),
     Entry("trl.GRPOTrainer._metrics", "train", "key", "reads", (GRPO, PPO, REWARDED)),
-    Entry("trl.GRPOTrainer._metrics", "eval", "key", "reads", (PPO,)),
+    Entry("trl.GRPOTrainer._metrics", "eval", "key", "reads", (MEASURED,)),
     Entry("trl.GRPOTrainer._metrics", "kl", "key", "reads", (GRPO,), note="in `train`, once beta is above 0"),
     Entry("trl.GRPOTrainer", "num_generations", "attribute", "reads", (REWARDED,)),
     Entry("trl.GRPOTrainer", "num_generations_eval", "attribute", "reads", (MEASURED, REWARDED)),
@@ -161,12 +161,12 @@ CONTRACT = (
     Entry("trl.trainer.utils.RepeatSampler", "generator", "attribute", "reads", (RESUMABLE,)),
     Entry("trl.trainer.utils.RepeatSampler", "seed", "attribute", "reads", (RESUMABLE,)),
     # trl.GRPOTrainer: its dictionary of a rollout, and what the loss makes of it
-    Entry(ROLLOUT, "prompt_ids", "key", "reads", (ROLLOUTS, PPO)),
-    Entry(ROLLOUT, "prompt_mask", "key", "reads", (ROLLOUTS, PPO)),
-    Entry(ROLLOUT, "completion_ids", "key", "reads", (PPO,)),
+    Entry(ROLLOUT, "prompt_ids", "key", "reads", (ROLLOUTS, GRPO)),
+    Entry(ROLLOUT, "prompt_mask", "key", "reads", (ROLLOUTS, GRPO)),
+    Entry(ROLLOUT, "completion_ids", "key", "reads", (GRPO,)),
     Entry(ROLLOUT, "completion_mask", "key", "reads", (ROLLOUTS, GRPO, PPO)),
-    Entry(ROLLOUT, "old_per_token_logps", "key", "reads", (PPO,), note="where a rollout outlives its step"),
-    Entry(ROLLOUT, "ref_per_token_logps", "key", "reads", (PPO,), note="where beta is above 0"),
+    Entry(ROLLOUT, "old_per_token_logps", "key", "reads", (GRPO,), note="where a rollout outlives its step"),
+    Entry(ROLLOUT, "ref_per_token_logps", "key", "reads", (GRPO, PPO), note="where beta is above 0"),
     Entry(BATCH, "num_items_in_batch", "key", "writes", (MEASURED, PPO), note="tokens of a rollout, on all ranks"),
     Entry(BATCH, "advantages", "key", "writes", (GRPO, WEIGHTED), note="(N,), or (N, T) for every token its own"),
     Entry(BATCH, "old_per_token_logps", "key", "writes", (PPO,)),
