@@ -14,6 +14,7 @@ from short_trainings import LOOP_TRAIN, apo, plan, say, write_rows
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import tracking
 from trimtab.scripts import train
 
 
@@ -127,6 +128,24 @@ def test_the_rate_arm_learns_faster_instead(tmp_path, model, prompts):
     del block["apo"]["train"]["learning_rate"]
     with pytest.raises(RecipeError, match="write which one that is"):
         plan(tmp_path, block, "stages.apo.arm=rate")
+
+
+def test_the_early_arm_goes_on_from_where_held_out_preferences_are_predicted_best(tmp_path, model):
+    prompts = write_rows(
+        tmp_path / "prompts.jsonl", [{"prompt": [{"role": "user", "content": f"say {i}"}]} for i in range(24)]
+    )
+    block = apo(model, prompts, rounds=2, arm="early", train={**LOOP_TRAIN, "max_steps": 10, "learning_rate": 0.3})
+    steps = run_recipe(tmp_path, block)
+    assert not [name for name in steps if "extrapolate" in name]
+    assert steps["apo-2-sample"].options["model"]["model_name_or_path"] == str(steps["apo-1"].output)
+    for name in ("apo-1", "apo"):
+        rows = tracking.read(steps[name].dir / "metrics.jsonl")
+        losses = [row["eval/loss"] for row in rows if "eval/loss" in row]
+        assert len(losses) >= 10
+        assert max(losses[:10]) > min(losses[:10])  # the rate is so large that they differ
+        assert metrics_of(steps[name])["eval/loss"] == pytest.approx(min(losses[:10]), rel=1e-4)
+    with pytest.raises(RecipeError, match="whose moments are not kept"):
+        plan(tmp_path, apo(model, prompts, arm="early", optimizer="warm"))
 
 
 def test_settings_by_round_and_losses_of_trl(tmp_path, model, prompts):
