@@ -60,6 +60,47 @@ def test_nelder_mead_shrinks_and_ends_when_its_values_are_alike():
     assert max(rows, key=lambda row: row[1])[1] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize(("told", "asked"), [
+    ([2.5], [0, -1]),  # between the worst but one and the best: the reflected point is taken
+    ([3.0], [0, -1]),  # as good as the best is not better
+    ([4.0, 5.0], [0.5, -2]),  # better than the best: so is twice as far
+    ([4.0, 3.5], [0, -1]),  # twice as far is worse
+    ([2.0, 1.2], [0.75, -0.5]),  # no better than the worst but one: halfway to the worst is better than it
+    ([1.5, 0.5, 9.0, 8.0], [0.5, 0.5]),  # nothing is better: all go halfway to the best, and are asked
+])  # fmt: skip
+def test_nelder_mead_goes_where_its_rules_say(told, asked):
+    """From (0, 0), (1, 0), (0, 1) with the values 3, 2, 1; the next point that is asked for after those answers."""
+    asking = thresholds.nelder_mead(np.array([[0.0, 0], [1, 0], [0, 1]]), tolerance=0.01)
+    points = [next(asking), *(asking.send(value) for value in (3.0, 2.0, 1.0))]
+    np.testing.assert_allclose(points[-1], [1, -1])
+    points += [asking.send(value) for value in told]
+    np.testing.assert_allclose(points[-1], asked)
+    if len(told) == 4:
+        np.testing.assert_allclose(points[-4:-1], [[0.25, 0.5], [0.5, 0], [0, 0.5]])
+
+
+@pytest.mark.parametrize(("values", "ends"), [((1.0, 1.01, 1.0), True), ((1.0, 1.1, 1.0), False)])
+def test_nelder_mead_ends_below_its_tolerance(values, ends):
+    asking = thresholds.nelder_mead(np.array([[0.0, 0], [1, 0], [0, 1]]), tolerance=0.02)
+    next(asking)
+    for value in values[:2]:
+        asking.send(value)
+    if ends:
+        with pytest.raises(StopIteration):
+            asking.send(values[2])
+    else:
+        assert asking.send(values[2]) is not None
+
+
+def test_bayes_asks_inside_of_its_box_and_near_to_the_best_it_was_told():
+    low, high = np.array([-3.0, 10.0]), np.array([-1.0, 20.0])
+    peak = np.array([-1.5, 12.0])
+    rows = run(thresholds.bayes(low, high, 0), lambda p: -float(np.abs((p - peak) / (high - low)).sum()), 9)
+    points = np.array([point for point, _ in rows])
+    assert ((points >= low) & (points <= high)).all()
+    assert np.abs((points[-2:] - peak) / (high - low)).max() < np.abs((points[:4] - peak) / (high - low)).max() / 2
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_bayes_comes_near_to_the_peak_of_a_noisy_metric(seed):
     rng, peak, low, high = np.random.default_rng(seed), np.array([0.4, -1.0]), np.array([0.0, -4]), np.array([1.0, 2])
