@@ -7,6 +7,10 @@
 sampled and the log-probabilities of the policy that sampled them, which is the reference and has to be `model`. A
 sample of them is computed again before training, and the step ends with an error where they are another model's.
 
+An answer that was cut, with no stop within `max_new_tokens`, is learned as it was sampled: no end token is put behind
+it, which the policy has not drawn and the stored log-probability is not of. trl's own trainers, as `dpo` on text, put
+one there and teach the policy to stop in the middle; `sample` counts such answers in `truncated`.
+
 Losses, with their form for K > 2 answers in pipelines/algorithms/losses/: `dpo`, `ipo` (on sums over tokens as in
 its paper; trl's divides by the length), `sppo` (eta = 1 / beta) and `exo` (`epsilon` is its label smoothing); `orpo`
 (beta is its lambda) and `rrhf` (no beta) use no reference. `plackett_luce` is `dpo` by the name of its list form.

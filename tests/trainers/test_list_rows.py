@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+import trl
 from conftest import PAIR_ROWS
+from datasets import Dataset
 from outputs import rows_of
 from run_steps import refused, run_recipe
+from tiny_trainers import CPU, list_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -41,6 +44,22 @@ def test_lists_carry_tokens_reference_and_probabilities_of_winning(lists):
             assert row["ref_logps"][k] == pytest.approx(sum(source["logprobs"]), abs=1e-9)
             wins = [1 / (1 + math.exp(other - score)) for _, other in answers.values()]  # also over what was dropped
             assert row["win_probs"][k] == pytest.approx(sum(wins) / len(wins), abs=1e-9)
+
+
+def test_a_cut_answer_is_learned_as_it_was_sampled_with_no_end_behind_it(model, lists, tmp_path):
+    """trl's trainer, which reads text, puts an end token behind every answer that has none, and learns it."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    stop = tokenizer.eos_token_id
+    cut = [row for row in rows_of(lists["ends"]) if stop not in row["completion_ids"][0]]
+    assert cut
+    batch = list_trainer(model, cut, tmp_path).data_collator(cut)
+    for row, ids, learned in zip(cut, batch["input_ids"], batch["learned"], strict=True):
+        assert ids[0][learned[0]].tolist() == row["completion_ids"][0]
+    said = [{"prompt": "say", "chosen": " a b", "rejected": f" b{tokenizer.eos_token}"}]
+    args = trl.DPOConfig(str(tmp_path), **CPU)
+    theirs = trl.DPOTrainer(model=model, args=args, train_dataset=Dataset.from_list(said)).train_dataset[0]
+    assert theirs["chosen_ids"] == [*tokenizer(" a b", add_special_tokens=False)["input_ids"], stop]
+    assert theirs["rejected_ids"] == [*tokenizer(" b", add_special_tokens=False)["input_ids"], stop]
 
 
 def test_ends_are_the_first_and_the_last_of_the_ranked(lists):
