@@ -13,6 +13,7 @@ from typing import Any
 
 from trimtab.pipelines.reporting import numerals, plane, plots, sections, verdict
 from trimtab.pipelines.reporting.records import Record, mapping, shows
+from trimtab.pipelines.reporting.shows import OF_ANY_TRAINING
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def _steps(records: Sequence[Record], evaluations: Sequence[dict[str, Any]]) -> 
         if results is None:
             results = sections.results(record["metrics"], about.results)
         over = "round" if about.by_round else "step"
-        curves = [(title, Markup(drawing)) for title, drawing in plots.curves(rows, about.panels, over)]
+        panels = {**about.panels, **OF_ANY_TRAINING} if about.panels else {}
+        curves = [(title, Markup(drawing)) for title, drawing in plots.curves(rows, panels, over)]
         steps.append({**record, "lane": Markup(lane), "curves": curves, "results": results})
     return steps
 

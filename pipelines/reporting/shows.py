@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 LOSS = ("train/loss", "eval/loss")
+OF_ANY_TRAINING = {"Learning rate, refined and before": ("schedule/*",)}  # panels below those of its kind
 
 
 @dataclass(frozen=True)

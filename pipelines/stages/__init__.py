@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import trl
 
+from trimtab.pipelines.algorithms.schedules import ScheduleSettings
 from trimtab.pipelines.data import promises
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import Data, Form
@@ -174,17 +175,19 @@ class TrainerStage(Stage):
     every weight as it was, or whose gradient was 0 in every step, is an error, but for a control with
     `must_learn: false`. When it is done, `keep: final` keeps the complete model alone, `adapter` also what LoRA has
     trained, and `all` the checkpoints too. `dtype` is that of the model which is kept, by default the trained one's.
+    `schedule: {refine: $earlier}` makes the learning rate of the gradient norms that an earlier training has logged.
     """
 
     head: ClassVar[Literal["words", "score"] | None] = "words"
     neutral: ClassVar[tuple[str, ...]] = ("must_learn", "keep")
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "dtype")
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "schedule", "dtype")
 
     model: trl.ModelConfig
     data: Data
     eval_data: Data | None = None
     audit: classes.Actions = field(default_factory=dict)
     train: Any
+    schedule: ScheduleSettings | None = None
     must_learn: bool = True
     keep: Keep = "all"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -237,7 +240,7 @@ class TrainerStage(Stage):
         return Promise() if folder else Promise(columns=())  # a model, and no rows
 
     def check(self, step: Step) -> None:
-        from trimtab.pipelines.training import dry
+        from trimtab.pipelines.training import dry, logged_norms
         from trimtab.pipelines.training.arguments import check_arguments
 
         mistakes = Mistakes()
@@ -245,6 +248,9 @@ class TrainerStage(Stage):
             check_arguments(self, step)
         with mistakes.collected():
             dry.check(self, step)
+        if self.schedule is not None:
+            with mistakes.collected():
+                logged_norms.check(self, step)
         with mistakes.collected():
             super().check(step)
         mistakes.raise_any()

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 import trl
 
 from trimtab.pipelines.algorithms.advantages import CriticSettings
+from trimtab.pipelines.algorithms.schedules import ScheduleSettings
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
@@ -42,6 +43,7 @@ class Ppo(Stage):
     target_kl: float | None = None
     audit: classes.Actions = field(default_factory=dict)
     train: trl.GRPOConfig
+    schedule: ScheduleSettings | None = None
     must_learn: bool = True
     keep: Keep = "all"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None

@@ -36,7 +36,7 @@ def fit(
     the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
     when nothing was learned, and Interrupted after SIGTERM or SIGINT, with a checkpoint of the last step.
     """
-    from trimtab.pipelines.training import display, optimizer_state, resuming
+    from trimtab.pipelines.training import display, optimizer_state, resuming, schedules
     from trimtab.pipelines.training.compute_once import compute_once
     from trimtab.pipelines.training.learning import Learning
 
@@ -44,6 +44,8 @@ def fit(
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
     display.install(trainer, step.name, [*stage.shows.watches, *stage.shows.results], table=stage.shows.table)
     compute_once(trainer)
+    if stage.schedule is not None:
+        schedules.install(trainer, stage.schedule, step)
     seen = look(trainer)
     lost = _rows_lost(trainer, rows, step)
     learning = Learning(trainer)

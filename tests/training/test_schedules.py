@@ -1,0 +1,79 @@
+"""A training with the learning rate that an earlier one's gradient norms make, and what a plan refuses of it."""
+
+import shutil
+
+import numpy as np
+import pytest
+from chains import record
+from conftest import SFT_ROWS
+from run_steps import refused, run_recipe
+from short_trainings import plan
+
+from trimtab.pipelines.algorithms import schedules
+from trimtab.pipelines.planning import files
+from trimtab.pipelines.recording import artifacts, tracking
+
+STEPS, RATE = 12, 1e-2
+
+
+@pytest.fixture
+def sft(model, write):
+    train = {"max_steps": STEPS, "per_device_train_batch_size": 2, "learning_rate": RATE, "logging_steps": 1,
+             "max_length": 64, "gradient_checkpointing": False}  # fmt: skip
+    return {"kind": "sft", "model": {"model_name_or_path": model}, "data": write("rows.jsonl", SFT_ROWS),
+            "train": train}  # fmt: skip
+
+
+def logged(step, name):
+    rows = tracking.read(step.dir / "metrics.jsonl")
+    return {row["step"]: row[name] for row in rows if name in row}
+
+
+def test_the_learning_rate_is_that_of_the_norms_also_after_an_interruption(sft, tmp_path):
+    refining = {**sft, "schedule": {"refine": "$first", "weights": "l2"}}
+    refining["train"] = {**sft["train"], "save_steps": 5}
+    stages = {"first": sft, "second": refining, "report": {}}
+    ran = run_recipe(tmp_path, stages)
+    first, second = ran["first"], ran["second"]
+    norms = np.array(list(logged(first, "train/grad_norm").values()))
+    expected = RATE * schedules.factors(schedules.ends(STEPS), norms, STEPS, 2)
+    rates = logged(second, "train/learning_rate")
+    assert list(rates) == list(range(1, STEPS + 1))
+    assert list(rates.values()) == pytest.approx(expected, rel=1e-9)
+    assert logged(second, "schedule/refined") == rates
+    before = logged(first, "train/learning_rate")
+    assert logged(second, "schedule/before") == pytest.approx(before, rel=1e-12)
+    assert "Learning rate, refined and before" in (ran["report"].output / "report.html").read_text()
+
+    rows, weights = record(second.dir), files.content_hash(second.output / "model.safetensors")
+    (second.dir / "done.json").unlink()
+    for later in (10, 12):
+        shutil.rmtree(second.dir / "checkpoints" / f"checkpoint-{later}")
+    again = run_recipe(tmp_path, stages)["second"]
+    assert artifacts.read_done(again.dir)["metrics"]["train/resumed_from"] == 5
+    assert record(again.dir) == rows
+    assert files.content_hash(again.output / "model.safetensors") == weights
+
+
+def test_a_schedule_is_part_of_what_a_step_is_and_its_absence_is_not(sft, tmp_path):
+    def steps(**changes):
+        return plan(tmp_path, {"first": sft, "second": {**sft, **changes}})
+
+    without, refined = steps(), steps(schedule={"refine": "$first"})
+    assert without["second"].fingerprint == without["first"].fingerprint
+    assert refined["second"].fingerprint != refined["first"].fingerprint
+    assert refined["second"].inputs == (refined["first"],)
+    assert steps(schedule={"refine": "$first", "weights": "l2"})["second"].fingerprint != refined["second"].fingerprint
+
+
+@pytest.mark.parametrize(("schedule", "train", "message"), [
+    ({"refine": "elsewhere"}, {}, "elsewhere is no training above: write $that_stage"),
+    ({"refine": "$first", "weights": "l3"}, {}, "stages.second.schedule.weights"),
+    ({"refine": "$first"}, {"warmup_steps": 3}, "stages.second.train.warmup_steps"),
+    ({"refine": "$seldom"}, {}, "seldom logs 3 gradient norms, and a schedule is made of 10 or more: set "
+                                "`stages.seldom.train.logging_steps: 1`"),
+])  # fmt: skip
+def test_what_cannot_be_refined_is_refused_before_anything_runs(schedule, train, message, sft, tmp_path, capsys):
+    seldom = {**sft, "train": {**sft["train"], "logging_steps": 4}}
+    second = {**sft, "schedule": schedule, "train": {**sft["train"], **train}}
+    assert message in refused(tmp_path, {"first": sft, "seldom": seldom, "second": second}, capsys)
