@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PARALLEL = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
 
 demo: $(VENV)/ready  ## the embedded recipe: a whole chain on a small world, on the GPU when there is one
-	$(BIN)/python scripts/train.py recipes/tiny.yaml
+	$(BIN)/python scripts/run.py recipes/tiny.yaml --jobs 2
 
 test: $(VENV)/ready  ## everything, real launches included
 	$(BIN)/python -m pytest $(PARALLEL)

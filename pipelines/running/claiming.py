@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from trimtab.pipelines.planning import ranks
 from trimtab.pipelines.planning.recipe import Step
@@ -41,13 +41,45 @@ def shares(jobs: int, width: int) -> list[dict[str, str]]:
     return [{MARK: str(jobs), VISIBLE: ",".join(names[start : start + width])} for start in starts]
 
 
+def spread(step: Step, steps: Sequence[Step]) -> None:
+    """Gives a step beside which no other of the plan can be made the threads of all launches, where they have a CPU.
+
+    What decides is the plan and not what is done of it, so that a step is always made with the same number of threads.
+    """
+    import torch
+
+    if not torch.accelerator.is_available():
+        threads, jobs = int(os.environ[THREADS]), int(os.environ[MARK])
+        torch.set_num_threads(threads * jobs if is_alone(step, steps) else threads)
+
+
+def is_alone(step: Step, steps: Sequence[Step]) -> bool:
+    """Whether each other step has to be done before this one, or waits for it."""
+    before = {step.name}
+    for other in reversed(steps):  # every step comes after its inputs
+        if other.name in before:
+            before.update(source.name for source in other.inputs)
+    behind = {step.name}
+    for other in steps:
+        if any(source.name in behind for source in other.inputs):
+            behind.add(other.name)
+    return all(other.name in before | behind for other in steps)
+
+
 def by_urgency(steps: Sequence[Step]) -> list[Step]:
     """Those first on which the longest chain of others waits; equal ones in the order of the recipe."""
-    chains = {step.name: 0 for step in steps}
+    lengths = chains(steps, {step.name: 1 for step in steps})
+    return sorted(steps, key=lambda step: -lengths[step.name])
+
+
+def chains(steps: Sequence[Step], weights: Mapping[str, float]) -> dict[str, float]:
+    """How much the longest chain of steps weighs that begins with each, by name."""
+    lengths = {step.name: weights[step.name] for step in steps}
     for step in reversed(steps):  # every step comes after its inputs
         for source in step.inputs:
-            chains[source.name] = max(chains.get(source.name, 0), chains[step.name] + 1)
-    return sorted(steps, key=lambda step: -chains[step.name])
+            if source.name in lengths:
+                lengths[source.name] = max(lengths[source.name], weights[source.name] + lengths[step.name])
+    return lengths
 
 
 def taken(steps: Sequence[Step]) -> Iterator[Step]:

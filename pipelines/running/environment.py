@@ -41,6 +41,7 @@ def prepare() -> None:
     if not sys.stderr.isatty():  # bars of other libraries would fill a log
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")  # which ours ask themselves
     handler = logging.StreamHandler()
     handler.setFormatter(Told())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -123,7 +123,7 @@ def _summary(step: Step, record: dict[str, Any]) -> str:
     """The line that a step ends with: its time, what its kind says of it, and where it is."""
     shows = getattr(kinds.find(kinds.STAGES, step.kind), "shows", Shows())
     numbers = ", ".join(f"{name} {value}" for name, value in sections.results(record["metrics"], shows.results, SHOWN))
-    return f"    {duration(record['seconds'])}, {step.output}{': ' if numbers else ''}{numbers}"
+    return f"    {step.name} took {duration(record['seconds'])}: {step.output}{', ' if numbers else ''}{numbers}"
 
 
 def _launch(distributed: Any) -> Launch:

@@ -120,6 +120,8 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
         if step.done:
             say(f"    done: {step.output}")
             continue
+        if several:
+            claiming.spread(step, recipe.steps)
         _keep_rewards_of([other for other in pending if other is not step])
         try:
             run(recipe, step, check=step.name in unseen, timeout=timeout)
@@ -174,6 +176,7 @@ def _join_process_group(timeout: timedelta | None) -> Any:
     transformers.utils.logging.disable_progress_bar()  # of loading and saving weights; the trainer's stays
     on_cpu = not torch.accelerator.is_available()
     if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or it warns that it has not found another one
         from trimtab.pipelines.trainers.seams.trl import use_lean_head_on_cpu
 
         use_lean_head_on_cpu()

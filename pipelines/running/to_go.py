@@ -13,6 +13,7 @@ from trimtab.pipelines.forecasting import machines, outlook
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.reporting.numerals import duration
+from trimtab.pipelines.running import claiming
 
 AHEAD = "TRIMTAB_AHEAD"  # {step: seconds} of a run, for its launches
 TRUST = 0.1  # in the forecast, as if so much of the run had taken what it said
@@ -46,5 +47,8 @@ def _said(recipe: Recipe) -> str:
     expected = sum(ahead[step.name] for step in done)
     trust = TRUST * sum(ahead.values())
     stretch = (took + trust) / (expected + trust) if expected + trust else 1.0
-    left = sum(ahead[step.name] for step in steps if step not in done)
+    waiting = [step for step in steps if step not in done]
+    jobs = int(os.environ.get(claiming.MARK, recipe.ranks.jobs))
+    chain = max(claiming.chains(waiting, ahead).values(), default=0.0)
+    left = max(sum(ahead[step.name] for step in waiting) / jobs, chain)
     return f"about {duration(left * stretch)} to go"

@@ -91,15 +91,16 @@ class Display(TrainerCallback):
 
     def _line(self, state: TrainerState, numbers: Mapping[str, float]) -> None:
         self.told = state.global_step
-        tqdm.write(f"    step {state.global_step}/{state.max_steps}  {_said(numbers)}")
+        tqdm.write(f"    {self.name} {state.global_step}/{state.max_steps}  {_said(numbers)}")
 
     def _row(self, state: TrainerState, numbers: Mapping[str, float]) -> None:
         if list(numbers) != self.columns:
             self.columns = list(numbers)
-            tqdm.write("    " + "  ".join(f"{label(key):>{WIDTH}}" for key in ["step", *self.columns]))
+            tqdm.write("    " + "  ".join(f"{label(key):>{WIDTH}}" for key in [self.name, *self.columns]))
         widths = [max(WIDTH, len(label(key))) for key in self.columns]
         cells = [f"{numbers[key]:>{width}.4g}" for key, width in zip(self.columns, widths, strict=True)]
-        tqdm.write("    " + "  ".join([f"{f'{state.global_step}/{state.max_steps}':>{WIDTH}}", *cells]))
+        step = f"{state.global_step}/{state.max_steps}"
+        tqdm.write("    " + "  ".join([f"{step:>{max(WIDTH, len(self.name))}}", *cells]))
 
 
 def install(trainer: Any, name: str, watches: Sequence[str], *, table: bool) -> None:

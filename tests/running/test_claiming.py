@@ -112,3 +112,25 @@ def test_a_batch_is_planned_for_the_share_of_a_job():
     assert planned.of("auto") == 2
     assert ranks.Ranks(devices=2).auto == planned.auto == "ddp"
     assert '"devices": 2, "jobs": 1' in planned.handed_down()[ranks.HANDED]
+
+
+def test_a_step_that_none_can_be_made_beside_has_the_threads_of_all_launches(tmp_path, model, monkeypatch):
+    import torch
+
+    stages = {
+        "world": WORLD,
+        "sft": {"model": {"model_name_or_path": model}, "data": "$world/sft"},
+        "dpo": {"model": {"model_name_or_path": "$sft"}, "data": "$world/gold"},
+        "kto": {"model": {"model_name_or_path": "$sft"}, "data": "$world/gold"},
+        "report": {},
+    }
+    steps = Recipe.load(str(write_recipe(tmp_path, stages))).steps
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    for name, value in claiming.shares(2, 0)[0].items():
+        monkeypatch.setenv(name, value)
+    for step in steps:
+        claiming.spread(step, steps)
+    assert threads == [6, 6, 3, 3, 6]

@@ -36,13 +36,13 @@ def test_a_log_has_ten_lines_with_the_three_numbers_of_the_kind(capsys):
     shown(PREFERENCE, logs, 200)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
-    assert lines[0] == "    step 20/200  loss 0.69, accuracies 0.55, margins 0.1"
+    assert lines[0] == "    dpo 20/200  loss 0.69, accuracies 0.55, margins 0.1"
 
 
 def test_rollouts_are_rows_below_their_names(capsys):
     shown(ROLLOUTS, ROLLOUT, 40)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["step", "gold", "brief", "kl", "length", "entropy", "loss"]
+    assert lines[0].split() == ["dpo", "gold", "brief", "kl", "length", "entropy", "loss"]
     assert lines[40].split() == ["40/40", "0.5", "0.5", "0.02", "31", "2", "0.1"]
     assert len(lines) == 41
     assert len({len(line) for line in lines}) == 1
@@ -50,7 +50,7 @@ def test_rollouts_are_rows_below_their_names(capsys):
 
 def test_an_evaluation_on_the_way_has_its_line(capsys):
     shown(PREFERENCE, {"grad_norm": 1.0}, 3, evaluated={2: [{"eval_loss": 0.6, "eval_rewards/accuracies": 0.7}]})
-    assert capsys.readouterr().out == "    step 2/3  eval accuracies 0.7, eval loss 0.6\n"
+    assert capsys.readouterr().out == "    dpo 2/3  eval accuracies 0.7, eval loss 0.6\n"
 
 
 def test_verbose_says_every_number(capsys, monkeypatch):
