@@ -8,6 +8,7 @@
     trainers/     the trainers that TRL does not have; seams/ is where private members of other packages are touched
     sampling/     completions and log-probabilities, by transformers or vLLM, in shards that survive a kill
     training/     what every trainer-backed stage shares: arguments, fit, checkpoints, watchdog, saving
+    labelling/    questions for people: the page, its server, what they have answered, files of other tools
     scoring/      completions and a reward -> outcomes; rewards tried out, and served over HTTP
     reporting/    the report's page and figures, and what it shows of a kind
     forecasting/  what a step will take: memory, disk, tokens and time

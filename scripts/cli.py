@@ -10,6 +10,7 @@
     trimtab compare mine.yaml                         the points of its sweep, as a table and a page
     trimtab diff mine.yaml other.yaml                 options, hashes of data and metrics that differ
     trimtab report runs/mine --live                   the page of a run, again and again while it goes
+    trimtab label runs/mine                           the page of a run that waits for people
     trimtab push runs/mine/dpo --dry-run              a finished model to the hub, with its card
     trimtab prune runs                                what can go: checkpoints of finished steps, steps of no recipe
     trimtab check-rewards mine.yaml                   load and try every reward before a long run
@@ -42,6 +43,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "prune": ("store", ["prune"]),
     "serve": ("serve_reward", []),
     "import": ("import_recipe", []),
+    "label": ("label", []),
     "push": ("push", []),
     "report": ("report", []),
     "init": ("init", []),

@@ -20,6 +20,7 @@ ROOMS = (
     "trainers",
     "sampling",
     "training",
+    "labelling",
     "scoring",
     "reporting",
     "forecasting",

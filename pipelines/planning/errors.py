@@ -104,6 +104,10 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f", did you mean {near!r}?" if near else ""
 
 
+class Waiting(Exception):
+    """A step waits for people, as the message says: nothing is wrong, and the same command goes on with it."""
+
+
 class Interrupted(Exception):
     """A step was asked to stop by the signal `number`; what it has finished is kept, as the message says."""
 

@@ -37,6 +37,7 @@ def render(
     evaluations = [sections.evaluation(record) for record in records if shows(record).section == "evaluation"]
     reward_models = [sections.reward_model(record) for record in records if shows(record).section == "reward model"]
     reports = [sections.reward_report(record) for record in records if shows(record).section == "reward report"]
+    labels = [sections.labels(record) for record in records if shows(record).section == "labels"]
     completions = [] if evaluations else sections.completions(records, samples)
     for evaluation in evaluations:
         evaluation["verdict"] = verdict.words(evaluation)
@@ -66,6 +67,7 @@ def render(
         evaluations=evaluations,
         reward_models=reward_models,
         reward_reports=reports,
+        labels=[about for about in labels if about["rows"]],
         audited=audited,
         completions=completions,
         samples=samples,

@@ -64,6 +64,7 @@ SECTIONS = {
     "evaluation": "Evaluation",
     "reward model": "Reward models",
     "reward report": "Reward models",
+    "labels": "People",
     "completions": "Completions",
 }
 ARGUMENTS = "Neutral training arguments"

@@ -94,6 +94,14 @@ def reward_report(record: Record) -> dict[str, Any]:
     return {**left, "rewards": rewards, "subsets": subsets, "record": record}
 
 
+def labels(record: Record) -> dict[str, Any]:
+    """The numbers of a step that asked people: `all` together, `rows` of the table by rater, and its `record`."""
+    left = json_object(record["output"] / "labels.json", record["notes"])
+    raters = {str(name): mapping(numbers) for name, numbers in mapping(left.get("raters")).items()}
+    rows = [*([("all", record["metrics"])] if len(raters) > 1 else []), *raters.items()]
+    return {"rows": rows, "all": record["metrics"], "record": record}
+
+
 def audited(record: Record) -> list[dict[str, Any]]:
     """What the audit has counted in each data block of a step: rows by source, those left out and warned about."""
     logged = {key: value for row in record["rows"] for key, value in row.items() if finite(value)}

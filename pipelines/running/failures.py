@@ -10,7 +10,7 @@ from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.running import disk
 
 FILE = "traceback.txt"  # in the step's folder
-MISTAKE, FAULT = 2, 1  # exit codes: of the recipe, and of anything else
+MISTAKE, FAULT, WAITS = 2, 1, 75  # exit codes: of the recipe, of anything else, and of a step that waits for people
 
 
 def report(error: BaseException, recipe: Recipe, step: Step) -> int:

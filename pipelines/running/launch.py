@@ -59,7 +59,7 @@ def run(
     the accelerators. With `rebuild`, also those whose artifacts are damaged, which are refused otherwise.
 
     Returns 0 when every chosen step is done or queued, 2 for a mistake in the recipe, a damaged artifact or a run
-    directory in use, else the exit code of the rank that failed.
+    directory in use, 75 when a step waits for people, else the exit code of the rank that failed.
     """
     environment.prepare()
     if sbatch is not None and jobs > 1:
@@ -244,6 +244,10 @@ def _launch_all(
         if code in STOPPED:
             left = sum(not other.done for other in steps)
             print(f"stopped by {STOPPED[code]} with {left} steps left. The same command continues here")
+            return code
+        if code == failures.WAITS:
+            left = sum(not other.done for other in steps) - 1
+            print(f"{left} steps after it were not started")
             return code
         undone = [other for other in launched if not other.done]
         failed = next(filter(failures.is_told, undone), undone[0] if undone else None)

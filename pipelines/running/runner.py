@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from trimtab.pipelines.planning import preflight, provenance
-from trimtab.pipelines.planning.errors import Interrupted, RecipeError
+from trimtab.pipelines.planning.errors import Interrupted, RecipeError, Waiting
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.references import strings
 from trimtab.pipelines.recording import locks, reach, views
@@ -53,8 +53,9 @@ def train(
     With `rebuild`, also those whose artifacts are damaged, which are refused otherwise.
 
     Returns 0 when every step is done, 1 when a reward or anything else failed, 2 for a mistake in the recipe, also one
-    that only a library knows, a damaged artifact or a run directory in use, and 128 and the signal's number after
-    SIGINT (130) or SIGTERM (143), when what is finished is kept; after a training, a checkpoint of its last step.
+    that only a library knows, a damaged artifact or a run directory in use, 75 when a step waits for people, and 128
+    and the signal's number after SIGINT (130) or SIGTERM (143), when what is finished is kept; after a training, a
+    checkpoint of its last step.
     """
     environment.prepare()
     orphans.die_with_launcher()
@@ -93,6 +94,9 @@ def _train(load: Callable[[], Recipe], only: str | Sequence[str] | None, rebuild
         except Interrupted as error:
             say(f"    {error}. The same command continues here")
             return 128 + error.number
+        except Waiting as error:
+            say(f"    {error}. The same command goes on here")
+            return failures.WAITS
         except RewardFailure as error:  # on whichever rank
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 1
@@ -127,7 +131,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
             run(recipe, step, check=step.name in unseen, timeout=timeout)
         except interrupts.Stopped as stopped:
             raise Interrupted(f"{step.name} was interrupted, and keeps what it has finished", stopped.number) from None
-        except (RecipeError, Interrupted, RewardFailure, KeyboardInterrupt):
+        except (RecipeError, Interrupted, Waiting, RewardFailure, KeyboardInterrupt):
             raise
         except (Exception, SystemExit) as error:  # also the sys.exit of a reward, which says nothing of the step
             return failures.report(error, recipe, step)
