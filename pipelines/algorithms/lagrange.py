@@ -13,13 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
 from trimtab.pipelines.algorithms.parametrizations import Parametrization, raw_of, value_and_slope
 
-NEAR = 0.05  # of a limit: what warnings are about
-WINDOW = 40  # steps that a warning looks back on
+WINDOW = 40  # steps of which the violations are kept, for warnings
 
 
 @dataclass(frozen=True)
@@ -46,37 +44,58 @@ class MultiplierSettings:
     the defaults) and begins after `delay` steps. `initial` is where the multipliers begin (0.5; 0 for `equal`); `cap`
     ends unbounded ones. `smoothing` in [0, 1) is the weight of the past in the means that they see. `proportional`
     adds that much of the violation to `raw` for the moment, which makes a PI controller (Stooke et al. 2020, arXiv
-    2007.03964); `penalty` adds it to lambda, as the augmented Lagrangian does; `averaging` in [0, 1) mixes by the
-    multipliers' moving average with that decay.
+    2007.03964); `penalty` adds it to lambda, as the augmented Lagrangian does.
+
+    `update: augmented` is the method of multipliers: lambda = max(0, lambda + `penalty` violation), exactly and
+    without a learning rate. `every` is how many steps the policy takes for one of the multipliers, so that it can come
+    near its best for them. `anchoring: c` pulls the n-th step back to where the multipliers began by c / (n + c), as
+    Halpern's iteration does with 1. After `settle` steps multipliers stand still, at their mean over the second half
+    of those: their averaged iterates.
     """
 
     parametrization: Parametrization = "bounded"
+    update: Literal["gradient", "augmented"] = "gradient"
     learning_rate: float = 0.1
     momentum: float = 0.1
     max_grad_norm: float = 0.5
     delay: int = 0
+    every: int = 1
     initial: float | None = None
     cap: float | None = None
     smoothing: float = 0.0
     proportional: float = 0.0
     penalty: float = 0.0
-    averaging: float = 0.0
+    anchoring: float = 0.0
+    settle: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("momentum", "smoothing", "averaging"):
+        for name in ("momentum", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("delay", "proportional", "penalty"):
+        for name in ("delay", "proportional", "penalty", "anchoring"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, got {self.every}")
+        if self.settle is not None and self.settle < 2:
+            raise ValueError(f"settle must be at least 2, got {self.settle}")
         bounded = self.parametrization == "bounded"
         if self.initial is not None and (self.initial < 0 or (bounded and self.initial >= 1)):
             raise ValueError(f"initial must be at least 0{' and below 1' if bounded else ''}, got {self.initial}")
         if bounded and (self.cap is not None or self.penalty):
             raise ValueError("cap and penalty are for unbounded multipliers: choose another parametrization")
+        if self.update == "augmented":
+            self._check_augmented()
+
+    def _check_augmented(self) -> None:
+        if self.parametrization != "projected" or not self.penalty:
+            raise ValueError("update: augmented is for `parametrization: projected` with a `penalty` above 0")
+        for name in ("learning_rate", "momentum", "max_grad_norm", "proportional", "anchoring"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(f"{name} has no meaning with update: augmented, whose step is `penalty`")
 
 
 @dataclass
@@ -86,7 +105,7 @@ class _State:
     raw: dict[str, float]
     velocity: dict[str, float]
     means: dict[str, float] = field(default_factory=dict)
-    average: dict[str, float] = field(default_factory=dict)
+    average: dict[str, float] = field(default_factory=dict)  # of the multipliers that `settle` ends with
     history: list[dict[str, float]] = field(default_factory=list)  # the last violations
     steps: int = 0
 
@@ -119,11 +138,11 @@ class Multipliers:
         """The multipliers: s if bounded, otherwise lambda."""
         multipliers = {}
         for name, constraint in self.constraints.items():
-            violation = self._violation(name)
+            violation = self.violation(name)
             value, _ = self._value(name, self.state.raw[name] + self.settings.proportional * violation)
-            if self.settings.averaging and name in self.state.average:
+            if self._settled():
                 value = self.state.average[name]
-            if self.settings.penalty:
+            elif self.settings.penalty:
                 value += self.settings.penalty * violation
                 value = value if constraint.kind == "equal" else max(0.0, value)
             cap = self.settings.cap
@@ -159,19 +178,25 @@ class Multipliers:
     def step(self) -> None:
         """Down the gradient of sum_i multiplier_i (mean_i - threshold_i), through the parametrisation."""
         state, settings = self.state, self.settings
+        stand_still = self._settled()
         state.steps += 1
-        state.history = [*state.history, {name: self._violation(name) for name in self.constraints}][-WINDOW:]
-        if state.steps > settings.delay:
-            self._descend()
-        for name in self.constraints:
-            value, _ = self._value(name, state.raw[name])
-            before = state.average.get(name, value)
-            state.average[name] = settings.averaging * before + (1 - settings.averaging) * value
+        if stand_still:
+            return
+        state.history = [*state.history, {name: self.violation(name) for name in self.constraints}][-WINDOW:]
+        moves, rest = divmod(state.steps - settings.delay, settings.every)
+        if moves > 0 and rest == 0:
+            (self._augment if settings.update == "augmented" else self._descend)()
+            self._pull_back(moves)
+        if settings.settle is not None:
+            self._average(state.steps - settings.settle // 2)
+
+    def _settled(self) -> bool:
+        return self.settings.settle is not None and self.state.steps >= self.settings.settle
 
     def _descend(self) -> None:
         state, settings = self.state, self.settings
         slopes = {name: self._value(name, state.raw[name])[1] for name in self.constraints}
-        gradient = {name: slope * self._violation(name) for name, slope in slopes.items()}
+        gradient = {name: slope * self.violation(name) for name, slope in slopes.items()}
         norm = math.sqrt(sum(value * value for value in gradient.values()))
         shrink = min(1.0, settings.max_grad_norm / norm) if norm else 1.0
         for name, constraint in self.constraints.items():
@@ -183,54 +208,28 @@ class Multipliers:
                 raw = min(raw, math.log(settings.cap))
             state.raw[name] = raw
 
-    def _violation(self, name: str) -> float:
+    def _augment(self) -> None:
+        for name, constraint in self.constraints.items():
+            raw = self.state.raw[name] + self.settings.penalty * self.violation(name)
+            self.state.raw[name] = raw if constraint.kind == "equal" else max(0.0, raw)
+
+    def _pull_back(self, moves: int) -> None:
+        """Halpern's step towards the start, after so many moves."""
+        pull = self.settings.anchoring / (moves + self.settings.anchoring)
+        for name, constraint in self.constraints.items():
+            self.state.raw[name] += pull * (self._start(constraint) - self.state.raw[name])
+
+    def _average(self, count: int) -> None:
+        """Takes the multipliers into their mean, as the count-th."""
+        for name in self.constraints if count > 0 else ():
+            value, _ = self._value(name, self.state.raw[name])
+            before = self.state.average.get(name, 0.0)
+            self.state.average[name] = before + (value - before) / count
+
+    def violation(self, name: str) -> float:
+        """How far the reward's mean is on the wrong side of its threshold; 0 before any was seen."""
         mean = self.state.means.get(name)
         return 0.0 if mean is None else self.constraints[name].violation(mean)
-
-    def warnings(self) -> dict[str, str]:
-        """What is wrong with a run, by a name for each kind of trouble; looked at over the last steps."""
-        if len(self.state.history) < WINDOW:
-            return {}
-        warnings: dict[str, str] = {}
-        for name in self.constraints:
-            violations = [row[name] for row in self.state.history]
-            warnings |= self._at_its_end(name, violations) | self._swinging(name, violations)
-        return warnings
-
-    def _at_its_end(self, name: str, violations: list[float]) -> dict[str, str]:
-        """A warning where the multiplier cannot grow any more and its constraint is still violated."""
-        equal, settings = self.constraints[name].kind == "equal", self.settings
-        violated = all(v > 0 for v in violations) or (equal and all(v < 0 for v in violations))
-        if not violated:
-            return {}
-        value, effective = self.values()[name], self.effective()
-        if settings.parametrization == "bounded":
-            limit = (1 + sum(effective.values())) / len(self.constraints)
-            if abs(effective[name]) > (1 - NEAR) * limit:
-                message = (
-                    f"{name}: the multiplier is at the end of what bounded ones can represent, lambda "
-                    f"{effective[name]:.3g} of {limit:.3g}, and the reward is still {abs(violations[-1]):.3g} off "
-                    "its threshold. Move the threshold, or set `multipliers: {parametrization: softplus}`"
-                )
-                return {f"{name}/limit": message}
-            if abs(value) > 1 - NEAR:
-                return {f"{name}/saturated": f"{name}: the multiplier is saturated, at {value:.3f}"}
-        elif settings.cap is not None and abs(value) > (1 - NEAR) * settings.cap:
-            return {f"{name}/saturated": f"{name}: the multiplier is at its cap, {settings.cap:g}"}
-        return {}
-
-    def _swinging(self, name: str, violations: list[float]) -> dict[str, str]:
-        """A warning where the reward goes from one side of its threshold to the other, by more and more."""
-        crossings = sum(a * b < 0 for a, b in pairwise(violations))
-        half = WINDOW // 2
-        early, late = (max(map(abs, part)) for part in (violations[:half], violations[half:]))
-        if not (4 <= crossings <= half and late > early and late > NEAR * abs(self.constraints[name].threshold)):
-            return {}
-        message = (
-            f"{name}: the reward swings about its threshold by {late:.3g}, and no less than before: lower "
-            "`multipliers.learning_rate`, or set `averaging` or `proportional`"
-        )
-        return {f"{name}/oscillates": message}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from trimtab.pipelines.algorithms import multiplier_warnings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers
 
 # method -> the kind of constraint that a threshold means, or None where there are no multipliers
@@ -71,7 +72,7 @@ class Lagrangian:
         }
 
     def warnings(self) -> dict[str, str]:
-        return self.multipliers.warnings()
+        return multiplier_warnings.warnings(self.multipliers)
 
     def state_dict(self) -> dict[str, Any]:
         return self.multipliers.state_dict()

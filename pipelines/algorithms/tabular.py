@@ -7,7 +7,8 @@ is its log-probabilities, an array (..., n); leading axes are independent instan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -150,16 +151,31 @@ def tilted(log_reference: np.ndarray, rewards: np.ndarray, multipliers: np.ndarr
 def primal_dual(
     log_reference: np.ndarray, rewards: dict[str, np.ndarray], multipliers: Multipliers, steps: int, rate: float
 ) -> np.ndarray:
-    """log pi, (n,), after `steps` of natural policy gradient on the mixed advantage and of the multipliers, in turns.
+    """The last of `primal_dual_iterates`, whose task is minus the KL to the reference."""
+    return deque(primal_dual_iterates(log_reference, rewards, multipliers, steps, rate), maxlen=1)[0]
 
-    The task is minus the KL to the reference; advantages and means are exact.
+
+def primal_dual_iterates(
+    log_reference: np.ndarray,
+    rewards: dict[str, np.ndarray],
+    multipliers: Multipliers,
+    steps: int,
+    rate: float,
+    *,
+    task: np.ndarray | float = 0.0,
+    strength: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """log pi, (n,), after each of `steps` of natural policy gradient on the mixed advantage and of the multipliers.
+
+    The two take turns. The task is E[`task`] - `strength` KL(pi || pi_ref); advantages and means are exact.
     """
     log_policy = log_reference
     for _ in range(steps):
         policy = np.exp(log_policy)
         multipliers.observe({name: float(policy @ reward) for name, reward in rewards.items()})
-        task, weights = multipliers.weights()
-        mixed = task * (log_reference - log_policy) + sum(weights[name] * rewards[name] for name in rewards)
-        log_policy = normalise(log_policy + rate * mixed / max(1.0, task))
+        base, weights = multipliers.weights()
+        mixed = base * (task + strength * (log_reference - log_policy))
+        mixed = mixed + sum(weights[name] * rewards[name] for name in rewards)
+        log_policy = normalise(log_policy + rate * mixed / max(1.0, base))
         multipliers.step()
-    return log_policy
+        yield log_policy

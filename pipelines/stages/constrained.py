@@ -201,6 +201,9 @@ class Constrained(TrainerStage):
             raise RecipeError(f"{metric} is trained on: give it `weight: 0` and no threshold", (*place, "metric"))
         if self.eval_data is None:
             raise RecipeError("the metric is taken on `eval_data`: name prompts that are not trained on", place)
+        if self.multipliers.settle is not None:
+            message = "multipliers that stand still follow no threshold that moves: leave it out"
+            raise RecipeError(message, (*step.path, "multipliers", "settle"))
         searched = (1 - search.settle) * self.train.max_steps
         if search.patience is not None and 0 < searched <= search.patience:
             raise RecipeError(

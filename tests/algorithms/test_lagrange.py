@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from trimtab.pipelines.algorithms import tabular
+from trimtab.pipelines.algorithms import multiplier_warnings, tabular
 from trimtab.pipelines.algorithms.lagrange import WINDOW, Constraint, Multipliers, MultiplierSettings
 from trimtab.pipelines.algorithms.objectives import Fixed, Lagrangian, Saturating
 
@@ -93,8 +93,7 @@ def test_bounded_multipliers_stall_outside_of_what_they_can_represent(bandit, ki
     assert found["b"] < target["b"] - 1e-3
     effective = bounded.effective()
     assert all(abs(each) < (1 + sum(effective.values())) / 2 for each in effective.values())
-    assert "b/limit" in bounded.warnings()
-    assert "softplus" in bounded.warnings()["b/limit"]
+    assert "softplus" in multiplier_warnings.warnings(bounded)["b/limit"]
     _, found, target = solve(bandit, (kind, kind), lam, parametrization="softplus")
     assert found == pytest.approx(target, abs=1e-6)
 
@@ -152,8 +151,9 @@ def test_mixing_is_the_papers():
     assert Fixed({"a": 0.3}).weights() == (1.0, {"a": 0.3})
 
 
-def test_the_state_is_exact_and_belongs_to_its_constraints(bandit):
-    settings = MultiplierSettings(averaging=0.9, smoothing=0.5, proportional=0.1)
+@pytest.mark.parametrize("options", [{}, {"anchoring": 3, "every": 4, "delay": 5}, {"settle": 60}])
+def test_the_state_is_exact_and_belongs_to_its_constraints(options):
+    settings = MultiplierSettings(smoothing=0.5, proportional=0.1, **options)
     constraints = {"a": Constraint(0.3), "b": Constraint(-0.1, "equal")}
     rng = np.random.default_rng(1)
     seen = [dict(zip("ab", rng.standard_normal(2), strict=True)) for _ in range(2 * WINDOW)]
@@ -174,12 +174,108 @@ def test_the_state_is_exact_and_belongs_to_its_constraints(bandit):
         other.load_state_dict(first.state_dict())
 
 
-def test_averaging_calms_and_swings_are_reported():
+def test_swings_are_reported():
     multipliers = Multipliers({"r": Constraint(1.0)}, MultiplierSettings(parametrization="projected"))
     for at in range(WINDOW):
         multipliers.observe({"r": 1 + (-1) ** (at // 5) * (0.5 + at / WINDOW)})
         multipliers.step()
-    assert "averaging" in multipliers.warnings()["r/oscillates"]
+    assert "proportional" in multiplier_warnings.warnings(multipliers)["r/oscillates"]
+
+
+@pytest.fixture(scope="module")
+def cycling():
+    """A bandit without a KL, whose best policy mixes two answers: (pi_0, task, reward, threshold, multiplier).
+
+    Of the answers 0 and 1, which are best for the multiplier 1.5, the threshold takes half and half.
+    """
+    rng = np.random.default_rng(0)
+    task, reward = rng.standard_normal((2, ANSWERS)) - 3
+    task[:2], reward[:2] = (1.0, -0.5), (-1.0, 0.0)
+    return np.full(ANSWERS, 1 / ANSWERS), task, reward, -0.5, 1.5
+
+
+def violations(cycling, steps, **settings):
+    """The violation after every step of descent, and the multipliers."""
+    start, task, reward, threshold, _ = cycling
+    settings = {"parametrization": "projected", "learning_rate": 0.1, "momentum": 0, "max_grad_norm": 10, **settings}
+    if settings.get("update") == "augmented":
+        settings = {key: settings[key] for key in ("parametrization", "update", "penalty", "every") if key in settings}
+    multipliers = Multipliers({"r": Constraint(threshold)}, MultiplierSettings(**settings))
+    iterates = tabular.primal_dual_iterates(
+        np.log(start), {"r": reward}, multipliers, steps, 0.3, task=task, strength=0.0
+    )
+    return np.array([threshold - np.exp(log_policy) @ reward for log_policy in iterates]), multipliers
+
+
+def test_plain_descent_cycles_where_a_penalty_does_not(cycling):
+    plain, _ = violations(cycling, 4000)
+    assert np.abs(plain[-500:]).max() > 0.2, "as far off as ever"
+    assert ((plain[-500:-1] * plain[-499:]) < 0).any(), "to both sides"
+    for settings in ({"update": "augmented", "penalty": 1.0, "every": 10}, {"penalty": 1.0}, {"proportional": 3.0}):
+        calm, multipliers = violations(cycling, 4000, **settings)
+        assert np.abs(calm[-500:]).max() < 1e-9
+        assert multipliers.state.raw["r"] == pytest.approx(cycling[-1], abs=1e-9)
+
+
+def test_anchored_descent_ends_the_cycles_with_a_violation_that_falls_as_one_over_the_steps(cycling):
+    """Where it stands still, rate v = c / n (lambda - lambda_0): the pull is what the violation makes up for.
+
+    As long as the pull is above the rate at which cycles of plain descent grow: about 30 / 7000 here.
+    """
+    anchored, multipliers = violations(cycling, 5000, anchoring=30)
+    lam = multipliers.state.raw["r"]
+    assert lam == pytest.approx(cycling[-1], abs=2e-3)
+    steps = np.arange(3001, 5001)
+    assert anchored[3000:] * steps / 30 == pytest.approx((lam - 0.5) / 0.1, rel=0.03)
+
+
+@pytest.mark.parametrize("anchoring", [1, 5])
+def test_an_anchored_step_is_halperns(anchoring):
+    """Of a violation v that stays, lambda_n = lambda_0 + n rate v / (1 + c); with 1 it is Halpern's 1 / (n + 1)."""
+    settings = MultiplierSettings(
+        parametrization="projected", learning_rate=0.2, momentum=0, max_grad_norm=100, anchoring=anchoring, initial=2
+    )
+    multipliers = Multipliers({"r": Constraint(1.0)}, settings)
+    for n in range(1, 8):
+        multipliers.observe({"r": 0.25})
+        multipliers.step()
+        assert multipliers.state.raw["r"] == pytest.approx(2 + n * 0.2 * 0.75 / (1 + anchoring), abs=1e-12)
+
+
+def test_the_augmented_step_is_the_proximal_point_of_the_dual(bandit):
+    """lambda_{k+1} = argmin log Z - lambda theta + (lambda - lambda_k)^2 / (2 rho) over lambda >= 0, by bisection."""
+    start, rewards = bandit
+    theta = means(bandit, tilted(bandit, (1.2, 0)))["a"]
+    settings = MultiplierSettings(parametrization="projected", update="augmented", penalty=2.0, every=400)
+    multipliers = Multipliers({"a": Constraint(theta)}, settings)
+    iterates = tabular.primal_dual_iterates(np.log(start), {"a": rewards[0]}, multipliers, 2000, 0.3)
+    expected = 0.5
+    for step, _ in enumerate(iterates, start=1):
+        if step % 400 == 0:
+            low, high = 0.0, 50.0
+            for _ in range(80):
+                middle = (low + high) / 2
+                slope = means(bandit, tilted(bandit, (middle, 0)))["a"] - theta + (middle - expected) / 2.0
+                low, high = (low, middle) if slope > 0 else (middle, high)
+            expected = low
+            assert multipliers.state.raw["a"] == pytest.approx(expected, abs=1e-9)
+    assert expected == pytest.approx(1.2, abs=0.05)
+
+
+def test_settled_multipliers_are_their_mean_and_the_policy_follows(bandit):
+    """By then the policy is tilted by the mean exactly, however the multipliers swung before."""
+    start, rewards = bandit
+    theta = means(bandit, tilted(bandit, (1.2, 0)))["a"]
+    kept = {"parametrization": "projected", "learning_rate": 3.0, "momentum": 0, "max_grad_norm": 10}
+    swinging = Multipliers({"a": Constraint(theta)}, MultiplierSettings(**kept))
+    iterates = tabular.primal_dual_iterates(np.log(start), {"a": rewards[0]}, swinging, 200, 0.3)
+    raws = [swinging.state.raw["a"] for _ in iterates]
+    settled = Multipliers({"a": Constraint(theta)}, MultiplierSettings(**kept, settle=200))
+    policy = tabular.primal_dual(np.log(start), {"a": rewards[0]}, settled, 600, 0.3)
+    mean = sum(raws[100:]) / 100
+    assert settled.values()["a"] == pytest.approx(mean, abs=1e-12)
+    assert np.exp(policy) == pytest.approx(tilted(bandit, (mean, 0)), abs=1e-12)
+    assert abs(mean - 1.2) < 0.5 * max(abs(raw - 1.2) for raw in raws[100:])
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -187,6 +283,11 @@ def test_averaging_calms_and_swings_are_reported():
     ({"learning_rate": 0}, "learning_rate must be above 0"),
     ({"initial": 1.0}, "below 1"),
     ({"cap": 3.0}, "unbounded"),
+    ({"every": 0}, "every must be at least 1"),
+    ({"settle": 1}, "settle must be at least 2"),
+    ({"anchoring": -1}, "anchoring must be at least 0"),
+    ({"update": "augmented"}, "with a `penalty` above 0"),
+    ({"update": "augmented", "parametrization": "projected", "penalty": 1, "momentum": 0}, "momentum has no"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_right(change, message):
     with pytest.raises(ValueError, match=message):

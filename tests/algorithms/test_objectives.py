@@ -67,12 +67,41 @@ def test_the_descent_begins_after_the_delay(delay):
     assert raws == pytest.approx([0.5] * delay + [0.6, 0.7])
 
 
-def test_the_average_is_mostly_the_past():
-    held = multipliers(parametrization="projected", initial=0.5, averaging=0.9)
+def test_after_settle_steps_multipliers_stand_at_the_mean_over_their_second_half():
+    held = multipliers(parametrization="projected", initial=0.5, settle=4, penalty=3.0)
     held.observe({"harmless": 0.0})
-    held.step()  # to 0.6, where the average begins
-    held.step()  # to 0.7
-    assert held.values() == {"harmless": pytest.approx(0.9 * 0.6 + 0.1 * 0.7)}
+    seen = []
+    for _ in range(6):  # to 0.6, 0.7, 0.8, 0.9, each with the penalty for the moment
+        held.step()
+        seen.append(held.values()["harmless"])
+    assert seen == pytest.approx([3.6, 3.7, 3.8, *[(0.8 + 0.9) / 2] * 3])
+    assert held.state.steps == 6
+
+
+@pytest.mark.parametrize("settings", [{}, {"update": "augmented", "penalty": 0.1}])
+def test_multipliers_move_once_for_every_so_many_steps_of_the_policy(settings):
+    keys = {"parametrization": "projected", "initial": 0.5, "every": 3, "delay": 2} | settings
+    held = Multipliers(
+        HARMLESS, MultiplierSettings(**keys | ({} if settings else {"momentum": 0, "max_grad_norm": 9}))
+    )
+    held.observe({"harmless": 0.0})
+    raws = []
+    for _ in range(8):
+        held.step()
+        raws.append(held.state.raw["harmless"])
+    assert raws == pytest.approx([0.5] * 4 + [0.6] * 3 + [0.7])
+
+
+@pytest.mark.parametrize(("kind", "mean", "raw"), [
+    ("at_least", 0.25, 0.5 + 2 * 0.75), ("at_least", 3.0, 0.0), ("at_most", 1.25, 0.5 + 2 * 0.25),
+    ("equal", 3.0, -3.5),
+])  # fmt: skip
+def test_the_augmented_step_is_as_long_as_the_penalty_says(kind, mean, raw):
+    settings = MultiplierSettings(parametrization="projected", update="augmented", initial=0.5, penalty=2.0)
+    held = Multipliers({"harmless": Constraint(1.0, kind)}, settings)
+    held.observe({"harmless": mean})
+    held.step()
+    assert held.state.raw == {"harmless": pytest.approx(raw)}
 
 
 def test_smoothed_means_are_mostly_the_past():
