@@ -35,7 +35,7 @@ def checkpoints(stage: Any, work: Work, setting: Setting) -> tuple[float, float]
     written = counts.get(strategy, 0.0)
     kept = min(written, train.save_total_limit or written) if getattr(stage, "keep", "all") == "all" else 0
     trained = trained_parameters(work.leaves, setting)
-    states = 0.0 if train.save_only_model else trained * state_bytes(setting.optimizer)
+    states = 0.0 if train.save_only_model else trained * state_bytes(setting)
     weights = trained * 4 if setting.adapters else work.leaves.parameters * work.leaves.bytes
     writers = setting.ranks if setting.engine.sharded == "everything" else 1
     return written * (weights + states) / writers, kept * (weights + states)

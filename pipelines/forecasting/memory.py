@@ -71,7 +71,7 @@ def _of_model(held: Held, setting: Setting) -> dict[str, float]:
     if setting.adapters is not None:
         weights += 4 * trained
     split = setting.ranks if engine.sharded != "nothing" else 1
-    states = trained * (state_bytes(setting.optimizer) + (4 if rounded else 0)) / split
+    states = trained * (state_bytes(setting) + (4 if rounded else 0)) / split
     gradient = trained * (2 if rounded else 4) / split
     buckets = trained * 4 if engine.sharded == "nothing" and setting.ranks > 1 else 0
     return {"weights": weights, "gradients": gradient + buckets, "optimizer": 0.0 if engine.offloads else states}
@@ -82,11 +82,13 @@ def trained_parameters(model: Architecture, setting: Setting) -> float:
     return model.parameters if setting.adapters is None else model.adapters(*setting.adapters)
 
 
-def state_bytes(optimizer: str) -> float:
+def state_bytes(setting: Setting) -> float:
     """What an optimizer keeps of each weight: 8 bytes for Adam, two numbers of four."""
-    if "8bit" in optimizer:
+    if setting.numbers_kept is not None:
+        return 4.0 * setting.numbers_kept
+    if "8bit" in setting.optimizer:
         return 2.0
-    return 4.0 * next((count for word, count in STATES.items() if optimizer.startswith(word)), 2)
+    return 4.0 * next((count for word, count in STATES.items() if setting.optimizer.startswith(word)), 2)
 
 
 def _of_pass(one: Pass, setting: Setting, learned: float, seen: float) -> float:

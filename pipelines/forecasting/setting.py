@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from trimtab.pipelines.training import optimizers
+
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Launch
 
@@ -43,7 +45,8 @@ class Engine:
 class Setting:
     """Where and how a step is launched; `batch` and `accumulation` are those of a rank.
 
-    `adapters` is the rank of LoRA and what it adapts, None where every weight is trained.
+    `adapters` is the rank of LoRA and what it adapts, None where every weight is trained. `numbers_kept` of each
+    weight is what an optimizer of its own class keeps, None where the word of one of transformers' says it.
     """
 
     ranks: int = 1
@@ -53,6 +56,7 @@ class Setting:
     checkpointing: bool = False
     bf16: bool = False
     optimizer: str = "adamw_torch_fused"
+    numbers_kept: float | None = None
     adapters: tuple[int, Any] | None = None
     engine: Engine = Engine()
 
@@ -82,6 +86,7 @@ def of_stage(stage: Any, launch: Launch, config: dict[str, Any], written: Collec
         checkpointing=bool(train.gradient_checkpointing) and (not launch.on_cpu or CHECKPOINTING in written),
         bf16=bool(with_bf16 or train.fp16) and not launch.on_cpu,
         optimizer=str(getattr(train.optim, "value", train.optim)),
+        numbers_kept=optimizers.numbers_kept(getattr(stage, "optimizer", None)),
         adapters=(model.lora_r, _targets(targets)) if model is not None and model.use_peft else None,
         engine=place.engine,
     )

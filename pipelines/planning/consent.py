@@ -1,8 +1,8 @@
 """The code that a recipe would run: where it is, which key names it, and whether the user has consented to it.
 
-A dotted kind of a stage, a reward or a layout, and a function that a key of a reward or a stage names, with the
-modules beside it that it imports; of a model with `trust_remote_code`, or an attention kernel from the Hub, the
-repository. What comes with Trimtab is not listed; what the user has installed is, and needs no consent.
+A dotted kind of a stage, a reward, a layout or an optimizer, and a function that a key of a reward or a stage names,
+with the modules beside it that it imports; of a model with `trust_remote_code`, or an attention kernel from the Hub,
+the repository. What comes with Trimtab is not listed; what the user has installed is, and needs no consent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.planning import kinds, outlines, trust
+from trimtab.pipelines.planning import kinds, optimizer_blocks, outlines, trust
 from trimtab.pipelines.planning.errors import RecipeError, RecipeErrors
 from trimtab.pipelines.planning.yaml_words import settled
 from trimtab.rewards import _source
@@ -94,6 +94,8 @@ def _code(value: Any, path: tuple[str, ...], package: str, step: Mapping[str, An
         place = (*path, str(key))
         if key == "layout" and isinstance(item, str):
             yield from _of_kind({"kind": item}, place, kinds.LAYOUTS)
+        if key == optimizer_blocks.KEY and (word := optimizer_blocks.word_of(item)):
+            yield from _files(_source.locate(word), word, place)
         yield from _code(item, place, kinds.LAYOUTS if key == "layout" else kinds.REWARDS, step)
 
 

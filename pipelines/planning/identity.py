@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.pipelines.planning import adapters, batch, field_types, kinds
+from trimtab.pipelines.planning import adapters, batch, field_types, kinds, optimizer_blocks
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.files import content_hash, is_local
 from trimtab.pipelines.planning.references import References, is_reference
@@ -58,6 +58,8 @@ class Identities:
             if key in cls.alike:
                 value = cls.alike[key].get(value, value)
             identity[key] = self._of(value, (*path, key))
+            if key == optimizer_blocks.KEY and (word := optimizer_blocks.word_of(value)):
+                identity[key] = {**optimizer_blocks.whole(identity[key]), "class": source(kinds.OPTIMIZERS, word)}
             if value and key in getattr(cls, "names_code", ()):
                 identity[key] = [_code(word) for word in (value if isinstance(value, list) else [value])]
         trained = field_types.training(cls)
@@ -118,7 +120,7 @@ def neutral_arguments(block: Mapping[str, Any]) -> Collection[str]:
 
 def source(package: str, word: str) -> Any:
     """A kind's identity: its word, and for rewards and for code from outside also its source file."""
-    if "." not in word and package == kinds.STAGES:
+    if "." not in word and package in (kinds.STAGES, kinds.OPTIMIZERS):
         return word
     return _content(kinds.place(package, word), word)
 

@@ -25,6 +25,7 @@ STAGES = "trimtab.pipelines.stages"
 REWARDS = "trimtab.rewards"
 LOSSES = "trimtab.pipelines.algorithms.losses"
 LAYOUTS = "trimtab.pipelines.data.layouts"
+OPTIMIZERS = "trimtab.pipelines.algorithms.optimizers"
 
 
 def find(package: str, word: Any, path: Sequence[str] = ()) -> Any:
@@ -59,7 +60,8 @@ def look(package: str, word: str, path: Sequence[str] = ()) -> _source.Place:
     located = _source.locate(word) if not word.endswith(".py") else None
     if located is None:
         raise _unknown(package, word, path)
-    outlines.check(located, path, reward=package == REWARDS)
+    ancestor = outlines.OPTIMIZER if package == OPTIMIZERS else outlines.OURS
+    outlines.check(located, path, reward=package == REWARDS, ancestor=ancestor)
     return located
 
 

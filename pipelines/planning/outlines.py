@@ -19,6 +19,7 @@ from trimtab.rewards import _source
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 FARTHEST = 20  # imports from file to file on the way to a definition
+OURS, OPTIMIZER = "trimtab.", "torch.optim.optimizer.Optimizer"  # what the name of an ancestor begins with
 SIGNATURE = "a reward is def f(prompts, completions, **columns), or a class with such a __call__"
 
 
@@ -43,15 +44,17 @@ class Definition:
     file: Path
 
 
-def check(place: _source.Place, path: Sequence[str], *, reward: bool, known_by: Collection[str] = ()) -> None:
-    """Raises RecipeError for a name that is not there, or that is seen to be no reward, or no class of Trimtab's.
+def check(
+    place: _source.Place, path: Sequence[str], *, reward: bool, known_by: Collection[str] = (), ancestor: str = OURS
+) -> None:
+    """Raises RecipeError for a name that is not there, or that is seen to be no reward, or no class of the `ancestor`.
 
     `known_by` are the parameters of which a function for another library's contract has at least one.
     """
     if place.file.suffix == ".py" and _source.tree(place.file) is None:
         raise RecipeError(f"{place.file} is not readable as Python", path)
     found = _definition(place.name or "", place.module, place.file)
-    seen = _verdict(found, reward=reward, known_by=known_by)
+    seen = _verdict(found, reward=reward, known_by=known_by, ancestor=ancestor)
     if found is None and _is_plain(place.file):
         names = [name for statement in _statements(_source.tree(place.file)) for name in _names(statement)]
         seen = f"{place.file} has no {place.name!r}{suggest(place.name or '', names)}"
@@ -82,7 +85,7 @@ def check_reward(target: Any, word: str, path: Sequence[str]) -> None:
         raise RecipeError(_no_reward(word, takes), path)
 
 
-def _verdict(found: Definition | None, *, reward: bool, known_by: Collection[str]) -> str | None:
+def _verdict(found: Definition | None, *, reward: bool, known_by: Collection[str], ancestor: str) -> str | None:
     """What is wrong with a definition, "" for nothing, None where it cannot be seen."""
     if found is None:
         return None
@@ -102,10 +105,11 @@ def _verdict(found: Definition | None, *, reward: bool, known_by: Collection[str
         return f"{where}: expected a function, but {found.node.name!r} is a class"
     lineage, whole = _lineage(found)
     if not reward:
-        is_ours = any(ancestor.module.startswith("trimtab.") for ancestor in lineage)
-        return None if not whole else "" if is_ours else f"{where}: {found.node.name!r} is no class of a kind"
-    for ancestor in lineage:
-        for method in getattr(ancestor.node, "body", []):
+        is_right = any(f"{one.module}.{getattr(one.node, 'name', '')}".startswith(ancestor) for one in lineage)
+        wanted = "class of a kind" if ancestor == OURS else "torch.optim.Optimizer"
+        return "" if is_right else f"{where}: {found.node.name!r} is no {wanted}" if whole else None
+    for one in lineage:
+        for method in getattr(one.node, "body", []):
             if isinstance(method, FUNCTIONS) and method.name == "__call__":
                 takes = _takes(method)
                 return "" if takes.is_rewards() else f"{where}: {_no_reward(found.node.name, takes)}"
@@ -127,14 +131,15 @@ def _definition(name: str, module: str, file: Path, farthest: int = FARTHEST) ->
     tree = _source.tree(file) if file.suffix == ".py" else None
     seen = None
     for statement in _statements(tree):
-        if name not in _names(statement):
+        names = _names(statement)
+        if name not in names and names != ["*"]:
             continue
         if not isinstance(statement, ast.ImportFrom):
             seen = Definition(statement, module, file)
             continue
         source = _source.module_of(statement, module, is_package=file.name == "__init__.py")
         imported = _source.file_of(source, file.parent)
-        original = next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
+        original = {alias.asname or alias.name: alias.name for alias in statement.names}.get(name, name)
         if imported and farthest:
             seen = _definition(original, source, imported, farthest - 1) or seen
     return seen
@@ -150,12 +155,20 @@ def _lineage(found: Definition) -> tuple[list[Definition], bool]:
         for base in getattr(current.node, "bases", []):
             if isinstance(base, ast.Name) and base.id == "object":
                 continue
-            parent = _definition(base.id, current.module, current.file) if isinstance(base, ast.Name) else None
+            parent = _ancestor(base, current)
             if parent is None:
                 whole = False
             else:
                 waiting.append(parent)
     return lineage, whole
+
+
+def _ancestor(base: ast.expr, current: Definition) -> Definition | None:
+    """The class that a base of a class names; None where it cannot be seen."""
+    if isinstance(base, ast.Name):
+        return _definition(base.id, current.module, current.file)
+    place = _source.locate(ast.unparse(base)) if isinstance(base, ast.Attribute) else None
+    return _definition(place.name or "", place.module, place.file) if place else None
 
 
 def _statements(tree: ast.AST | None) -> Iterator[ast.AST]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.planning import batch, consent, field_types, kinds, preflight, schema, store
+from trimtab.pipelines.planning import batch, consent, field_types, kinds, optimizer_blocks, preflight, schema, store
 from trimtab.pipelines.planning.defaults import Defaults
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RENAMED, RecipeError, nearest, suggest
@@ -107,7 +107,8 @@ class Planner:
             return
         cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
         keys = {field.name for field in dataclasses.fields(cls)}
-        of_any = {"accelerate", "seed", *(("batch_size",) if field_types.trains(cls) else ())}
+        of_trainings = {"batch_size", optimizer_blocks.KEY} if field_types.trains(cls) else set()
+        of_any = {"accelerate", "seed", *of_trainings}
         known = {"kind", *of_any, *keys}
         # the batch of trainings, whatever a stage that does not train calls so
         self.defaults.merge(cls, name, block, (keys - {"batch_size"}) | of_any)
@@ -121,7 +122,10 @@ class Planner:
         seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
         rows = self._value(block, "batch_size", int, None, (*path, "batch_size")) if "batch_size" in of_any else None
         last = None
+        optimizer = {} if optimizer_blocks.KEY in keys else {optimizer_blocks.KEY: block.get(optimizer_blocks.KEY)}
         for step_name, step_kind, step_options in self._expanded(cls, name, kind, options):
+            if any(optimizer.values()) and field_types.training(kinds.find(kinds.STAGES, step_kind, path)):
+                step_options = optimizer | step_options
             if step_name in self.references.steps:
                 raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
             offset = step_options.pop("seed_offset", 0)

@@ -16,7 +16,7 @@ from typing import Any
 
 from trimtab.pipelines.data.blocks import DataEntry, DataMixture, mixture
 from trimtab.pipelines.data.layouts import block as layout_block
-from trimtab.pipelines.planning import field_types, kinds, planner, reward_blocks
+from trimtab.pipelines.planning import field_types, kinds, optimizer_blocks, planner, reward_blocks
 from trimtab.pipelines.planning.errors import OWNED
 from trimtab.pipelines.reporting.docstrings import summary
 from trimtab.rewards import Reward
@@ -43,9 +43,23 @@ OF_REWARDS = {
     **{key: ("policy", hint) for key, hint in reward_blocks.POLICY.items()},
     **{key: ("constraint", hint) for key, hint in reward_blocks.CONSTRAINT.items()},
 }
+OPTIMIZER: Schema = {
+    "anyOf": [
+        {"type": ["string", "null"]},
+        {
+            "type": "object",
+            "properties": {
+                optimizer_blocks.CLASS: {"anyOf": [{"enum": kinds.words(kinds.OPTIMIZERS)}, DOTTED]},
+                optimizer_blocks.STATE: {"type": "string"},
+            },
+        },
+    ],
+    "description": "of a training: a class with its keys, or the stage whose optimizer's state it begins with",
+}
 OF_STAGES: Schema = {
     "seed": PLAIN[int],
     "accelerate": {"type": "string", "description": "a name from accelerate_configs/, a path, or auto"},
+    optimizer_blocks.KEY: OPTIMIZER,
     "batch_size": {"allOf": [PLAIN[int]], "description": "rows of an optimizer step, on all ranks together"},
 }
 

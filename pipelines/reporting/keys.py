@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab.pipelines.data.forms import mixture
-from trimtab.pipelines.planning import field_types, reward_blocks
+from trimtab.pipelines.planning import field_types, optimizer_blocks, reward_blocks
 from trimtab.rewards import Reward
 
 PLAIN = {str: "string", Any: "any", type(None): "null"}
@@ -34,6 +34,8 @@ def type_text(hint: Any) -> str:
         return f"[reward block](rewards.md) with {listed(list(reward_blocks.CONSTRAINT))}"
     if hint == reward_blocks.WeightedReward:
         return f"[reward block](rewards.md) with {listed(list(reward_blocks.WEIGHT))}"
+    if hint == optimizer_blocks.OptimizerBlock:
+        return "[optimizer block](optimizers.md)"
     if notes:
         return type_text(arguments[0])
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

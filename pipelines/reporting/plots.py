@@ -17,6 +17,7 @@ from typing import Any
 from trimtab.pipelines.reporting.numerals import finite, number
 
 SERIES = 6  # colours
+NAMED = 2 * SERIES  # curves of a panel that a legend tells apart
 GATHERED = 12  # inputs of a step, as the scores of the policies that an evaluation compares
 POINTS = 400  # of one curve; longer ones are drawn as means of neighbours
 LANE, ROW, MIDDLE, DOT = 14, 30, 15, 4.5  # of the chain's drawing, in pixels
@@ -145,7 +146,7 @@ def panel(
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(over)
-        if len(series) > 1:
+        if 1 < len(series) <= NAMED:
             axes.legend(frameon=False, fontsize=8, handlelength=1.4, labelcolor=MUTED)
         buffer = io.StringIO()
         empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 LOSS = ("train/loss", "eval/loss")
-OF_ANY_TRAINING = {"Learning rate, refined and before": ("schedule/*",)}  # panels below those of its kind
+OF_ANY_TRAINING = {  # panels below those of its kind
+    "Learning rate, refined and before": ("schedule/*",),
+    "Largest weights (1 is the wall that weight decay sets)": ("box/*",),
+}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import trl
 
 from trimtab.pipelines.data.forms import Form, makers
-from trimtab.pipelines.planning import field_types, kinds
+from trimtab.pipelines.planning import field_types, kinds, optimizer_blocks
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, RewardBlock, WeightedReward, cut
 from trimtab.pipelines.sampling.settings import Sampling
@@ -75,6 +75,10 @@ class Miniature:
                 changes |= self._arguments(key, block.get(key) or {}, _types(hint))
             elif block.get(key) is not None:
                 changes |= self._field(key, hint, block[key])
+        word = optimizer_blocks.word_of(block.get(optimizer_blocks.KEY))
+        if word in kinds.words(kinds.OPTIMIZERS):
+            small = getattr(kinds.find(kinds.OPTIMIZERS, word), "small", {})
+            changes |= {f"{optimizer_blocks.KEY}.{key}": value for key, value in small.items()}
         if issubclass(cls, Sampling):
             changes |= self._sampling(block)
         if block.get("batch_size") is not None and field_types.trains(cls):

@@ -35,6 +35,7 @@ from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning import field_types, schema
 from trimtab.pipelines.planning.errors import Mistakes
 from trimtab.pipelines.planning.identity import neutral_arguments
+from trimtab.pipelines.planning.optimizer_blocks import OptimizerBlock
 from trimtab.pipelines.recording.artifacts import Keep
 from trimtab.pipelines.reporting.shows import Shows
 
@@ -176,11 +177,13 @@ class TrainerStage(Stage):
     `must_learn: false`. When it is done, `keep: final` keeps the complete model alone, `adapter` also what LoRA has
     trained, and `all` the checkpoints too. `dtype` is that of the model which is kept, by default the trained one's.
     `schedule: {refine: $earlier}` makes the learning rate of the gradient norms that an earlier training has logged.
+    `optimizer` names one by its class in the place of `train.optim`, `keep_optimizer` keeps its state beside the
+    model, and `optimizer: $that_stage`, or `state: $that_stage` in its block, begins with it: docs/optimizers.md.
     """
 
     head: ClassVar[Literal["words", "score"] | None] = "words"
     neutral: ClassVar[tuple[str, ...]] = ("must_learn", "keep")
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "schedule", "dtype")
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "schedule", "dtype", "optimizer", "keep_optimizer")
 
     model: trl.ModelConfig
     data: Data
@@ -188,6 +191,8 @@ class TrainerStage(Stage):
     audit: classes.Actions = field(default_factory=dict)
     train: Any
     schedule: ScheduleSettings | None = None
+    optimizer: OptimizerBlock = None
+    keep_optimizer: bool = False
     must_learn: bool = True
     keep: Keep = "all"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -240,14 +245,12 @@ class TrainerStage(Stage):
         return Promise() if folder else Promise(columns=())  # a model, and no rows
 
     def check(self, step: Step) -> None:
-        from trimtab.pipelines.training import dry, logged_norms
-        from trimtab.pipelines.training.arguments import check_arguments
+        from trimtab.pipelines.training import arguments, dry, logged_norms, optimizers, warm_starts
 
         mistakes = Mistakes()
-        with mistakes.collected():
-            check_arguments(self, step)
-        with mistakes.collected():
-            dry.check(self, step)
+        for look in (arguments.check_arguments, dry.check, optimizers.check, warm_starts.check):
+            with mistakes.collected():
+                look(self, step)
         if self.schedule is not None:
             with mistakes.collected():
                 logged_norms.check(self, step)

@@ -46,6 +46,7 @@ from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning import kinds, upstream
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_values
+from trimtab.pipelines.planning.optimizer_blocks import STATE, OptimizerBlock
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.recording.artifacts import Keep
 from trimtab.pipelines.sampling.settings import Sampling
@@ -101,7 +102,8 @@ class Apo(Sampling, Stage):
     worst), `drawn` (two of the K at random) or `ranked` (all K, for list-wise losses). With `split_prompts: false`
     every round sees all prompts. `epochs` is one number or one per round. `train` holds trl.SFTConfig's keys
     (trl.DPOConfig's for a loss of trl). Each round has a learning-rate schedule of its own, and with `optimizer: warm`
-    the moments of the round before. `monitor` takes the keys of that stage, `keep` is that of every training.
+    (or `state: warm` in its block) the optimizer's state of the round before; by default it is `fresh`. `monitor`
+    takes the keys of that stage, `keep` is that of every training.
     """
 
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))]
@@ -118,7 +120,7 @@ class Apo(Sampling, Stage):
     num_generations: int = 5
     select: Literal["ends", "drawn", "ranked"] = "ends"
     split_prompts: bool = True
-    optimizer: Literal["fresh", "warm"] = "fresh"
+    optimizer: OptimizerBlock = None
     monitor: Annotated[dict[str, Any], KeysOf(("monitor",))] = field(default_factory=dict)
     train: Annotated[dict[str, Any], KeysOf(("trl.SFTConfig", "trl.DPOConfig"))] = field(default_factory=dict)
     keep: Keep = "all"
@@ -136,6 +138,10 @@ class Apo(Sampling, Stage):
         momentum, beta = loop._momentum_and_beta(("stages", name))
         changes = loop._changes(("stages", name))
         epochs = loop._per_round("epochs", ("stages", name))
+        state = (loop.optimizer or {}).get(STATE, "fresh")
+        if state not in ("fresh", "warm"):
+            message = f"expected fresh or warm in a loop, or a `class`, got {state!r}"
+            raise RecipeError(message, ("stages", name, "optimizer"))
         if loop.num_generations < 2:
             message = f"a preference needs two completions of a prompt, got {loop.num_generations}"
             raise RecipeError(message, ("stages", name, "num_generations"))
@@ -250,9 +256,11 @@ class Apo(Sampling, Stage):
         model = {**self.model, "model_name_or_path": policy}
         rows = {"path": data, "eval_fraction": HELD_OUT} if self.arm == "early" else data
         training: dict[str, Any] = {"model": model, "data": rows, "keep": self.keep}
-        if self.optimizer == "warm":
+        optimizer = dict(self.optimizer or {})
+        if optimizer.pop(STATE, "fresh") == "warm":
             training |= {} if last else {"keep_optimizer": True}
-            training |= {"optimizer": warm} if warm else {}
+            optimizer |= {STATE: warm} if warm else {}
+        training |= {"optimizer": optimizer} if optimizer else {}
         train = {**self.train, **changes, "num_train_epochs": epochs}
         if self._has_list_loss:
             return name, "prefer", {**training, "loss": self.loss, "beta": beta, "train": train}

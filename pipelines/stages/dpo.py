@@ -22,7 +22,7 @@ from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting import shows as reporting
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import inputs, warm_starts
+from trimtab.pipelines.training import inputs
 from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
@@ -34,17 +34,12 @@ OVER_MICRO_BATCHES = frozenset({"aot", "aot_unpaired", "sft"})  # losses of trl'
 
 @dataclass(kw_only=True)
 class Dpo(TrainerStage):
-    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so.
-
-    `keep_optimizer` keeps the optimizer's state beside the model, and `optimizer: $that_stage` begins with it.
-    """
+    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so."""
 
     model: trl.ModelConfig
     data: Annotated[Data, PREFERENCE]
     eval_data: Annotated[Data | None, PREFERENCE] = None
     ref_model: trl.ModelConfig | None = None
-    optimizer: str | None = None
-    keep_optimizer: bool = False
     train: trl.DPOConfig
 
     neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "ref_model")
@@ -71,7 +66,6 @@ class Dpo(TrainerStage):
                 f"must be above 0, got {self.train.beta:g}: the loss would not depend on the preferences",
                 (*step.path, "train", "beta"),
             )
-        warm_starts.check(self, step)
         self._check_reference(step)
         super().check(step)
 
@@ -106,8 +100,7 @@ class Dpo(TrainerStage):
         from trimtab.pipelines.trainers.whole_steps import DPOTrainer
 
         reference = {} if self.ref_model is None else {"ref_model": self._reference(self.ref_model)}
-        optimizer, keep = self.optimizer, self.keep_optimizer
-        return fit(DPOTrainer, self, step, optimizer=optimizer, keep_optimizer=keep, **reference)
+        return fit(DPOTrainer, self, step, **reference)
 
     def _reference(self, model: trl.ModelConfig) -> Any:
         """The reference, in the policy's own precision where it has none of its own."""

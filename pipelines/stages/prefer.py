@@ -42,7 +42,7 @@ from trimtab.pipelines.planning.field_types import WordOf
 from trimtab.pipelines.planning.kinds import LOSSES
 from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import inputs, warm_starts
+from trimtab.pipelines.training import inputs
 from trimtab.pipelines.training.fit import fit
 from trimtab.rewards._vocabulary import foreign
 
@@ -65,10 +65,7 @@ UNUSED = {  # keys of trl.SFTConfig with the one value that lists leave them
 
 @dataclass(kw_only=True)
 class Prefer(TrainerStage):
-    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so.
-
-    `keep_optimizer` keeps the optimizer's state beside the model, and `optimizer: $that_stage` begins with it.
-    """
+    """`eval_data` is evaluated at the end, and during training when `train.eval_strategy` says so."""
 
     model: trl.ModelConfig
     data: Annotated[Data, LISTS]
@@ -76,8 +73,6 @@ class Prefer(TrainerStage):
     loss: Annotated[str, WordOf(LOSSES)] = "dpo"
     beta: float = 0.1
     epsilon: float = 1e-3
-    optimizer: str | None = None
-    keep_optimizer: bool = False
     train: trl.SFTConfig
 
     shows: ClassVar[Shows] = PREFERENCE
@@ -101,7 +96,6 @@ class Prefer(TrainerStage):
                 rows = loading.load(block, (*step.path, key))
                 self._check_rows(rows, ", ".join(sources), (*step.path, key))
                 self._check_vocabulary(rows, step, (*step.path, key))
-        warm_starts.check(self, step)
         super().check(step)
 
     def work(self, known: Known) -> Work:
@@ -120,8 +114,6 @@ class Prefer(TrainerStage):
             self,
             step,
             loss=self._loss(),
-            optimizer=self.optimizer,
-            keep_optimizer=self.keep_optimizer,
             **({"look": partial(self._verify, step)} if has_reference else {}),
         )
 

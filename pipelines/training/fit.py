@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.pipelines.planning.errors import Interrupted, RecipeError
+from trimtab.pipelines.planning.optimizer_blocks import STATE
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.training.inputs import policy, splits
 from trimtab.pipelines.training.save import save
@@ -24,24 +25,22 @@ def fit(
     stage: Any,
     step: Step,
     *,
-    optimizer: str | None = None,
-    keep_optimizer: bool = False,
     look: Callable[[Any], dict[str, float]] = lambda trainer: {},
     **extra: Any,
 ) -> dict[str, float]:
     """Trains (from the newest complete checkpoint, if there is one), saves a complete model, and evaluates.
 
-    The optimizer begins with the state kept beside the model `optimizer`, and `keep_optimizer` keeps its own. `look`
-    is called with the trainer while its model is still the step's input, and gives further metrics. `extra` goes to
-    the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
+    `look` is called with the trainer while its model is still the step's input, and gives further metrics. `extra`
+    goes to the trainer. Raises FloatingPointError when the loss or the gradient is no longer a number, RecipeError
     when nothing was learned, and Interrupted after SIGTERM or SIGINT, with a checkpoint of the last step.
     """
-    from trimtab.pipelines.training import display, optimizer_state, resuming, schedules
+    from trimtab.pipelines.training import display, optimizer_state, optimizers, resuming, schedules
     from trimtab.pipelines.training.compute_once import compute_once
     from trimtab.pipelines.training.learning import Learning
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
+    optimizers.install(trainer, stage.optimizer)
     display.install(trainer, step.name, [*stage.shows.watches, *stage.shows.results], table=stage.shows.table)
     compute_once(trainer)
     if stage.schedule is not None:
@@ -51,11 +50,12 @@ def fit(
     learning = Learning(trainer)
     checkpoint = resuming.find(Path(trainer.args.output_dir), step)
     resumed_from = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
-    trained = _train(trainer, step, checkpoint, optimizer, learning)
+    trained = _train(trainer, step, checkpoint, (stage.optimizer or {}).get(STATE), learning)
+    optimizers.average(trainer)
     if stage.must_learn:
         learning.require_change(step, resumed_from)
     save(trainer, step.output, stage.dtype, _use_cache(stage.model))
-    if keep_optimizer and trainer.accelerator.is_main_process:
+    if stage.keep_optimizer and trainer.accelerator.is_main_process:
         optimizer_state.save(trainer, step.output)
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}
     metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": resumed_from, **lost, **seen}
@@ -75,13 +75,12 @@ def _use_cache(model: Any) -> bool | None:
     return config.get("use_cache")
 
 
-def _train(
-    trainer: Any, step: Step, checkpoint: Path | None, optimizer: str | None, learning: Any
-) -> dict[str, float]:
+def _train(trainer: Any, step: Step, checkpoint: Path | None, warm: str | None, learning: Any) -> dict[str, float]:
     """Trains under our callbacks and returns the trainer's metrics of it."""
     from trimtab.pipelines.trainers.seams.engines import end_training
     from trimtab.pipelines.training import counting, interrupts
     from trimtab.pipelines.training.at_hand import BatchAtHand
+    from trimtab.pipelines.training.box import Box
     from trimtab.pipelines.training.checkpoints import MarkComplete
     from trimtab.pipelines.training.learning import AlreadyTrained
     from trimtab.pipelines.training.optimizer_state import Warm
@@ -94,10 +93,11 @@ def _train(
     trainer.add_callback(counting.Counting(trainer, checkpoint))  # before the mark, which is of all files
     trainer.add_callback(MarkComplete(trainer, limit))
     trainer.add_callback(recorder)
+    trainer.add_callback(Box(trainer))
     if checkpoint:
         trainer.args.eval_on_start = False  # it was evaluated when it started
-    if optimizer:
-        trainer.add_callback(Warm(trainer, optimizer))
+    if warm:
+        trainer.add_callback(Warm(trainer, warm))
     trainer.add_callback(watchdog)
     trainer.add_callback(Room(trainer))  # after what asks for a checkpoint
     trainer.add_callback(learning)

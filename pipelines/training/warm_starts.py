@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.trainers.seams.engines import sharding
+from trimtab.pipelines.planning.optimizer_blocks import KEY
+from trimtab.pipelines.planning.optimizer_blocks import STATE as FROM
+from trimtab.pipelines.training.optimizers import engine_of
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -16,20 +18,19 @@ STATE = Path("optimizer", "state.safetensors")  # in a folder of its own: engine
 
 def check(stage: Any, step: Step) -> None:
     """Raises RecipeError where a stage's `optimizer` or `keep_optimizer` cannot be done."""
-    if not (stage.optimizer or stage.keep_optimizer):
+    kept = (stage.optimizer or {}).get(FROM)
+    if not (kept or stage.keep_optimizer):
         return
-    key = "optimizer" if stage.optimizer else "keep_optimizer"
+    key = KEY if kept else "keep_optimizer"
     if stage.model.use_peft:
         raise RecipeError("every step has new adapters, which no earlier optimizer knows", (*step.path, key))
-    if engine := sharding():
+    if engine := engine_of(step):
         raise RecipeError(
             f"{engine} splits the optimizer's state over the ranks: a warm one needs one process or DDP",
             (*step.path, key),
         )
-    if stage.optimizer and not step.pending(stage.optimizer) and not file_of(stage.optimizer).is_file():
-        raise RecipeError(
-            f"{stage.optimizer} has no optimizer state: train it with `keep_optimizer: true`", (*step.path, key)
-        )
+    if kept and not step.pending(kept) and not file_of(kept).is_file():
+        raise RecipeError(f"{kept} has no optimizer state: train it with `keep_optimizer: true`", (*step.path, key))
 
 
 def file_of(model: str) -> Path:

@@ -13,14 +13,26 @@ from trimtab.pipelines.training import warm_starts
 CONSTANT = {"lr_scheduler_type": "constant", "learning_rate": 1e-3}
 
 
+CLASSES = {
+    "lion": {"class": "pytorch_optimizer.Lion"},
+    "frugal": {"class": "frugal", "density": 0.5, "update_gap": 2},
+    "factored": {"class": "m_fac", "gradients": 2, "damp": 0.1},
+    "schedule-free": {"class": "pytorch_optimizer.ScheduleFreeAdamW"},  # which counts for its groups
+}
+
+
 def handed_on(block, lists, optim, then):
     """One run of 5 steps on all rows at once, and one of 3 that another of 2 goes on with."""
-    everything = {**CONSTANT, "optim": optim, "per_device_train_batch_size": len(rows_of(lists["ranked"]))}
-    block = {**block, "loss": "rrhf"}
+    everything = {**CONSTANT, "per_device_train_batch_size": len(rows_of(lists["ranked"]))}
+    named = CLASSES.get(optim)
+    everything |= {} if named else {"optim": optim}
+    block = {**block, "loss": "rrhf", **({"optimizer": named} if named else {})}
 
     def steps(count):
         return {"train": {**block["train"], **everything, "max_steps": count}}
 
+    if named and "optimizer" in then:
+        then = {"optimizer": {**named, "state": then["optimizer"]}}
     second = {**block, "model": {**block["model"], "model_name_or_path": "$first"}, **steps(2), **then}
     return {"whole": {**block, **steps(5)}, "first": {**block, **steps(3), "keep_optimizer": True}, "second": second}
 
@@ -30,7 +42,7 @@ def distance(ran):
     return max((whole[name] - second[name]).abs().max().item() for name in whole)
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch", "rmsprop", "adafactor"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "rmsprop", "adafactor", *CLASSES])
 def test_two_steps_are_one(optim, block, lists, tmp_path):
     assert distance(run_recipe(tmp_path, handed_on(block, lists, optim, {"optimizer": "$first"}))) < 1e-5
 
@@ -48,7 +60,7 @@ def test_a_fresh_optimizer_is_another_run(block, lists, tmp_path):
 def test_the_state_of_another_optimizer_is_refused(block, lists, tmp_path, capsys):
     other = {"optimizer": "$first", "train": {**block["train"], "optim": "sgd", "max_steps": 1}}
     stages = handed_on(block, lists, "adamw_torch", other)
-    message = "is the state of AdamW, and `train.optim` makes this one SGD"
+    message = "is the state of AdamW, and `optimizer` or `train.optim` makes this one SGD"
     assert message in broken(tmp_path, stages, capsys)
 
 
@@ -71,6 +83,7 @@ def test_the_rounds_of_apo_hand_it_on(tmp_path, model):
         steps = plan(tmp_path, apo(model, prompts, loss=loss, optimizer="warm"))
         one, two, last = (steps[name] for name in ("apo-1", "apo-2", "apo"))
         assert [step.options.get("keep_optimizer", False) for step in (one, two, last)] == [True, True, False]
-        assert [step.options.get("optimizer") for step in (one, two, last)] == [None, str(one.output), str(two.output)]
+        states = [None, {"state": str(one.output)}, {"state": str(two.output)}]
+        assert [step.options.get("optimizer") for step in (one, two, last)] == states
     fresh = plan(tmp_path, apo(model, prompts))
     assert not any(step.options.get("optimizer") or step.options.get("keep_optimizer") for step in fresh.values())

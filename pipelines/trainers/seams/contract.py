@@ -57,6 +57,7 @@ RECORDER = "pipelines/training/recorder.py"
 SAVE = "pipelines/training/save.py"
 CHECKPOINTS = "pipelines/training/checkpoints.py"
 COUNTING = "pipelines/training/counting.py"
+OPTIMIZERS = "pipelines/training/optimizers.py"
 OPTIMIZER_STATE = "pipelines/training/optimizer_state.py"
 REWARD_CHECKPOINT = "rewards/_checkpoint.py"
 PACKING = "rewards/_packing.py"
@@ -222,6 +223,7 @@ CONTRACT = (
     ),
     Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (RESUMABLE, REWARDED), ("trial",)),
     Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
+    Entry("transformers.Trainer", "optimizer_cls_and_kwargs", "attribute", "writes", (OPTIMIZERS,)),
     Entry("transformers.Trainer", "control", "attribute", "writes", (REWARDED,)),
     Entry("transformers.Trainer", "_tr_loss", "attribute", "writes", (COUNTING,), note="a tensor, since the last log"),
     Entry("transformers.Trainer", "_total_loss_scalar", "attribute", "writes", (COUNTING,), note="up to the last log"),

@@ -1,0 +1,15 @@
+"""Optimizers that no library has. A new one is one new file here.
+
+    optimizer: {class: frugal, density: 0.25}
+
+The word is the file's name, the class its CamelCase, a `torch.optim.Optimizer` whose keyword arguments are the keys in
+YAML: `__init__` checks them and raises ValueError, which a plan tells. `lr` and `weight_decay` are those of `train`.
+What else there is to say of an optimizer stands in its class:
+
+    needs_whole     why it cannot work where FSDP or ZeRO has split the weights: the end of a sentence; None where it
+    can small           what a shrunk run changes in its keys numbers_kept    a static method: how many numbers it
+    keeps of each weight, of its keys grouped         a static method: the trainer's groups of parameters anew, from
+    these and the parameters' names
+
+Of a class without them, and of those of libraries, stepping.py looks at what it does. No other file knows it by name.
+"""

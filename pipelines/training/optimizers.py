@@ -1,0 +1,134 @@
+"""The optimizer that a recipe names by its class: looked at in the plan, and given to a trainer.
+
+transformers' Trainer makes it of its own groups of parameters (no decay on norms and biases), its learning rate and
+its schedule, and saves and loads its state: what `train` says of those holds for any class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from trimtab.pipelines.planning import commands, consent, kinds, memos
+from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.pipelines.planning.optimizer_blocks import CLASS, KEY, keys_of
+from trimtab.pipelines.trainers.seams.engines import sharding
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
+
+SPLITTING = ("FSDP", "DEEPSPEED")
+OF_WORDS = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
+
+
+def check(stage: Any, step: Step) -> None:
+    """Raises RecipeError for an optimizer that cannot be made of its keys, or not under the engine of the launch."""
+    block = stage.optimizer or {}
+    if CLASS not in block:
+        return
+    place = (*step.path, KEY)
+    for key in OF_WORDS:
+        if key in step.options.get("train", {}):
+            message = (
+                f"is of transformers' own optimizers, and `optimizer` names {block[CLASS]}: leave one of them out"
+            )
+            raise RecipeError(message, (*step.path, "train", key))
+    if consent.withheld(consent.code_in({KEY: block}, step.path)):
+        return
+    needs_whole, engine = _seen(block, place)["needs_whole"], engine_of(step)
+    if needs_whole and engine:
+        raise RecipeError(
+            f"{block[CLASS]} {needs_whole}, and {engine} splits them over the ranks: launch it as one process or "
+            "under DDP (`accelerate: ddp`), or take AdamW or Lion, which treat each number by itself",
+            place,
+        )
+
+
+def engine_of(step: Step) -> str | None:
+    """FSDP or DEEPSPEED where the step's weights will be split by it, or are in this launch."""
+    if sharding() or step.launch is None:
+        return sharding()
+    engine = yaml.safe_load(commands.accelerate_config(step).read_text()).get("distributed_type")
+    return engine if engine in SPLITTING else None
+
+
+def numbers_kept(block: Mapping[str, Any] | None) -> float | None:
+    """How many numbers the optimizer of a block keeps of each weight; None where the block names none."""
+    return _seen(block, ())["kept"] if block and CLASS in block else None
+
+
+def install(trainer: Any, block: Mapping[str, Any] | None) -> None:
+    """Has a trainer that has no optimizer yet make the one of the block."""
+    if not block or CLASS not in block:
+        return
+    cls = _class(block, ())
+    if hasattr(cls, "grouped"):
+        cls = _grouping(cls, trainer)
+    trainer.optimizer_cls_and_kwargs = (cls, {"lr": trainer.args.learning_rate, **keys_of(block)})
+
+
+def average(trainer: Any) -> None:
+    """Puts the weights that are to be kept in the place of those that are stepped, where an optimizer has both."""
+    if callable(getattr(trainer.optimizer, "eval", None)):  # schedule-free ones
+        trainer.optimizer.eval()
+
+
+def _class(block: Mapping[str, Any], place: tuple[str, ...]) -> Any:
+    import torch
+
+    cls = kinds.find(kinds.OPTIMIZERS, block[CLASS], (*place, CLASS))
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise RecipeError(f"{block[CLASS]} is no torch.optim.Optimizer", (*place, CLASS))
+    return cls
+
+
+def _grouping(cls: Any, trainer: Any) -> Any:
+    """The class, with groups that know the names of their parameters."""
+
+    def __init__(self: Any, params: Any, **keys: Any) -> None:
+        names = {value: name for name, value in trainer.model.named_parameters()}
+        cls.__init__(self, cls.grouped(params, names), **keys)
+
+    return type(cls.__name__, (cls,), {"__init__": __init__})
+
+
+def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    """Why the optimizer needs whole weights, "" where it does not, and the numbers that it keeps of each weight.
+
+    It takes some steps on a few numbers for that, once: importing a library takes seconds, so the answer is
+    remembered.
+    """
+    word = block[CLASS]
+
+    def ask() -> dict[str, Any]:
+        return _look(block, place)
+
+    located = kinds.place(kinds.OPTIMIZERS, word)
+    if located is None or located.files:
+        return ask()  # of a user's own file, which may change
+    return memos.recalled(
+        "optimizers", [dict(block), _version(word.partition(".")[0]), located.file.stat().st_mtime], ask
+    )
+
+
+def _look(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+    from trimtab.pipelines.algorithms import stepping
+
+    cls, keys = _class(block, place), keys_of(block)
+    try:
+        stepped = stepping.look(lambda groups: cls(groups, lr=stepping.RATE, **keys))
+    except Exception as error:  # whatever a stranger's class raises of keys that it does not take
+        raise RecipeError(f"{block[CLASS]} cannot be made and stepped with these keys: {error}", place) from error
+    needs_whole = getattr(cls, "needs_whole", "" if stepped.by_element else "takes whole matrices into account")
+    kept = cls.numbers_kept(keys) if hasattr(cls, "numbers_kept") else stepped.kept
+    return {"needs_whole": needs_whole, "kept": kept}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
