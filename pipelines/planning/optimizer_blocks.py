@@ -70,9 +70,7 @@ def _checked(value: Any, path: Sequence[str]) -> Any:
             "brings pytorch_optimizer)",
             place,
         )
-    if kinds.is_withheld(kinds.OPTIMIZERS, word):
-        kinds.look(kinds.OPTIMIZERS, word, place)
-    elif isinstance(word, str) and "." in word:
+    if isinstance(word, str) and "." in word:
         kinds.look(kinds.OPTIMIZERS, word, place)  # imported where it is constructed, since that takes seconds
     elif word not in kinds.words(kinds.OPTIMIZERS):
         kinds.find(kinds.OPTIMIZERS, word, place)

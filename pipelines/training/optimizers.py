@@ -56,8 +56,10 @@ def engine_of(step: Step) -> str | None:
 
 
 def numbers_kept(block: Mapping[str, Any] | None) -> float | None:
-    """How many numbers the optimizer of a block keeps of each weight; None where the block names none."""
-    return _seen(block, ())["kept"] if block and CLASS in block else None
+    """How many numbers the optimizer of a block keeps of each weight; None where the block names none, or may not."""
+    if not block or CLASS not in block or kinds.is_withheld(kinds.OPTIMIZERS, block[CLASS]):
+        return None
+    return _seen(block, ())["kept"]
 
 
 def install(trainer: Any, block: Mapping[str, Any] | None) -> None:
@@ -109,9 +111,8 @@ def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     located = kinds.place(kinds.OPTIMIZERS, word)
     if located is None or located.files:
         return ask()  # of a user's own file, which may change
-    return memos.recalled(
-        "optimizers", [dict(block), _version(word.partition(".")[0]), located.file.stat().st_mtime], ask
-    )
+    made_of = [word, keys_of(block), _version(word.partition(".")[0]), located.file.stat().st_mtime]
+    return memos.recalled("optimizers", made_of, ask)
 
 
 def _look(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
