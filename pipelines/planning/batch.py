@@ -4,18 +4,22 @@
 
 With `batch_size`, the rows of an optimizer step over all ranks (completions where they are sampled), the size of a
 micro-batch and the accumulation follow from the ranks of the launch; `per_device_train_batch_size` is then the largest
-micro-batch. Without it, the three of TRL's keys and the ranks come to a batch.
+micro-batch, and without that key it is what the memory of a device is forecast to have room for. Without `batch_size`,
+the three of TRL's keys and the ranks come to a batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from trimtab.pipelines.planning import field_types, schema
+from trimtab.pipelines.planning import field_types, kinds, schema
 from trimtab.pipelines.planning.errors import RecipeError
+
+if TYPE_CHECKING:
+    from trimtab.pipelines.planning.recipe import Step
 
 SIZE, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_steps"
 ROLLOUT, STEPS = "generation_batch_size", "steps_per_generation"
@@ -28,7 +32,8 @@ class Batch:
     """The rows of an optimizer step: those of a micro-batch times the accumulation times the ranks.
 
     `rollout` is how many completions are sampled at once, on all ranks, where a training samples. Where it `is_given`,
-    the recipe says `batch_size`, and the others follow.
+    the recipe says `batch_size`, and the others follow; where the size of a micro-batch then `is_open`, neither the
+    recipe says it nor does the result depend on it.
     """
 
     per_device: int
@@ -36,11 +41,29 @@ class Batch:
     ranks: int
     rollout: int | None = None
     is_given: bool = False
+    is_open: bool = False
 
     @property
     def rows(self) -> int:
         """The global batch."""
         return self.per_device * self.accumulation * self.ranks
+
+    @property
+    def sizes(self) -> list[int]:
+        """What a micro-batch can be, the largest first: what divides a rank's rows of a step and of a rollout."""
+        share = self.per_device * self.accumulation
+        if self.rollout:
+            share = math.gcd(share, self.rollout // self.ranks)
+        return [size for size in range(share, 0, -1) if share % size == 0]
+
+    def keys(self) -> dict[str, int]:
+        """The training arguments by which TRL makes it up."""
+        parts = {SIZE: self.per_device, ACCUMULATION: self.accumulation}
+        return parts | ({ROLLOUT: self.rollout} if self.rollout else {})
+
+    def of_size(self, size: int) -> Batch:
+        """The same rows in micro-batches of another size, one of `sizes`."""
+        return replace(self, per_device=size, accumulation=self.per_device * self.accumulation // size)
 
     def __str__(self) -> str:
         return f"{self.rows} = {self.per_device} x {self.accumulation} x {self.ranks}"
@@ -76,22 +99,24 @@ def derived(
     _require_divisor(
         rows, ranks, f"rows cannot be shared out evenly on {ranks} ranks", place, _ranks_near(rows, ranks)
     )
-    share, rollout = rows // ranks, None
+    rollout = None
     if numbers.generations is not None:
         rollout = numbers.rollout_given or rows
         _require_divisor(rows, numbers.generations, f"is no multiple of num_generations, {numbers.generations}", place)
         uneven = f"completions cannot be shared out evenly on {ranks} ranks"
         _require_divisor(rollout, ranks, uneven, (*path, field, ROLLOUT))
-        share = math.gcd(share, rollout // ranks)
-    size = micro_batch(share, numbers.size)
-    batch = Batch(size, rows // ranks // size, ranks, rollout, is_given=True)
-    parts = {SIZE: size, ACCUMULATION: batch.accumulation} | ({ROLLOUT: rollout} if rollout else {})
-    return {**options, field: {**train, **parts}}, batch
+    is_open = SIZE not in train and not _is_ordered_by_parts(train) and not cls.by_micro_batch(train)
+    whole = Batch(rows // ranks, 1, ranks, rollout, is_given=True, is_open=is_open)
+    batch = whole.of_size(next(size for size in whole.sizes if size <= max(numbers.size, 1)))
+    return {**options, field: {**train, **batch.keys()}}, batch
 
 
-def micro_batch(share: int, most: int) -> int:
-    """The rows of a micro-batch: of the divisors of a rank's share of the batch the largest that is at most `most`."""
-    return max(size for size in range(1, min(share, max(most, 1)) + 1) if share % size == 0)
+def resized(step: Step, size: int) -> Step:
+    """A step whose batch is made up of micro-batches of another size."""
+    assert step.batch is not None
+    field, made_up = field_types.training(kinds.find(kinds.STAGES, step.kind, step.path)), step.batch.of_size(size)
+    train = {**step.options[field], **made_up.keys()}
+    return replace(step, options={**step.options, field: train}, batch=made_up)
 
 
 def identity(cls: Any, options: Mapping[str, Any], batch: Batch, of_train: Mapping[str, Any]) -> dict[str, Any]:

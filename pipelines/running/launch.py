@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
-from trimtab.pipelines.forecasting import machines, outlook
+from trimtab.pipelines.forecasting import machines, micro_batch, outlook
 from trimtab.pipelines.planning import commands, memos, preflight, provenance
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
@@ -139,6 +139,7 @@ def plan(
         if planned_for:
             launched_on = functools.partial(outlook.launch, planned_for)
         unseen = preflight.check(recipe, steps, without_hub=True, launch=launched_on)
+        steps = [micro_batch.fitted(step, launched_on(step), planned_for) for step in steps]
         auto = ranks.auto if sbatch is None else slurm.CONFIG
         print(table(recipe, steps, extra, auto, verbose=verbose))
         if code := consents.section(recipe):

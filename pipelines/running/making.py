@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from typing import Any
 
-from trimtab.pipelines.forecasting import forecast
-from trimtab.pipelines.planning import field_types, kinds, provenance, schema
+from trimtab.pipelines.forecasting import forecast, micro_batch
+from trimtab.pipelines.planning import batch, field_types, kinds, provenance, schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.planning.stops import stop
-from trimtab.pipelines.recording import artifacts, tracking, usage, views, watch
+from trimtab.pipelines.recording import artifacts, locks, tracking, usage, views, watch
 from trimtab.pipelines.reporting import sections
 from trimtab.pipelines.reporting.numerals import duration
 from trimtab.pipelines.reporting.shows import Shows
@@ -40,6 +41,9 @@ def make(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
         artifacts.fresh(step.dir)
         (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
+    size = locks.of_main(functools.partial(micro_batch.largest, step, _launch(distributed)))
+    if size is not None:
+        step = batch.resized(step, size)
     ahead = forecast.record(step, _launch(distributed)) if main else None
     tracking.start(step, recipe, main)  # after the forecast, which reads rows that are not to be counted
     watch.enter(step.name)

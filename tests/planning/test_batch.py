@@ -77,7 +77,25 @@ def test_a_given_size_is_the_largest(planned):
     given = planned("stages.sft.batch_size=48", f"stages.sft.train.{SIZE}=20")
     assert made_up(given["sft"]) == (16, 3, 1)
     assert made_up(planned("stages.sft.batch_size=7")["sft"]) == (7, 1, 1)
-    assert [batch.micro_batch(48, most) for most in (1, 5, 20, 48, 99)] == [1, 4, 16, 48, 48]
+    assert [made_up(planned("stages.sft.batch_size=48", f"stages.sft.train.{SIZE}={most}")["sft"])[0]
+            for most in (1, 5, 20, 48, 99)] == [1, 4, 16, 48, 48]  # fmt: skip
+
+
+def test_a_size_is_open_where_neither_the_recipe_nor_the_result_says_one(planned):
+    steps = planned("defaults.batch_size=16")
+    assert steps["sft"].batch.is_open
+    assert steps["sft"].batch.sizes == [16, 8, 4, 2, 1]
+    assert steps["grpo"].batch.of_size(2) == batch.Batch(2, 8, 1, 16, is_given=True, is_open=True)
+    assert not planned()["sft"].batch.is_open
+    for said in (f"train.{SIZE}=4", "train.dataloader_drop_last=true"):
+        assert not planned("stages.sft.batch_size=16", f"stages.sft.{said}")["sft"].batch.is_open
+
+
+def test_a_step_with_another_size_is_the_same_step(planned):
+    step = planned("defaults.batch_size=16")["sft"]
+    other = batch.resized(step, 2)
+    assert other.options["train"] == {SIZE: 2, PARTS: 8}
+    assert (other.fingerprint, other.batch.rows) == (step.fingerprint, step.batch.rows)
 
 
 def test_evaluating_and_finding_a_size_are_outside(planned):
