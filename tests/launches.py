@@ -36,11 +36,11 @@ def finished(process, timeout=300):
     return process.returncode, out
 
 
-def until(condition, timeout=120):
+def until(condition, timeout=120, pause=0.05):
     end = time.time() + timeout
     while not condition():
         assert time.time() < end, "timed out"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def weights(step):

@@ -139,7 +139,7 @@ def plan(
         if planned_for:
             launched_on = functools.partial(outlook.launch, planned_for)
         unseen = preflight.check(recipe, steps, without_hub=True, launch=launched_on)
-        steps = [micro_batch.fitted(step, launched_on(step), planned_for) for step in steps]
+        steps = tuple(micro_batch.fitted(step, launched_on(step), planned_for) for step in steps)
         auto = ranks.auto if sbatch is None else slurm.CONFIG
         print(table(recipe, steps, extra, auto, verbose=verbose))
         if code := consents.section(recipe):

@@ -7,17 +7,21 @@ but for ZeRO-2's, which is as a user launches it; those of the other engines are
 import json
 import shutil
 from itertools import product
+from random import Random
 
 import pytest
 import torch
 from conftest import PAIR_ROWS, SFT_ROWS
-from launches import TWO, trained, warm
+from kills import Blow, strike
+from launches import TWO, trained, two_ranks_started, until, warm
+from outputs import metrics_of
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.running import launch as launching
+from trimtab.pipelines.training.checkpoints import MARK
 from trimtab.scripts import run
 
 pytestmark = pytest.mark.slow
@@ -187,6 +191,23 @@ def test_a_sharded_run_goes_on_from_its_checkpoint(engine, inputs, ranks, tmp_pa
             ours, theirs = (load_file(step.output / file) for step in (again, ranks(engine)[stage]))
             for name in theirs:
                 torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("engine", SHARDING)
+def test_a_launch_that_is_killed_in_a_sharded_save_goes_on_from_the_one_before(engine, inputs, ranks, tmp_path):
+    recipe = write_recipe(tmp_path, {"sft": block("sft", inputs, 2)}, wandb=False)
+    (step,) = Recipe.load(str(recipe), ranks=TWO).steps
+    first, second = (step.dir / "checkpoints" / f"checkpoint-{number}" for number in (1, 2))
+    launched = two_ranks_started(recipe, config=engine)
+    until(second.exists, pause=0.002)
+    strike(launched, Blow("kill", 0), Random(0))
+    assert (first / MARK).exists()
+    assert not (second / MARK).exists()
+    assert trained(recipe, config=engine)["sft"].dir == step.dir
+    assert metrics_of(step)["train/resumed_from"] == 1
+    ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, ranks(engine)["sft"]))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
 
 
 def test_a_step_under_one_engine_feeds_a_step_under_another(inputs, tmp_path, monkeypatch):
