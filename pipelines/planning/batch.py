@@ -114,7 +114,8 @@ def derived(
 def resized(step: Step, size: int) -> Step:
     """A step whose batch is made up of micro-batches of another size."""
     field = field_types.training(kinds.find(kinds.STAGES, step.kind, step.path))
-    assert step.batch is not None and field is not None
+    assert step.batch is not None
+    assert field is not None
     made_up = step.batch.of_size(size)
     train = {**step.options[field], **made_up.keys()}
     return replace(step, options={**step.options, field: train}, batch=made_up)
