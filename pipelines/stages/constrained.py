@@ -170,7 +170,7 @@ class Constrained(TrainerStage):
             raise RecipeError("LoRA would train a whole second model: set `shared`", (*step.path, "critics", "trunk"))
         if self.trainer == "ppo" and self.train.use_vllm:
             raise RecipeError(
-                "trl hands vLLM every weight that is trained, the critics' too, whose names vLLM refuses: leave it out",
+                "trl hands vLLM all that is trained, the critics' too, which vLLM refuses by name: leave it out",
                 (*step.path, "train", "use_vllm"),
             )
         online.check_sampler(self, step)
