@@ -19,6 +19,8 @@ Besides its fields, a class may have these, each of which can be left out:
 - `reader()`: the tokenizer of the model that reads prompts and completions, and its context in tokens (None for no
   limit): prompts that do not fit are found before a training on the reward.
 - `load()`: loads what the first call would load; `--check-rewards` measures it.
+- `features(prompts, completions, **columns)`: what the reward's head reads of each, numbers, for a stage that puts a
+  head of its own on them.
 - `probe()`: yields (stage, ok, detail) of each stage on the way to a server; `--check-rewards` prints them.
 """
 

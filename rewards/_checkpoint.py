@@ -90,6 +90,21 @@ class Checkpoint:
                 self._remembered.popitem(last=False)
         return self._remembered[key]
 
+    def features(self, rows: Sequence[Sequence[int]], tokens_per_batch: int | None) -> list[list[float]]:
+        """What the heads read at the last token of every row of token ids: len(rows) x hidden size.
+
+        Raises ValueError for an architecture whose head is more than one layer.
+        """
+        head = getattr(self.model, "score", None)
+        if head is None:
+            raise ValueError(f"{self.path}: the head of {type(self.model).__name__} is no layer called `score`")
+        tokens_per_batch = tokens_per_batch or (2048 if self.model.device.type == "cpu" else 16384)
+        self.model.score = torch.nn.Identity()
+        try:
+            return self._forward(rows, tokens_per_batch)
+        finally:
+            self.model.score = head
+
     def _whole(self, dtype: str) -> tuple[Any, Any]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

@@ -85,6 +85,22 @@ class RewardModel:
                 outcomes[index] = (next(logits)[self.head] - self._mean) / self._std
         return settled(outcomes)
 
+    def features(self, prompts: list, completions: list, **columns: Any) -> list[list[float]]:
+        """What the head reads: the hidden state at the last token of every conversation.
+
+        Raises ValueError for one that the chat template refuses, and for one that is longer than the context.
+        """
+        self.load()
+        tokenizer, context = self._checkpoint.tokenizer, self._checkpoint.context
+        rows: list[list[int]] = []
+        for row in encode(tokenizer, prompts, completions, columns):
+            if isinstance(row, Unrenderable):
+                raise ValueError(f"{self.path}: {row}")
+            if context is not None and len(row) > context:
+                raise ValueError(f"{len(row)} tokens; the context of {self.path} is {context}")
+            rows.append(row)
+        return self._checkpoint.features(rows, self.tokens_per_batch)
+
     def reader(self) -> tuple[Any, int | None]:
         """The checkpoint's tokenizer and the tokens of its context, without its weights. Raises OSError."""
         from transformers import AutoConfig, AutoTokenizer

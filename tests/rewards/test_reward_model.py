@@ -248,3 +248,14 @@ def test_whole_conversations_need_no_prompt(scorer):
     whole = [row["prompt"] + row["chosen"] for row in PAIR_ROWS]
     apart = score(load(scorer), [row["prompt"] for row in PAIR_ROWS], [row["chosen"] for row in PAIR_ROWS])
     assert score(load(scorer), [[]] * len(whole), whole) == pytest.approx(apart, abs=1e-5)
+
+
+def test_features_are_what_the_head_reads(scorer, tmp_path, model):
+    reward = load(scorer, head=1)
+    head = load_file(f"{scorer}/model.safetensors")["score.weight"][1].float()
+    features = torch.tensor(reward.features(PROMPTS, ANSWERS))
+    torch.testing.assert_close(features @ head, torch.tensor(reward(PROMPTS, ANSWERS)), rtol=1e-4, atol=1e-4)
+    assert reward(PROMPTS, ANSWERS) == load(scorer, head=1)(PROMPTS, ANSWERS), "the head is back in its place"
+    short = load(save(tmp_path / "short", model, max_position_embeddings=4))
+    with pytest.raises(ValueError, match=r"tokens; the context of .* is 4"):
+        short.features(PROMPTS, ANSWERS)
