@@ -114,10 +114,13 @@ class Search:
     def tell(self, value: float, step: float) -> None:
         """The metric at `point`, at that step; and again of every next point that is near to one of before.
 
-        Raises ValueError where there is nothing more to ask.
+        After one more of those than there are thresholds the metric is asked for again: a small simplex whose values
+        are all old ones would be turned for ever. Raises ValueError where there is nothing more to ask.
         """
         self._send(value, step, reused=False)
-        while self.point is not None and (earlier := self._near(self.point, step)) is not None:
+        for _ in range(len(self.history[-1]["point"]) + 1):
+            if self.point is None or (earlier := self._near(self.point, step)) is None:
+                return
             self._send(earlier, step, reused=True)
 
     def _send(self, value: float, step: float, *, reused: bool) -> None:

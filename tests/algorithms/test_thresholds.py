@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import qmc
 
 from trimtab.pipelines.algorithms import tabular, thresholds
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
@@ -98,6 +99,9 @@ def test_bayes_asks_inside_of_its_box_and_near_to_the_best_it_was_told():
     rows = run(thresholds.bayes(low, high, 0), lambda p: -float(np.abs((p - peak) / (high - low)).sum()), 9)
     points = np.array([point for point, _ in rows])
     assert ((points >= low) & (points <= high)).all()
+    spread = low + qmc.Sobol(2, seed=0).random_base2(9)[:5] * (high - low)
+    np.testing.assert_allclose(points[:4], spread[:4])  # before anything is known
+    assert np.abs(points[4] - spread[4]).max() > 1e-3
     assert np.abs((points[-2:] - peak) / (high - low)).max() < np.abs((points[:4] - peak) / (high - low)).max() / 2
 
 
@@ -140,6 +144,19 @@ def test_a_search_goes_on_from_its_state(kind):
     for at in range(5, 12):
         again.tell(value(again.point), at)
     assert again.history == whole.history
+
+
+def test_a_small_simplex_is_asked_again_and_not_turned_for_ever():
+    low, high, peak = np.array([1.0, -2.0]), np.array([3.0, -1.0]), np.array([2.0, -1.5])
+    search = thresholds.Search(lambda: thresholds.nelder_mead(thresholds.simplex(low, high, 3)), cache=0.05)
+    for step in range(60):  # the simplex is soon smaller than the distance at which a value is taken again
+        search.tell(-float(np.square(search.point - peak).sum()), step)
+    reused = [row["reused"] for row in search.history]
+    assert reused.count(False) == 60
+    assert reused.count(True) >= 60
+    longest = max(len(run) for run in "".join("r" if again else " " for again in reused).split())
+    assert longest == 3
+    assert (np.abs(np.array(search.best["point"]) - peak) <= 0.05 * np.abs(peak)).all()
 
 
 def test_near_points_are_not_asked_twice_unless_their_value_is_stale():
