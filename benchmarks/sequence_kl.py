@@ -1,6 +1,6 @@
 """Where a KL of whole answers and trl's KL of each token's own context lead, on problems that can be enumerated.
 
-    python benchmarks/sequence_kl.py            # seconds
+    python benchmarks/sequence_kl.py            # seconds; with save=yes the page's numbers
 
 60 problems for each length of an answer: three tokens, of which one ends it, logits of the start and rewards standard
 normal, beta 0.3. The first table has fixed points with exact expectations: their total variation from pi_0 exp(r /
@@ -12,36 +12,49 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import stored_numbers
 import torch
 from torch import Tensor
 
 from trimtab.pipelines.algorithms import tabular_answers
 from trimtab.pipelines.algorithms.advantages import still_to_come
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.trainers.rollouts import group_advantages
 
 PROBLEMS, VOCABULARY, BETA = 60, 3, 0.3
 GROUPS, GROUP, STEPS, RATE = 16, 8, 600, 0.05
 PENALTIES = {"sequence": still_to_come, "token": torch.neg}
+CODE = [
+    *("benchmarks/sequence_kl.py", "pipelines/algorithms/tabular_answers.py"),
+    *("pipelines/algorithms/advantages.py", "pipelines/trainers/rollouts.py"),
+]
 
 
-def main() -> None:
-    print("kl        tokens  samples  total variation (largest)   gain missed (largest)")
-    for length in (2, 3):
-        generator = torch.Generator().manual_seed(length)
-        tree = tabular_answers.tree(VOCABULARY, length)
-        start = torch.randn(PROBLEMS, tree.size, VOCABULARY, dtype=torch.float64, generator=generator)
-        rewards = torch.randn(PROBLEMS, len(tree.mask), dtype=torch.float64, generator=generator)
-        for name, penalty in PENALTIES.items():
-            logits = tabular_answers.learned(start, rewards, BETA, tree, penalty, length)
-            say(name, length, "exact", logits, start, rewards, tree)
-            say(name, length, "drawn", sampled(start, rewards, tree, penalty, generator), start, rewards, tree)
+def main(words: list[str]) -> None:
+    rows = []
+    for name, penalty in PENALTIES.items():
+        for length in (2, 3):
+            generator = torch.Generator().manual_seed(length)
+            tree = tabular_answers.tree(VOCABULARY, length)
+            start = torch.randn(PROBLEMS, tree.size, VOCABULARY, dtype=torch.float64, generator=generator)
+            rewards = torch.randn(PROBLEMS, len(tree.mask), dtype=torch.float64, generator=generator)
+            logits = {
+                "exact": tabular_answers.learned(start, rewards, BETA, tree, penalty, length),
+                "drawn": sampled(start, rewards, tree, penalty, generator),
+            }
+            for how, reached in logits.items():
+                row = {"`kl`": f"`{name}`", "tokens": length, "samples": how}
+                rows.append(row | distances(reached, start, rewards, tree))
+    tables = {"policies": rows}
+    print(stored_numbers.table({"tables": tables}, "policies"))
+    if "save=yes" in words:
+        stored_numbers.store("kl-of-answers", tables, seeds=f"{PROBLEMS} problems a row", code=CODE)
 
 
-def sampled(start: Tensor, rewards: Tensor, tree: tabular_answers.Tree, penalty, generator) -> Tensor:
+def sampled(start: Tensor, rewards: Tensor, tree: tabular_answers.Tree, penalty: Any, generator: Any) -> Tensor:
     """The logits that Adam comes to on the advantages of sampled answers, as the trainer makes them."""
     reference = tabular_answers.logprobs(start, tree)
     logits = start.clone().requires_grad_()
@@ -64,7 +77,8 @@ def sampled(start: Tensor, rewards: Tensor, tree: tabular_answers.Tree, penalty,
     return logits.detach()
 
 
-def say(name: str, length: int, how: str, logits: Tensor, start: Tensor, rewards: Tensor, tree) -> None:
+def distances(logits: Tensor, start: Tensor, rewards: Tensor, tree: tabular_answers.Tree) -> dict[str, Any]:
+    """How far a policy is from the best one, by problem and for the worst of them."""
     policy, reference = (tabular_answers.logprobs(each, tree).sum(-1) for each in (logits, start))
     best = tabular_answers.optimum(reference, rewards, BETA)
     distance = (policy.exp() - best.exp()).abs().sum(-1) / 2
@@ -72,13 +86,13 @@ def say(name: str, length: int, how: str, logits: Tensor, start: Tensor, rewards
         tabular_answers.objective(each, reference, rewards, BETA) for each in (best, reference, policy)
     )
     missed = (at_best - reached) / (at_best - at_start)
-    print(f"{name:9} {length:6}  {how:7}  {cell(distance)}   {cell(missed)}")
-
-
-def cell(values: Tensor) -> str:
-    mean, error = mean_stderr(values.tolist())
-    return f"{mean:.2g} ± {error:.2g} ({values.max():.2g})"
+    return {
+        "total variation": distance.tolist(),
+        "at worst": float(distance.max()),
+        "share of the gain missed": missed.tolist(),
+        "at worst, of the gain": float(missed.max()),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,0 +1,166 @@
+"""Tables of documentation pages, made from what benchmarks have stored: written, or held against what they come from.
+
+    python benchmarks/stored_numbers.py            # make docs-numbers: writes the tables of all pages
+    python benchmarks/stored_numbers.py --check    # writes nothing; 1 where a page or what is stored is old
+
+A benchmark that is run with `save=yes` calls `store`, which writes one file in benchmarks/artifacts/: the command, the
+commit, the machine, the day and the seeds, tables of values, one for each seed, world or problem, and what they come
+from: the fingerprints of a recipe's steps, or the code of the program and of the modules that it names. A file is old
+when those are no longer what they were: run its command again. A page has a place for each table, and for the facts:
+
+    <!-- numbers: kl-of-answers fixed-points -->
+    <!-- end of numbers -->
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
+
+from trimtab.pipelines.algorithms.statistics import mean_stderr
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "benchmarks" / "artifacts"
+PLACE = re.compile(r"(<!-- numbers: ([\w-]+) ([\w-]+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
+FACTS = ("date", "commit", "seeds", "machine", "command")
+
+
+def store(
+    name: str,
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    seeds: str,
+    code: Sequence[str] = (),
+    recipe: tuple[str, Sequence[str]] | None = None,
+) -> Path:
+    """Writes an artifact. A table is a list of rows by column, whose values are words, or numbers to be averaged.
+
+    `code` are files, from the repository's root, that the numbers come from; `recipe` is one with its overrides.
+    """
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    program = Path(sys.argv[0]).resolve().relative_to(ROOT)
+    words = [word for word in sys.argv[1:] if word != "save=yes"]
+    artifact = {
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+        "seeds": seeds,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "command": shlex.join(["python", str(program), *words]),
+        "code": {file: digest(file) for file in code},
+        "recipe": None if recipe is None else {"words": [recipe[0], *recipe[1]], "steps": steps(*recipe)},
+        "tables": {title: [_rounded(row) for row in rows] for title, rows in tables.items()},
+    }
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(artifact, indent=1) + "\n")
+    return path
+
+
+def digest(file: str) -> str:
+    """A hash of a Python file's code, of which comments and docstrings are no part."""
+    tree = ast.parse((ROOT / file).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def steps(path: str, overrides: Sequence[str]) -> dict[str, str]:
+    """The fingerprint of every step of a recipe."""
+    from trimtab.pipelines.planning.recipe import Recipe
+
+    return {step.name: step.fingerprint for step in Recipe.load(str(ROOT / path), list(overrides)).steps}
+
+
+def old(artifact: Mapping[str, Any]) -> list[str]:
+    """What is no longer as it was when the numbers were measured."""
+    changed = [file for file, hashed in artifact["code"].items() if digest(file) != hashed]
+    if artifact["recipe"] is not None:
+        path, *overrides = artifact["recipe"]["words"]
+        now = steps(path, overrides)
+        before = artifact["recipe"]["steps"]
+        changed += [f"{path}: {name}" for name in {**before, **now} if before.get(name) != now.get(name)]
+    return changed
+
+
+def table(artifact: Mapping[str, Any], title: str) -> str:
+    """A table in Markdown; `facts` is that of where the numbers come from."""
+    if title == "facts":
+        lines = ["| | |", "| --- | --- |"]
+        shown = {**artifact, "command": f"`{artifact['command']} save=yes`"}
+        return "\n".join([*lines, *(f"| {name} | {shown[name]} |" for name in FACTS)]) + "\n"
+    rows = artifact["tables"][title]
+    lines = ["| " + " | ".join(rows[0]) + " |", "| --- " * len(rows[0]) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(map(cell, row.values())) + " |" for row in rows)]) + "\n"
+
+
+def cell(value: Any) -> str:
+    """A word or a number as it is; several numbers as their mean with its standard error, of one or two digits."""
+    if not isinstance(value, list):
+        return f"{value:.2g}" if isinstance(value, float) else str(value)
+    mean, error = mean_stderr(value)
+    if len(value) == 1:
+        return f"{mean:.3g}"
+    if not error > 1e-12:
+        return f"{mean:.0g}" if abs(mean) > 1e-12 else "0"
+    digits = max(0, 1 - math.floor(math.log10(error)) - (error >= 2 * 10 ** math.floor(math.log10(error))))
+    return f"{mean:.{digits}f} ± {error:.{digits}f}"
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Six digits of every number, which is more than a page shows."""
+
+    def short(value: Any) -> Any:
+        return float(f"{value:.6g}") if isinstance(value, float) else value
+
+    return {
+        name: [short(v) for v in value] if isinstance(value, list) else short(value) for name, value in row.items()
+    }
+
+
+def written(text: str) -> str:
+    """A page's text with the tables that are stored."""
+
+    def fill(place: re.Match[str]) -> str:
+        artifact = json.loads((FOLDER / f"{place[2]}.json").read_text())
+        return place[1] + table(artifact, place[3]) + place[4]
+
+    return PLACE.sub(fill, text)
+
+
+def main(words: list[str]) -> int:
+    check, trouble = words == ["--check"], 0
+    for path in sorted(FOLDER.glob("*.json")):
+        artifact = json.loads(path.read_text())
+        if changed := old(artifact):
+            print(f"{path.relative_to(ROOT)} is older than {', '.join(changed)}: {artifact['command']} save=yes")
+            trouble = 1
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        before = page.read_text()
+        after = written(before)
+        if before != after and check:
+            print(f"{page.relative_to(ROOT)} is not what is stored: make docs-numbers")
+            trouble = 1
+        elif before != after:
+            page.write_text(after)
+    return trouble
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

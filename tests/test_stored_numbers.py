@@ -1,0 +1,91 @@
+"""The tables of the pages are those of what benchmarks have stored, and that is no older than what it was made by."""
+
+import importlib.util
+import json
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture
+def numbers():
+    spec = importlib.util.spec_from_file_location("stored_numbers", ROOT / "benchmarks" / "stored_numbers.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def elsewhere(numbers, tmp_path, monkeypatch):
+    """A repository of its own, with a program, a recipe's place and a page."""
+    for folder in ("benchmarks/artifacts", "docs", "recipes"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "benchmarks" / "study.py").write_text('"""A study."""\nRATE = 0.1\n')
+    (tmp_path / "docs" / "page.md").write_text("<!-- numbers: study arms -->\n<!-- end of numbers -->\n\nThe end.\n")
+    monkeypatch.setattr(numbers, "ROOT", tmp_path)
+    monkeypatch.setattr(numbers, "FOLDER", tmp_path / "benchmarks" / "artifacts")
+    monkeypatch.setattr(numbers, "subprocess", Git)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "benchmarks" / "study.py"), "rounds=2", "save=yes"])
+    rows = [{"arm": "a", "gold": [0.25, 0.35, 0.30]}, {"arm": "b", "gold": [1.0, 1.0, 1.0]}]
+    numbers.store("study", {"arms": rows}, seeds="3", code=["benchmarks/study.py"])
+    return tmp_path
+
+
+class Git:
+    """Stands for subprocess."""
+
+    @staticmethod
+    def run(words, **_):
+        assert words[0] == "git"
+        return type("Ran", (), {"stdout": "0123abc\n"})
+
+
+def test_every_page_is_what_is_stored(numbers, capsys):
+    assert numbers.main(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ([0.25, 0.35, 0.30], "0.30 ± 0.03"),
+    ([10.0, 30.0], "20 ± 10"),
+    ([0.0, 0.00024], "0.00012 ± 0.00012"),
+    ([1.0, 1.0], "1"),
+    ([0.0, 1e-16], "0"),
+    (0.5, "0.5"),
+    ("xi", "xi"),
+    (12, "12"),
+])  # fmt: skip
+def test_a_cell_has_the_digits_that_its_error_leaves(numbers, values, words):
+    assert numbers.cell(values) == words
+
+
+def test_a_page_gets_its_table_and_keeps_its_text(numbers, elsewhere, capsys):
+    assert numbers.main(["--check"]) == 1
+    assert "docs/page.md is not what is stored" in capsys.readouterr().out
+    assert numbers.main([]) == 0
+    page = (elsewhere / "docs" / "page.md").read_text()
+    assert "| arm | gold |\n| --- | --- |\n| a | 0.30 ± 0.03 |\n| b | 1 |\n<!-- end" in page
+    assert page.endswith("\n\nThe end.\n")
+    assert numbers.main(["--check"]) == 0
+    facts = numbers.table(json.loads((elsewhere / "benchmarks" / "artifacts" / "study.json").read_text()), "facts")
+    assert "| commit | 0123abc |" in facts
+    assert "| command | `python benchmarks/study.py rounds=2 save=yes` |" in facts
+
+
+def test_numbers_are_old_when_the_program_has_changed_and_not_when_its_words_have(numbers, elsewhere, capsys):
+    numbers.main([])
+    program = elsewhere / "benchmarks" / "study.py"
+    program.write_text('"""A study, in other words."""\nRATE = 0.1  # as ever\n')
+    assert numbers.main(["--check"]) == 0
+    program.write_text('"""A study."""\nRATE = 0.2\n')
+    assert numbers.main(["--check"]) == 1
+    assert "study.json is older than benchmarks/study.py" in capsys.readouterr().out
+
+
+def test_numbers_are_old_when_a_step_of_their_recipe_has_changed(numbers, monkeypatch):
+    artifact = {"code": {}, "recipe": {"words": ["recipes/tiny-constrained.yaml"]}}
+    artifact["recipe"]["steps"] = numbers.steps("recipes/tiny-constrained.yaml", [])
+    assert numbers.old(artifact) == []
+    artifact["recipe"]["words"].append("stages.constrained.train.beta=0.3")
+    changed = numbers.old(artifact)
+    assert changed[0] == "recipes/tiny-constrained.yaml: constrained"
+    assert not [name for name in changed if name.endswith((": sft", ": coverage"))]
