@@ -1,4 +1,4 @@
-.PHONY: demo test test-fast check types format docs screenshot clean
+.PHONY: demo test test-fast check mutate types format docs docs-numbers screenshot clean
 # the first of these that is new enough
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -21,6 +21,9 @@ check: $(VENV)/ready
 	$(MAKE) --no-print-directory types
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/trainers/test_seams.py tests/trainers/test_contract.py tests/test_docs.py
 
+mutate: $(VENV)/ready  ## how many wrong changes of the mathematics the fast tests notice; goes on where it was
+	$(BIN)/python benchmarks/mutation
+
 types: $(VENV)/ready  ## mypy, which finds this folder under the name of the package
 	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/trimtab
 	$(BIN)/mypy
@@ -28,6 +31,9 @@ types: $(VENV)/ready  ## mypy, which finds this folder under the name of the pac
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs-numbers: $(VENV)/ready  ## the tables that are made from what benchmarks have stored
+	$(BIN)/python benchmarks/stored_numbers.py
 
 docs: $(VENV)/ready  ## the pages that are made from the dataclasses
 	$(BIN)/python scripts/docs.py

@@ -66,3 +66,8 @@ def test_a_vote_of_many_samples_is_that_of_the_multinomial():
     rates = [best_of.voted(answers, values, 5, str(seed)) for seed in range(10)]
     assert np.mean(rates) == pytest.approx(expected, abs=3 * math.sqrt(expected * (1 - expected) / 2000))
     assert best_of.voted(answers, values, 5, "1") == best_of.voted(answers, values, 5, "1")
+
+
+def test_a_sample_is_right_from_a_half_on():
+    assert best_of.passing([0.5, 0.49, 0.7, 0.0], 1) == 0.5
+    assert best_of.passing([0.5, 0.49, 0.7, 0.0], 2) == pytest.approx(5 / 6)

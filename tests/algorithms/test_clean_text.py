@@ -27,3 +27,14 @@ def test_a_prompt_is_held_out_when_it_equals_or_quotes_one():
     assert "Tell me what is 1+1? Please." not in held_out  # too short to be a quotation
     assert f"Please: {', '.join(words[3:16])}!" in held_out
     assert " ".join(words[3:15]) not in held_out
+
+
+def test_texts_that_are_shorter_than_a_shingle_are_near_when_they_are_equal():
+    assert clean_text.duplicates([("q", "ab"), ("q", "cb")], 0.3) == [None, None]
+    assert clean_text.duplicates([("q", "ab"), ("q", "AB")], 0.3) == [None, "near"]
+
+
+def test_a_similarity_is_that_of_whole_shingles():
+    """abcde and bcdef against xbcde and bcdef: one of three."""
+    assert clean_text.duplicates([("q", "abcdef"), ("q", "xbcdef")], 0.4) == [None, None]
+    assert clean_text.duplicates([("q", "abcdef"), ("q", "xbcdef")], 0.3) == [None, "near"]

@@ -24,6 +24,8 @@ def test_diversity_alone_and_against_the_first_round():
     assert numbers["distinct_2/ratio"] == pytest.approx(3 / 5)
     assert numbers["vocabulary"] == pytest.approx(3 / 4)
     assert drift.diversity(["a b"], [0], None) == {"distinct_2": 1.0}
+    assert drift.diversity(["a b"], [0], ["a"])["vocabulary"] == 1.0
+    assert drift.diversity(["a b"], [0], [""])["vocabulary"] == 0.0
 
 
 def test_what_is_promised_needs_a_round_before():

@@ -26,6 +26,7 @@ def test_what_is_the_prompts_alone_has_the_error_of_the_prompts():
     for seeds in (1, 3):
         result = estimate(cells(np.tile(prompts, (seeds, 1))))
         assert result.stderr == pytest.approx(prompts.std(ddof=1) / 2)
+        assert result.degrees == pytest.approx(3)  # the prompts'
 
 
 def test_prompts_of_each_seed_leave_the_seeds_as_units():

@@ -53,3 +53,12 @@ def test_too_little_is_said():
         surface.fit(np.random.default_rng(0).random((5, 2)), np.zeros(5))
     with pytest.raises(ValueError, match="is the same at all points"):
         surface.fit(np.ones((9, 1)), np.zeros(9))
+
+
+def test_two_rewards_have_a_lattice_and_more_have_their_points_too():
+    unit = np.random.default_rng(0).random((9, 2))
+    assert len(surface._grid(unit, 0)) == surface.GRID**2
+    assert len(np.unique(surface._grid(unit, 0)[:, 0])) == surface.GRID
+    assert len(surface._grid(unit[:, :1], 0)) == 10 * surface.GRID
+    three = np.random.default_rng(0).random((9, 3))
+    np.testing.assert_array_equal(surface._grid(three, 0)[-9:], three)

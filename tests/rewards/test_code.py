@@ -172,6 +172,26 @@ def test_a_sandbox_that_does_not_work_is_a_failure(monkeypatch, tmp_path):
     assert "bwrap: setting up uid map: Permission denied" in failure.reason
 
 
+@pytest.mark.parametrize(("steps", "passed", "times"), [
+    (50, (True, True), 4.0),  # 200 steps of the reference over those of the program
+    (400, (True, True), 0.5),
+    (1, (True, True), 10.0),  # no more than `fastest`
+    (50, (True, False), 0.0),
+    (None, (True, True), 0.0),
+])  # fmt: skip
+def test_the_speed_of_a_program_is_told_in_times_of_its_reference(steps, passed, times):
+    reward = Code(score="speed", reference="code", fastest=10.0)
+    slow = _programs.Verdict(passed=(True, True), steps=200)
+    assert reward._speed(_programs.Verdict(passed=passed, steps=steps), slow) == times
+
+
+def test_a_reference_that_does_not_pass_is_a_failure():
+    reward = Code(score="speed", reference="code")
+    for slow in (_programs.Verdict(passed=(True, False), steps=9), _programs.Verdict(passed=(True, True))):
+        failure = reward._speed(_programs.Verdict(passed=(True,), steps=5), slow)
+        assert "'code' does not pass its own tests" in failure.reason
+
+
 def test_rows_without_tests_have_no_score():
     reward = Code(url="http://127.0.0.1:9/run_code")
     assert score(reward, [GOOD], None) == [None]

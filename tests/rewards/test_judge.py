@@ -4,6 +4,7 @@ import pytest
 from reward_servers import CHAT
 
 from trimtab.rewards import RewardFailure, _judging, outcomes
+from trimtab.rewards._chat import Endpoint
 from trimtab.rewards.judge import Judge
 
 PROMPTS = ["What is 1 + 1?"] * 3
@@ -162,3 +163,23 @@ def test_a_local_model_is_asked_like_a_server(model):
     """A random model has no verdict: that is a failure with its words, and no zero."""
     judged = score(Judge(model=model, max_tokens=4, template="{{ completion }}"), ANSWERS[:2])
     assert ["there is no verdict" in outcome.reason for outcome in judged] == [True, True]
+
+
+def test_an_interruption_waits_for_no_deadline():
+    """Ctrl-C while questions are asked: what is under way is stopped, and nothing more is begun."""
+
+    class Interrupted:
+        asked = stopped = 0
+
+        def __call__(self, urls, body, parse):
+            self.asked += 1
+            raise KeyboardInterrupt
+
+        def stop(self):
+            self.stopped += 1
+
+    post = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        Endpoint("http://127.0.0.1:9", {}, concurrency=1, budget=None)(post, ["a"] * 50)
+    assert post.stopped == 1
+    assert post.asked < 50

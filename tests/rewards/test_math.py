@@ -1,12 +1,14 @@
 """The reward `math`: what counts as an answer, what as equal, and what answers that break the comparison become."""
 
+import signal
 import threading
 from fractions import Fraction
 
 import pytest
 
 from trimtab.rewards import PartlyScored, RewardFailure, _answers, outcomes
-from trimtab.rewards.math import Math
+from trimtab.rewards._workers import Ended
+from trimtab.rewards.math import Math, _outcome
 
 SOLUTION = "She sold 48 / 2 = 24.\nIn all 48 + 24 = 72.\n#### 72"
 
@@ -103,3 +105,15 @@ def test_expressions_are_compared_in_processes_that_hostile_answers_do_not_stop(
     reward.deadline = 0.001
     [late] = score(reward, ["1"], ["1"])
     assert late.reason == "math-verify has no verdict: no answer within 0.001 s"
+
+
+def test_a_comparison_without_an_end_is_wrong_and_one_that_breaks_is_a_failure():
+    assert _outcome("1", Ended(-signal.SIGXCPU)) == 0.0
+    for code in (signal.SIGXCPU, -signal.SIGKILL, 1):
+        failure = _outcome("1", Ended(code))
+        assert isinstance(failure, RewardFailure)
+        assert f"code {int(code)}" in failure.reason
+    assert isinstance(_outcome("1", ValueError("no")), RewardFailure)
+    assert _outcome("1", {"gold": True, "right": True}) == 1.0
+    assert _outcome("1", {"gold": True, "right": False}) == 0.0
+    assert "cannot be read" in _outcome("?", {"gold": False, "right": True}).reason

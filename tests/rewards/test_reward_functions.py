@@ -492,3 +492,26 @@ def test_what_a_file_raises_is_not_hidden(write):
     for _ in range(2):  # a half-loaded module is not kept
         with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_here"):
             schema.load_reward({"kind": "verl_function", "path": file})
+
+
+class Marking:
+    """A tokenizer of words that puts a mark in front where it is asked for special tokens."""
+
+    eos_token = "</s>"
+
+    def __call__(self, said, add_special_tokens=True):
+        return {"input_ids": [*(["<s>"] if add_special_tokens else []), *said.split()]}
+
+    def decode(self, ids, skip_special_tokens=True):
+        return " ".join(word for word in ids if not (skip_special_tokens and word.startswith("<")))
+
+
+@pytest.mark.parametrize(("prompt_ids", "completion_ids", "query"), [
+    (None, ["b", "</s>"], "say a b </s>"),  # the prompt as it is, with no mark of its own
+    (["<s>", "say", "a"], ["b"], "<s> say a b"),  # the prompt as it was asked
+    (None, None, "say ab</s>"),
+])  # fmt: skip
+def test_openrlhf_queries_are_the_tokens_that_the_policy_has_seen(prompt_ids, completion_ids, query, load):
+    reward, _ = load("openrlhf_function", "def reward_func(queries, prompts, labels): return 0.0", tokenizer="a model")
+    reward.__dict__["_tokenizer"] = Marking()
+    assert reward._texts("say a", "b", prompt_ids, completion_ids, {})[1] == query

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from trimtab.pipelines.planning import schema
 from trimtab.rewards import PartlyScored, _checkpoint
+from trimtab.rewards._forward import Forward
 from trimtab.rewards.reward_model import encode
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("say a", "say a", "say a and b", "b")]
@@ -259,3 +260,16 @@ def test_features_are_what_the_head_reads(scorer, tmp_path, model):
     short = load(save(tmp_path / "short", model, max_position_embeddings=4))
     with pytest.raises(ValueError, match=r"tokens; the context of .* is 4"):
         short.features(PROMPTS, ANSWERS)
+
+
+def test_batches_hold_what_is_computed_and_no_more():
+    """Sorted rows: packed ones count what they do not share with the row before, padded ones their widest."""
+    rows = [(1, 2, 3), (1, 2, 4), (1, 5), (6, 7, 8, 9)]
+    forward = Forward.__new__(Forward)
+    forward.packs = True
+    assert forward._batches(rows, 5) == [rows[:3], rows[3:]]  # 3, 1 and 1 more; 4 of its own
+    assert forward._batches(rows, 4) == [rows[:2], rows[2:3], rows[3:]]
+    forward.packs = False
+    assert forward._batches(sorted(rows, key=len), 6) == [[(1, 5), (1, 2, 3)], [(1, 2, 4)], [(6, 7, 8, 9)]]
+    assert forward._batches([(1,) * 9], 2) == [[(1,) * 9]]  # a row beyond the budget is alone
+    assert forward._batches([], 5) == []

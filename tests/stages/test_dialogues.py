@@ -126,6 +126,7 @@ def test_the_metric_of_a_set_of_replies():
     assert found["vocab_3"] == pytest.approx(4 / 3)
     assert found["longest"] == pytest.approx(4 / 6)
     assert found["rouge_2"] == pytest.approx(2 / 3)
+    assert dialogue_metric.parts(["a b"], ["x"])["longest"] == 2
     best = dialogue_metric.parts(references, references)
     assert [best[part] for part in ("bleu", "sacrebleu", "rouge_2")] == pytest.approx([1, 1, 1])
     metric = DialogueMetric(ranges={"unique_3": [0, 2], "vocab_3": [1, 2]})

@@ -52,6 +52,23 @@ def test_a_prompt_without_scores_makes_no_pair(tmp_path, write):
         assert len(rows_of(steps[name])) == (3 if name == "all" else 1)
 
 
+@pytest.mark.parametrize(("select", "rows", "ties"), [
+    ("best_worst", 1, 1), ("ends", 1, 1), ("all", 2, 4), ("ranked", 1, 3),
+])  # fmt: skip
+def test_ties_are_left_out_and_counted(select, rows, ties, tmp_path):
+    """Of two prompts, one with scores 1, 0.95, 0 and one with 0.5, 0.55, 0.6, at a margin of 0.1."""
+    of_prompts = [[1.0, 0.95, 0.0], [0.5, 0.55, 0.6]]
+    scored = [
+        {"prompt": f"p{index}", "completion": f"{number}", "prompt_index": index, "scores": {"r": score}}
+        for index, scores in enumerate(of_prompts)
+        for number, score in enumerate(scores)
+    ]
+    data = write_rows(tmp_path / "scored.jsonl", scored)
+    block = {"completions": data, "reward": "r", "select": select, "margin": 0.1}
+    step = run_recipe(tmp_path, {"pair": block})["pair"]
+    assert (len(rows_of(step)), metrics_of(step)["ties_dropped"]) == (rows, ties)
+
+
 def test_groups_keep_ties_and_leave_out_prompts_that_are_all_tied(tmp_path):
     of_prompts = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0]]
     rows = [

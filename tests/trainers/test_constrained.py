@@ -233,6 +233,7 @@ def test_multipliers_move_while_thresholds_are_missed_and_all_is_logged(ran):
         assert moved[0] * rows[0][f"train/violations/{name}"] > 0
         s = {n: rows[-1][f"train/multipliers/{n}"] for n in ("brief", "as")}
         assert rows[-1][f"train/lambda/{name}"] == pytest.approx(s[name] / (2 - sum(s.values())))
+    assert all(0 <= row[f"train/rewards/{name}/flat"] <= 1 for row in rows for name in REWARDS)
     page = (ran["report"].output / "report.html").read_text()
     for title in ("brief and its threshold", "as and its threshold", "Multipliers"):
         assert title in page

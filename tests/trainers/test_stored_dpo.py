@@ -1,6 +1,7 @@
 """DPO on packed rows with a stored reference has the losses, gradients and metrics of trl's own trainer."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import trl
 from datasets import Dataset
 
 from trimtab.pipelines.trainers.seams.trl import use_lean_head_on_cpu
+from trimtab.pipelines.trainers.stored_dpo import _meets_every_row
 from trimtab.pipelines.trainers.whole_steps import DPOTrainer
 from trimtab.pipelines.training.compute_once import compute_once
 from trimtab.rewards._packing import packs
@@ -65,3 +67,14 @@ def test_a_few_steps_of_many_rows_ask_the_reference_for_those_only(model, tmp_pa
     trainer = DPOTrainer(model=model, args=args, train_dataset=ROWS)
     assert trainer.ref_model is not None
     assert "ref_chosen_logps" not in trainer.train_dataset.column_names
+
+
+@pytest.mark.parametrize(("steps", "epochs", "meets"), [
+    (-1, 1, True), (-1, 0.5, False), (1, 9, False), (2, 1, False), (3, 0.1, True),
+])  # fmt: skip
+def test_the_reference_is_asked_ahead_where_all_rows_are_met(steps, epochs, meets):
+    """Ten rows, four in a step: three steps meet them all."""
+    settings = SimpleNamespace(max_steps=steps, num_train_epochs=epochs, per_device_train_batch_size=2,
+                               gradient_accumulation_steps=2, world_size=1)  # fmt: skip
+    assert _meets_every_row(settings, Dataset.from_list([{"prompt": str(n)} for n in range(10)])) == meets
+    assert not _meets_every_row(settings, None)

@@ -1,6 +1,7 @@
 """With one global batch TRL's trainers come to the same weights on any ranks, also where these change on the way."""
 
 import pytest
+import torch
 from constrained_runs import resumed
 from launches import trained
 from outputs import metrics_of
@@ -8,6 +9,7 @@ from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 
 from trimtab.pipelines.planning.ranks import Ranks
+from trimtab.pipelines.trainers.whole_steps import Part, pairs_of
 
 ROWS = 11  # an epoch ends with a step of three rows: on four ranks of two rows one is full, one in part, two are empty
 FOUR = Ranks(every=4)
@@ -36,6 +38,23 @@ def assert_same(step, other, name):
     ours, theirs = (load_file(each.output / "model.safetensors") for each in (step, other))
     furthest = {key: float((value - theirs[key]).abs().max()) for key, value in ours.items()}
     assert max(furthest.values()) < 2e-5, (name, furthest)
+
+
+def test_the_pairs_of_a_part_are_those_of_both_halves():
+    """Of three pairs the last two: what has a row for each answer, for each pair, or is none of the two."""
+    chosen, rejected = torch.arange(3), torch.arange(10, 13)
+    batch = {
+        "input_ids": torch.cat([chosen, rejected])[:, None],
+        "margin": torch.tensor([0.1, 0.2, 0.3]),
+        "scale": torch.tensor(2.0),
+        "other": torch.arange(4),
+        "words": ["a", "b", "c"],
+    }
+    taken = pairs_of(batch, Part(1, 3, 1.0))
+    assert taken["input_ids"].tolist() == [[1], [2], [11], [12]]
+    assert taken["margin"].tolist() == pytest.approx([0.2, 0.3])
+    for name in ("scale", "other", "words"):
+        assert taken[name] is batch[name]
 
 
 def in_folder(tmp_path, name):
