@@ -108,44 +108,67 @@ def _trackers(stage: Any, step: Step) -> None:
         raise RecipeError(f"{name}: {error}", (*step.path, "train", "report_to")) from error
 
 
+def weights_trained(stage: Any, step: Step) -> int | None:
+    """How many weights a training has; None where its model has still to be made."""
+    model = _without_weights(stage, step)
+    return None if model is None else sum(value.numel() for value in model.parameters() if value.requires_grad)
+
+
 def _adapters(stage: Any, step: Step) -> None:
     """Puts the adapters on a model without weights, as the trainer will on one with them."""
-    name = stage.model.model_name_or_path
-    if not stage.model.use_peft or not name or step.pending(name):
+    adapted = _without_weights(stage, step) if stage.model.use_peft else None
+    if adapted is None or _scores(stage):
         return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
+        raise RecipeError(
+            "Applying a PEFT adapter to `lm_head` is not supported: trl computes log-probabilities from its weight "
+            "directly, so the adapter would never be trained. Remove it from the list",
+            (*step.path, "model", "lora_target_modules"),
+        )
+
+
+def _without_weights(stage: Any, step: Step) -> Any:
+    """The model that a training begins with, its adapters on it, on no device; None where it has still to be made."""
+    name = stage.model.model_name_or_path
+    if not name or step.pending(name):
+        return None
     hub.require(name, (*step.path, "model", "model_name_or_path"))
     import peft
     import torch
     import transformers
     import trl
-    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    with field_types.imported():
-        scores = field_types.bare(field_types.hints(type(stage))["train"]) is trl.RewardConfig
+    scores = _scores(stage)
     made_by = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
-    place = (*step.path, "model", "lora_target_modules")
     config = trl.get_peft_config(stage.model)
-    config.task_type = "SEQ_CLS" if scores else config.task_type
     try:
         source, revision = adapters.source(name, stage.model.model_revision, adapters.MODEL)
         of_model = transformers.AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         there = (*step.path, "model", "model_name_or_path")
         raise hub.unreachable(name, there) or RecipeError(f"cannot load {name}: {error}", there) from error
+    if scores:
+        of_model.num_labels = 1
     try:
         with torch.device("meta"):
             model = made_by.from_config(of_model)
+        if config is None:
+            return model
+        config.task_type = "SEQ_CLS" if scores else config.task_type
         with warnings.catch_warnings(action="ignore"):  # the training says them
-            adapted = peft.get_peft_model(model, config)
+            return peft.get_peft_model(model, config)
     except REFUSALS as error:
-        raise RecipeError(str(error), place) from error
-    head = None if scores else adapted.get_output_embeddings()
-    if isinstance(head, BaseTunerLayer):
-        raise RecipeError(
-            "Applying a PEFT adapter to `lm_head` is not supported: trl computes log-probabilities from its weight "
-            "directly, so the adapter would never be trained. Remove it from the list",
-            place,
-        )
+        raise RecipeError(str(error), (*step.path, "model", "lora_target_modules")) from error
+
+
+def _scores(stage: Any) -> bool:
+    """Whether the training is of a reward model, which gives a score."""
+    import trl
+
+    with field_types.imported():
+        return field_types.bare(field_types.hints(type(stage))["train"]) is trl.RewardConfig
 
 
 def _lengths(stage: Any, step: Step) -> None:

@@ -16,6 +16,7 @@ from trimtab.pipelines.planning import commands, consent, kinds, memos
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.optimizer_blocks import CLASS, KEY, keys_of
 from trimtab.pipelines.trainers.seams.engines import sharding
+from trimtab.pipelines.training import dry
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -39,12 +40,25 @@ def check(stage: Any, step: Step) -> None:
     if consent.withheld(consent.code_in({KEY: block}, step.path)):
         return
     needs_whole, engine = _seen(block, place)["needs_whole"], engine_of(step)
+    if "." not in block[CLASS]:  # those of libraries take seconds to import, and say nothing of it
+        _require_room(stage, step)
     if needs_whole and engine:
         raise RecipeError(
             f"{block[CLASS]} {needs_whole}, and {engine} splits them over the ranks: launch it as one process or "
             "under DDP (`accelerate: ddp`), or take AdamW or Lion, which treat each number by itself",
             place,
         )
+
+
+def _require_room(stage: Any, step: Step) -> None:
+    """Raises RecipeError where the class keeps too much of as many weights as are trained, if that is known."""
+    cls = _class(stage.optimizer, (*step.path, KEY))
+    weights = dry.weights_trained(stage, step) if hasattr(cls, "require_room") else None
+    if weights is not None:
+        try:
+            cls.require_room(weights, **keys_of(stage.optimizer))
+        except ValueError as error:
+            raise RecipeError(f"{stage.optimizer[CLASS]}: {error}", (*step.path, KEY)) from error
 
 
 def engine_of(step: Step) -> str | None:

@@ -100,6 +100,7 @@ def planned(tmp_path, stages, launch=None):
     ({"class": "frugal", "lr": 1}, "optimizer.lr: not a key of an optimizer: it is `train.learning_rate`"),
     ({"density": 0.5}, "'density' is a key of which `class`?"),
     ({"state": 3}, "optimizer.state: expected a stage"),
+    ({"class": "m_fac", "limit_gb": 0.001}, "weights are 0.0 GB, and limit_gb is 0.001: keep fewer `gradients`"),
 ])  # fmt: skip
 def test_what_a_plan_refuses(block, message, model, tmp_path):
     with pytest.raises(RecipeError) as error:

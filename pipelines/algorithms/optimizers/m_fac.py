@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-BYTES = 1e9  # of a gigabyte
+BYTES = 4  # of a number
 OF_ALL = ("products", "inverse")  # (m, m), float64, kept with the first parameter
 
 
@@ -51,11 +51,15 @@ class MFac(torch.optim.Optimizer):
         self.count, self.damp = int(gradients), damp
         counted = {"momentum": momentum, "steps": 0, "decoupled_weight_decay": True}
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **counted})
-        size = sum(value.numel() for value in self._values())
-        asked = self.count * sum(value.numel() * value.element_size() for value in self._values()) / BYTES
+        self.require_room(sum(value.numel() for value in self._values()), gradients=self.count, limit_gb=limit_gb)
+
+    @staticmethod
+    def require_room(weights: int, *, gradients: int = 512, limit_gb: float = 4.0, **others: Any) -> None:
+        """Raises ValueError where the gradients of so many weights, in float32, are more than the limit."""
+        asked = gradients * weights * BYTES / 1e9
         if asked > limit_gb:
             raise ValueError(
-                f"{self.count} gradients of {size:,} weights are {asked:.1f} GB, and limit_gb is {limit_gb:g}: keep "
+                f"{gradients} gradients of {weights:,} weights are {asked:.1f} GB, and limit_gb is {limit_gb:g}: keep "
                 "fewer `gradients`, train adapters (model.use_peft) or fewer weights of them, or raise `limit_gb`"
             )
 
