@@ -1,8 +1,8 @@
 """Optimizers beside AdamW, each at its best of three rates: loss on held-out rows, what they keep, what a step takes.
 
     python benchmarks/optimizers.py                       # 5 seeds; 15 minutes of a core
-    python benchmarks/optimizers.py seeds=2 kinds=sft,dpo text=rows.jsonl
-    python benchmarks/optimizers.py seeds=0               # only what a step takes, half a minute
+    python benchmarks/optimizers.py seeds=0,1 kinds=sft,dpo text=rows.jsonl
+    python benchmarks/optimizers.py seeds=                # only what a step takes, half a minute
 
 The tiny world, by seed: sft of a random model, then a reward model, dpo, and a reward model of adapters on what AdamW
 has made of it; with `text`, sft of a random model on the rows of a file, too. All have 80 steps of 16 rows, 10 of them
@@ -10,8 +10,7 @@ of warm-up, linear decay (schedule-free: none) and a weight decay of 0.01 (Lion:
 steps, with signs at the whole rate from scratch and at a tenth of it after. M-FAC keeps 64 gradients, of adapters
 alone. Printed are the losses, means over seeds with standard errors, at each rate and at the best one (chosen by the
 mean over seeds), the difference to AdamW's best, paired by seed, and the bytes of the optimizer's state in the
-checkpoint, in units of AdamW's. `*` marks a best rate at an end of the three: a better one may lie beyond. `first` is
-the first seed, to share them out; what is there already is not trained again.
+checkpoint, in units of AdamW's. `*` marks a best rate at an end of the three: a better one may lie beyond.
 
 Then, in turns and in processor seconds, what a step of each optimizer takes of the matrices of four blocks of width
 512, in units of AdamW's: the median of the rounds.
@@ -66,7 +65,7 @@ ROUNDS, STEPS_OF_ROUND = 5, 3
 
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
-    seeds, first, text = int(given.pop("seeds", 5)), int(given.pop("first", 0)), given.pop("text", None)
+    seeds, text = [seed for seed in given.pop("seeds", "0,1,2,3,4").split(",") if seed], given.pop("text", None)
     chosen = given.pop("kinds", "sft,reward,dpo,adapters").split(",") + (["text"] if text else [])
     overrides = [f"{key}={value}" for key, value in given.items()]
     FOLDER.mkdir(exist_ok=True)
@@ -75,7 +74,7 @@ def main(words: list[str]) -> None:
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     losses: dict[str, list[float]] = {}
     kept: dict[str, int] = {}
-    for seed in range(first, seeds):
+    for seed in seeds:
         of_seed = [f"seed={seed}", *overrides]
         if train.main([str(path), *of_seed]):
             sys.exit(1)
