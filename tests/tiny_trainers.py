@@ -1,6 +1,7 @@
 """Trainers on a few rows that are made by hand, for a look at one batch or one step."""
 
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import trl
@@ -38,12 +39,20 @@ def first_batch(trainer: Any, size: int) -> dict[str, Any]:
 
 
 def list_trainer(
-    model: str, rows: list[dict[str, Any]], folder, loss: str = "dpo", eval_rows: Any = None, **train: Any
+    model: str,
+    rows: list[dict[str, Any]],
+    folder,
+    loss: str = "dpo",
+    eval_rows: Any = None,
+    mask: Any = None,
+    **train: Any,
 ) -> ListTrainer:
     """A ListTrainer on those rows; `train` are keys of trl.SFTConfig."""
     args = trl.SFTConfig(str(folder), **{**CPU, **train})
-    function = partial(losses.named(loss), beta=0.1)
+    function = losses.named(loss)
+    constants = {"beta": 0.1, "epsilon": 0.01}
+    function = partial(function, **{key: constants[key] for key in constants.keys() & signature(function).parameters})
     data = {"train_dataset": Dataset.from_list(rows)}
     if eval_rows is not None:
         data["eval_dataset"] = Dataset.from_list(eval_rows)
-    return ListTrainer(loss=function, args=args, model=model, **data)
+    return ListTrainer(loss=function, args=args, model=model, mask=mask, **data)

@@ -15,23 +15,34 @@ Losses, with their form for K > 2 answers in pipelines/algorithms/losses/: `dpo`
 its paper; trl's divides by the length), `sppo` (eta = 1 / beta) and `exo` (`epsilon` is its label smoothing); `orpo`
 (beta is its lambda) and `rrhf` (no beta) use no reference. `plackett_luce` is `dpo` by the name of its list form.
 
+    prefer: {loss: exo, mask: {before: "<|/thinking|>"}, ...}              # what was thought is read, and not learned
+    prefer: {mask: {inside: ["<|thinking|>", "<|/thinking|>"], share: 0.2}, ...}   # a random fifth of it is not
+
+masks tokens of the answers, with every loss: they have no gradient, and the sums, means and metrics are those of the
+other tokens. The marks are tokens of the vocabulary (`added_tokens` of scratch or sft). An answer without its mark is
+counted and, by `missing`, learned whole (as in the code of arXiv 2410.12375), left out with its row (`drop`) or an
+`error`; a row with an answer that has nothing behind its mark is left out. A random share is drawn once per answer.
+
+`reference: computed` has the model tell the log-probabilities that it is held against, in one pass before it is
+trained: for answers that it has not sampled, and wherever there is a mask, whose sums are not those that are stored.
+
 `train.per_device_train_batch_size` counts prompts, each with all its answers. Rows beyond `train.max_length` are left
 out and counted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import trl
 
 from trimtab.pipelines.algorithms import losses
+from trimtab.pipelines.algorithms.answer_masks import AnswerMask, Unlearnable
 from trimtab.pipelines.data import loading
 from trimtab.pipelines.data.forms import LISTS, Data, Form
 from trimtab.pipelines.forecasting import trainers
@@ -42,14 +53,14 @@ from trimtab.pipelines.planning.field_types import WordOf
 from trimtab.pipelines.planning.kinds import LOSSES
 from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import inputs
+from trimtab.pipelines.training import inputs, list_references
 from trimtab.pipelines.training.fit import fit
 from trimtab.rewards._vocabulary import foreign
 
 if TYPE_CHECKING:
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
-
+    from trimtab.pipelines.trainers.masked_answers import MaskedAnswers
 
 VERIFIED = 16  # rows whose reference is computed again
 NATS, SHARE = 0.5, 0.02  # an answer's log-probability may differ by either: arithmetic in bfloat16 does
@@ -73,8 +84,11 @@ class Prefer(TrainerStage):
     loss: Annotated[str, WordOf(LOSSES)] = "dpo"
     beta: float = 0.1
     epsilon: float = 1e-3
+    mask: AnswerMask | None = None
+    reference: Literal["stored", "computed"] | None = None
     train: trl.SFTConfig
 
+    neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "mask", "reference")
     shows: ClassVar[Shows] = PREFERENCE
 
     def reads(self) -> dict[str, Form]:
@@ -86,6 +100,10 @@ class Prefer(TrainerStage):
             raise RecipeError(f"must be above 0, got {self.beta}", (*step.path, "beta"))
         if not 0 < self.epsilon < 0.5:
             raise RecipeError(f"must be between 0 and 0.5, got {self.epsilon}", (*step.path, "epsilon"))
+        if self.mask is not None and self.reference == "stored":
+            message = "`stored` are log-probabilities of whole answers, and `mask` learns a part: leave it out"
+            raise RecipeError(message, (*step.path, "reference"))
+        self._marks(step)
         for name, default in UNUSED.items():
             if getattr(self.train, name) != default:
                 raise RecipeError("has no meaning for lists of answers", (*step.path, "train", name))
@@ -104,18 +122,60 @@ class Prefer(TrainerStage):
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.trainers.lists import ListTrainer
+        from trimtab.pipelines.trainers.masked_answers import MaskedAnswers
 
         for key in ("data", "eval_data") if self.eval_data else ("data",):
             place = (*step.path, key)
             self._check_vocabulary(loading.load(getattr(self, key), place), step, place)
-        has_reference = "ref_logps" in self._columns()
-        return fit(
-            ListTrainer,
-            self,
-            step,
-            loss=self._loss(),
-            **({"look": partial(self._verify, step)} if has_reference else {}),
-        )
+        marks = self._marks(step)
+        mask = MaskedAnswers(self.mask, marks, step.seed) if self.mask and marks else None
+        look = partial(self._look, step, mask)
+        try:
+            return fit(ListTrainer, self, step, loss=self._loss(), mask=mask, computed=self._computes, look=look)
+        except Unlearnable as error:
+            raise RecipeError(str(error), (*step.path, "mask")) from error
+
+    @property
+    def _computes(self) -> bool:
+        """Whether the reference is computed here."""
+        return self.mask is not None or self.reference == "computed"
+
+    def _marks(self, step: Step) -> tuple[int, ...] | None:
+        """The ids of the mask's marks; None without one, or where the vocabulary is still to be made.
+
+        Raises RecipeError for a mark that is no token of its own.
+        """
+        tokenizer = inputs.tokenizer(self.model, self.train, step) if self.mask else None
+        if self.mask is None or tokenizer is None:
+            return None
+        added = tokenizer.get_added_vocab()
+        missing = next((mark for mark in self.mask.marks if mark not in added), None)
+        if missing is not None:
+            raise RecipeError(
+                f"{missing!r} is no token that was added to the vocabulary of {self.model.model_name_or_path}: add it "
+                "with `added_tokens` of sft or scratch",
+                (*step.path, "mask", "before" if self.mask.before else "inside"),
+            )
+        return tuple(added[mark] for mark in self.mask.marks)
+
+    def _look(self, step: Step, mask: MaskedAnswers | None, trainer: Any) -> dict[str, float]:
+        """Sees to the reference while the model is the step's input, and says what the mask has counted."""
+        counts = {
+            f"mask/{name.removesuffix('_dataset')}/{key}": value
+            for name, counted in trainer.masked.items()
+            for key, value in counted.items()
+        }
+        if not self._has_reference:
+            return counts
+        if not self._computes:
+            return counts | self._verify(step, trainer)
+        with list_references.untrained(trainer, self.model) as policy:
+            list_references.compute(trainer, policy, mask)
+        return counts
+
+    @property
+    def _has_reference(self) -> bool:
+        return "ref_logps" in losses.columns(self._parameters())
 
     def _loss(self) -> Any:
         loss = losses.named(self.loss)
@@ -127,7 +187,9 @@ class Prefer(TrainerStage):
         return outlines.parameters(f"{LOSSES}.{self.loss}.{self.loss}")
 
     def _columns(self) -> tuple[str, ...]:
-        return ("prompt_ids", "completion_ids", *losses.columns(self._parameters()).values())
+        numbers = losses.columns(self._parameters()).values()
+        stored = [column for column in numbers if not (self._computes and column == "ref_logps")]
+        return ("prompt_ids", "completion_ids", *stored)
 
     def _check_rows(self, rows: Any, source: str, place: tuple[str, ...]) -> None:
         prompt, answers, *numbers = self._columns()
@@ -161,26 +223,12 @@ class Prefer(TrainerStage):
         Raises RecipeError where it is more than rounding. Every rank does the same, so that all of them stop.
         """
         largest = 0.0
-        with self._untrained(trainer) as policy:
+        with list_references.untrained(trainer, self.model) as policy:
             for key in ("data", "eval_data") if self.eval_data else ("data",):
                 rows = loading.load(getattr(self, key), (*step.path, key))
                 for i in range(0, len(rows), math.ceil(len(rows) / VERIFIED)):  # from all over a mixture
                     largest = max(largest, self._verify_row(rows[i], i, policy, (*step.path, key)))
         return {"ref_logps/largest_error": largest}
-
-    @contextlib.contextmanager
-    def _untrained(self, trainer: Any) -> Iterator[Any]:
-        """The trainer's own model before its training, or one that is loaded for now where that is not whole here."""
-        from trimtab.pipelines.sampling import transformers_engine
-        from trimtab.pipelines.trainers.seams.engines import sharding
-
-        if sharding() or self.model.load_in_4bit or self.model.load_in_8bit:
-            yield transformers_engine.load(self.model)
-            return
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        was_training = policy.training
-        yield policy.eval()
-        policy.train(was_training)
 
     def _verify_row(self, row: dict[str, Any], number: int, policy: Any, place: tuple[str, ...]) -> float:
         from trimtab.pipelines.sampling import transformers_engine

@@ -5,7 +5,8 @@
 
 What a recipe starts from where no pretrained model is at hand: the embedded default, tests, experiments on one's own
 text. The tokenizer is byte-level BPE (or one token per word and punctuation mark, for a small closed vocabulary) with
-tokens for padding, for the roles of a chat and for the end of a turn.
+tokens for padding, for the roles of a chat and for the end of a turn. `added_tokens: ["<|thinking|>", ...]` are
+further ones, whole wherever they stand, which stay in the text of answers; `vocab_size` counts them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from trimtab.pipelines.planning import memos
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
-from trimtab.pipelines.training import from_scratch
+from trimtab.pipelines.training import added_tokens, from_scratch
 from trimtab.rewards import text
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class Scratch(Stage):
     vocab_size: int = 2000
     max_length: int = 1024
     chat_template: Path | None = None
+    added_tokens: list[str] = field(default_factory=list)
 
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("added_tokens",)
     head: ClassVar[Literal["words", "score"] | None] = "words"
     shows: ClassVar[Shows] = Shows(results=("parameters", "vocabulary"))
 
@@ -60,6 +63,8 @@ class Scratch(Stage):
             raise RecipeError(f"transformers has no model_type {kind!r}", (*step.path, "config", "model_type"))
         if self.chat_template and not self.chat_template.is_file():
             raise RecipeError(f"no such file: {self.chat_template}", (*step.path, "chat_template"))
+        if message := added_tokens.wrong(self.added_tokens):
+            raise RecipeError(message, (*step.path, "added_tokens"))
         super().check(step)
 
     def work(self, known: Known) -> Work:
@@ -79,10 +84,14 @@ class Scratch(Stage):
         tokenizer = from_scratch.make_tokenizer(
             self._texts(step),
             kind=self.tokenizer,
-            vocab_size=self.vocab_size,
+            vocab_size=self.vocab_size - len(self.added_tokens),
             max_length=self.max_length,
             chat_template=self.chat_template.read_text() if self.chat_template else from_scratch.TEMPLATE,
         )
+        try:
+            added_tokens.add(tokenizer, self.added_tokens)
+        except ValueError as error:
+            raise RecipeError(str(error), (*step.path, "added_tokens")) from error
         model = from_scratch.save_model(
             tokenizer, self.config, step.output, seed=step.seed, max_length=self.max_length
         )

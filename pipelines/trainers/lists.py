@@ -16,6 +16,7 @@ from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from trimtab.pipelines.algorithms.losses import columns, ordered_pairs
+from trimtab.pipelines.trainers.masked_answers import MaskedAnswers
 from trimtab.pipelines.trainers.row_means import RowMeansTrainer
 from trimtab.pipelines.trainers.seams.trl import token_logps
 
@@ -26,7 +27,9 @@ class ListTrainer(RowMeansTrainer, SFTTrainer):
     `completion_ids` are K lists, best first; rows may have different K. `loss` is one of pipelines.algorithms.losses
     with its constants bound: a function of `logps` (B, K) and, by name, of `lengths`, `present`, `ref_logps`,
     `win_probs` or `scores`, that returns (B,). Rows with an answer beyond `args.max_length` are left out; raises
-    ValueError when none is left.
+    ValueError when none is left. With a `mask`, the tokens that it does not learn are read and have no loss, and
+    `masked` holds what it has counted of each dataset. `ref_logps` may be given later, with `computed`, before the
+    training.
 
     Logs `rewards/accuracies`, the share of ordered pairs whose implicit rewards stand in that order; `margins`, the
     implicit reward of the best answer minus that of the worst; `logps/best` and `logps/worst`, in nats per answer.
@@ -34,16 +37,34 @@ class ListTrainer(RowMeansTrainer, SFTTrainer):
     mean of log pi over the answer's tokens.
     """
 
-    def __init__(self, *, loss: Callable[..., Tensor], args: SFTConfig, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        loss: Callable[..., Tensor],
+        args: SFTConfig,
+        mask: MaskedAnswers | None = None,
+        computed: bool = False,
+        **kwargs: Any,
+    ):
+        self.masked: dict[str, dict[str, float]] = {}
         self.list_loss, self.asked = loss, set(inspect.signature(loss).parameters)
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         args.remove_unused_columns = False  # the model's forward knows none of ours
         numbers = columns(self.asked)
         for name in ("train_dataset", "eval_dataset"):
             if kwargs.get(name) is not None:
-                needed = kwargs[name].select_columns(["prompt_ids", "completion_ids", *numbers.values()])
+                given = [column for column in numbers.values() if not (computed and column == "ref_logps")]
+                needed = kwargs[name].select_columns(["prompt_ids", "completion_ids", *given])
                 kwargs[name] = _fitting(needed, args.max_length)
-        super().__init__(args=args, data_collator=ListCollator(numbers), **kwargs)
+                if mask is not None:
+                    kwargs[name], self.masked[name] = mask.kept(kwargs[name])
+        super().__init__(args=args, data_collator=ListCollator(numbers, mask), **kwargs)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many rows of each dataset the mask has left out."""
+        reasons = ("rows_unmarked", "rows_nothing_left")
+        return {name: int(sum(counts[reason] for reason in reasons)) for name, counts in self.masked.items()}
 
     def row_losses(self, model, inputs):
         learned = inputs["learned"]
@@ -76,11 +97,13 @@ class ListTrainer(RowMeansTrainer, SFTTrainer):
 class ListCollator:
     """Rows become tensors, padded to the batch's largest K and, on the right, to its largest T.
 
-    They are `input_ids`, `attention_mask` and `learned` (B, K, T), which is True at the answers' tokens, every one of
+    They are `input_ids`, `attention_mask` and `learned` (B, K, T), which is True at the answers' tokens, or those of
+    them that the mask learns, every one of
     `columns` (name -> column) as (B, K) float32, and `counts` (B,), which is True.
     """
 
     columns: dict[str, str]
+    mask: MaskedAnswers | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         answers = max(len(row["completion_ids"]) for row in rows)
@@ -94,7 +117,7 @@ class ListCollator:
                 end = start + len(completion)
                 ids[i, k, :end] = torch.tensor(row["prompt_ids"] + completion)
                 seen[i, k, :end] = 1
-                learned[i, k, start:end] = True
+                learned[i, k, start:end] = torch.tensor(self.mask(completion)) if self.mask else True
             for name, column in self.columns.items():
                 values[name][i, : len(row[column])] = torch.tensor(row[column])
         counts = torch.ones(len(rows), dtype=torch.bool)

@@ -139,10 +139,12 @@ def _evaluate(trainer: Any, step: Step) -> dict[str, float]:
 def _rows_lost(trainer: Any, rows: dict[str, Any], step: Step) -> dict[str, int]:
     """How many rows trl has left out as too long, which it does without a word. Raises RecipeError for all of them."""
     lost = {}
+    otherwise = getattr(trainer, "left_out", {})  # which the trainer counts itself
     for name, given in rows.items():
         kept = getattr(trainer, name)
-        if given is not None and not getattr(trainer.args, "packing", False) and len(kept) < len(given):
-            count, limit = len(given) - len(kept), trainer.args.max_length
+        count = 0 if given is None else len(given) - len(kept) - otherwise.get(name, 0)
+        if count > 0 and not getattr(trainer.args, "packing", False):
+            limit = trainer.args.max_length
             lost[f"{name.removesuffix('_dataset')}/rows_too_long"] = count
             message = "%s: %d of %d rows are longer than max_length %s and were left out"
             logger.warning(message, name, count, len(given), limit)

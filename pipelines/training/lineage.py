@@ -9,7 +9,7 @@ import trl
 
 from trimtab.pipelines.planning import preflight
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.pipelines.training import inputs
+from trimtab.pipelines.training import added_tokens, inputs
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -71,8 +71,14 @@ def _of(maker: Step) -> tuple[Any, int | None] | None:
     if not isinstance(model, trl.ModelConfig) or not model.model_name_or_path:
         return None
     if not maker.pending(model.model_name_or_path):
-        return inputs.tokenizer(model, train, maker), inputs.context(model)
+        return _grown(inputs.tokenizer(model, train, maker), stage), inputs.context(model)
     before = ahead(maker, model.model_name_or_path)
     if before is None:
         return None
-    return inputs.as_trained(before[0], train, maker), before[1]
+    return _grown(inputs.as_trained(before[0], train, maker), stage), before[1]
+
+
+def _grown(tokenizer: Any, stage: Any) -> Any:
+    """A tokenizer with the tokens that the stage adds."""
+    added_tokens.add(tokenizer, getattr(stage, "added_tokens", ()))
+    return tokenizer
