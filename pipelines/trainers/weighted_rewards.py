@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +21,30 @@ class WeightedGRPOTrainer(RewardedRollouts, trl.GRPOTrainer):
 
     A group of answers that are all right then has small advantages, where the noise of a reward model that is added
     to a verifier would be blown up to a standard deviation of 1. None is trl's own floor.
+
+    With `proximal`, the loss of a rollout is -ratio A + KL(pi || pi_old) / proximal for each token, the surrogate of a
+    proximal step, in the place of the clip. trl's loss has both terms, with another reference.
     """
 
-    def __init__(self, *, std_floor: float | None = None, **kwargs: Any):
+    beta: float
+
+    def __init__(self, *, std_floor: float | None = None, proximal: float | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.std_floor = std_floor
+        self.std_floor, self.proximal = std_floor, proximal
+        if proximal is not None:
+            self.args.use_bias_correction_kl = True
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        before = inputs.get("old_per_token_logps")
+        if self.proximal is None or before is None or not self.model.training:  # at pi_old both are the same
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        kept = self.beta, self.epsilon_low, self.epsilon_high
+        self.beta, self.epsilon_low, self.epsilon_high = 1 / self.proximal, math.inf, math.inf
+        try:
+            held = {**inputs, "ref_per_token_logps": before}
+            return super().compute_loss(model, held, return_outputs, num_items_in_batch)
+        finally:
+            self.beta, self.epsilon_low, self.epsilon_high = kept
 
     def _advantages(self, output: Mapping[str, Any], rollout: Rollout) -> dict[str, Any]:
         if self.std_floor is None:

@@ -8,7 +8,7 @@ from conftest import ROOT
 from constrained_runs import REWARDS, TRAIN, logged, run_again
 from outputs import metrics_of
 from run_steps import refused, run_recipe
-from tiny_trainers import CPU, grpo_trainer
+from tiny_trainers import CPU, first_batch, grpo_trainer
 
 from trimtab.pipelines.planning import field_types
 
@@ -29,14 +29,18 @@ def stage(kind, model, prompts, **options):
     return {kind: {**block, **options, "train": train}}
 
 
-@pytest.mark.parametrize("kind", ["grpo", "rloo", "distill"])
-def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_not_stopped(kind, model, prompts, tmp_path):
-    """Ten prompts and four in a step: the third step is of another epoch's order."""
+@pytest.mark.parametrize(("kind", "proximal"), [("grpo", None), ("grpo", 0.5), ("rloo", None), ("distill", None)])
+def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_not_stopped(
+    kind, proximal, model, prompts, tmp_path
+):
+    """Ten prompts and four in a step: the third step is of another epoch's order, or in the midst of a rollout."""
     size = {"per_device_train_batch_size": 4} if kind == "distill" else {"per_device_train_batch_size": 16}
     extra = {"teacher": {"model_name_or_path": other(model, tmp_path)}} if kind == "distill" else {}
+    if proximal:
+        size, extra = {**size, "beta": 0.0, "num_iterations": 2}, {"proximal": proximal}
     block = stage(kind, model, prompts, train=size, **extra)
     whole = run_recipe(tmp_path, block)[kind]
-    again = run_again(tmp_path, block, whole, 2)
+    again = run_again(tmp_path, block, whole, 1 if proximal else 2)
     assert weights(again) == weights(whole)
 
 
@@ -98,6 +102,49 @@ def test_the_trainer_uses_the_floor(model, prompts, tmp_path):
     assert batches[1.0].abs().max() < 0.9 * batches[None].abs().max()
 
 
+def surrogate(model, prompts, folder, proximal, **train):
+    from trimtab.pipelines.trainers.weighted_rewards import WeightedGRPOTrainer
+
+    args = {**TRAIN, **CPU, "beta": 0.0, "save_strategy": "no", "loss_type": "grpo", **train}
+    args.pop("use_bias_correction_kl", None)
+    return grpo_trainer(WeightedGRPOTrainer, model, prompts, folder, args, proximal=proximal)
+
+
+def test_a_proximal_term_takes_the_place_of_the_clip(model, prompts, tmp_path):
+    """Its loss and gradient, at a policy that has left the one that sampled, are those of the formula."""
+    trainer = surrogate(model, prompts, tmp_path, 0.5, num_iterations=2)
+    batch = first_batch(trainer, 8)
+    batch["advantages"] = torch.tensor([2.0, -1.0, 0.5, 0.0, -2.0, 1.0, 0.3, -0.4])
+    with torch.no_grad():
+        trainer.model.lm_head.weight.add_(torch.randn(trainer.model.lm_head.weight.shape) * 2)
+    mask = batch["completion_mask"].bool()
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    logits = trainer.model(ids, attention_mask=seen).logits[:, -mask.shape[1] - 1 : -1]
+    now = logits.log_softmax(-1).gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
+    log_ratio = now - batch["old_per_token_logps"]
+    ratio = log_ratio.exp()
+    assert (ratio[mask] - 1).abs().max() > 0.3, "far beyond the clip"
+    of_tokens = -ratio * batch["advantages"].unsqueeze(1) + (ratio * log_ratio - ratio + 1) / 0.5
+    wanted = ((of_tokens * mask).sum(1) / mask.sum(1)).mean()
+    loss = trainer.compute_loss(trainer.model, batch)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
+    weight = trainer.model.lm_head.weight
+    ours, theirs = (torch.autograd.grad(value, weight)[0] for value in (loss, wanted))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    assert (trainer.beta, trainer.epsilon_low) == (0.0, 0.2)
+
+
+def test_with_one_step_for_each_rollout_the_surrogate_is_the_plain_gradient(model, prompts, tmp_path):
+    block = {"beta": 0.0, "max_steps": 2, "loss_type": "grpo", "save_steps": 2}
+    plain, held = (
+        stage("grpo", model, prompts, train=block, **extra) for extra in ({}, {"proximal": 0.01})
+    )  # fmt: skip
+    ran = run_recipe(tmp_path, {"plain": {"kind": "grpo", **plain["grpo"]}, "held": {"kind": "grpo", **held["grpo"]}})
+    assert weights(ran["plain"]) == weights(ran["held"])
+    assert ran["plain"].fingerprint != ran["held"].fingerprint
+
+
 def test_the_student_comes_nearer_to_its_teacher(model, prompts, tmp_path):
     block = stage("distill", model, prompts, train={"max_steps": 6, "learning_rate": 5e-2, "save_strategy": "no"})
     block["distill"]["teacher"] = {"model_name_or_path": other(model, tmp_path)}
@@ -117,6 +164,14 @@ def test_the_student_comes_nearer_to_its_teacher(model, prompts, tmp_path):
         ("grpo", {"train": {"per_device_train_batch_size": 64}}, "grpo.data: a rollout needs 16 different prompts"),
         ("grpo", {"std_floor": 0.0, "train": {"scale_rewards": "group"}}, "grpo.std_floor: must be above 0, got 0"),
         ("grpo", {"std_floor": 0.1}, "grpo.std_floor: is of the standard deviation of a group's sums"),
+        ("grpo", {"proximal": 0.0, "train": {"beta": 0.0}}, "grpo.proximal: must be above 0, got 0"),
+        (
+            "grpo",
+            {"proximal": 1.0},
+            "grpo.train.beta: is set by the method: use `proximal`, whose KL is to the policy",
+        ),
+        ("grpo", {"proximal": 1.0, "train": {"beta": 0.0, "epsilon": 0.3}}, "grpo.train.epsilon: is set by"),
+        ("grpo", {"proximal": 1.0, "train": {"beta": 0.0, "loss_type": "cispo"}}, "`loss_type` one of grpo, bnpo"),
         ("grpo", {"tools": ["subprocess.run"]}, "grpo.tools.0: subprocess.run is of an installed package"),
         ("grpo", {"tools": ["no_such.tool"]}, "grpo.tools.0: 'no_such.tool' leads to no function"),
         ("grpo", {"environment_factory": "os.environ"}, "environment_factory: os.environ is of an installed package"),
