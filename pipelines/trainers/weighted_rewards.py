@@ -27,6 +27,8 @@ class WeightedGRPOTrainer(RewardedRollouts, trl.GRPOTrainer):
     """
 
     beta: float
+    epsilon_low: float
+    epsilon_high: float
 
     def __init__(self, *, std_floor: float | None = None, proximal: float | None = None, **kwargs: Any):
         super().__init__(**kwargs)

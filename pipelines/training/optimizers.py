@@ -39,15 +39,27 @@ def check(stage: Any, step: Step) -> None:
             raise RecipeError(message, (*step.path, "train", key))
     if consent.withheld(consent.code_in({KEY: block}, step.path)):
         return
-    needs_whole, engine = _seen(block, place)["needs_whole"], engine_of(step)
+    seen, engine = _seen(block, place), engine_of(step)
     if "." not in block[CLASS]:  # those of libraries take seconds to import, and say nothing of it
         _require_room(stage, step)
-    if needs_whole and engine:
+    if seen["of_one_point"] and _learns_again(stage.train):
         raise RecipeError(
-            f"{block[CLASS]} {needs_whole}, and {engine} splits them over the ranks: launch it as one process or "
-            "under DDP (`accelerate: ddp`), or take AdamW or Lion, which treat each number by itself",
+            f"{block[CLASS]} {seen['of_one_point']}, and here several steps learn from one rollout: leave "
+            "`num_iterations` and `steps_per_generation` out, or take another optimizer",
             place,
         )
+    if seen["needs_whole"] and engine:
+        raise RecipeError(
+            f"{block[CLASS]} {seen['needs_whole']}, and {engine} splits them over the ranks: launch it as one process "
+            "or under DDP (`accelerate: ddp`), or take AdamW or Lion, which treat each number by itself",
+            place,
+        )
+
+
+def _learns_again(train: Any) -> bool:
+    """Whether a training samples from its policy, and takes more than one step for what it has sampled."""
+    parts = getattr(train, "steps_per_generation", None) or train.gradient_accumulation_steps
+    return getattr(train, "num_iterations", 1) > 1 or parts > train.gradient_accumulation_steps
 
 
 def _require_room(stage: Any, step: Step) -> None:
@@ -112,7 +124,7 @@ def _grouping(cls: Any, trainer: Any) -> Any:
 
 
 def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
-    """Why the optimizer needs whole weights, "" where it does not, and the numbers that it keeps of each weight.
+    """Why an optimizer needs whole weights, or a rollout for each step, "" where not, and what it keeps of a weight.
 
     It takes some steps on a few numbers for that, once: importing a library takes seconds, so the answer is
     remembered.
@@ -125,7 +137,7 @@ def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     located = kinds.place(kinds.OPTIMIZERS, word)
     if located is None or located.files:
         return ask()  # of a user's own file, which may change
-    made_of = [word, keys_of(block), _version(word.partition(".")[0]), located.file.stat().st_mtime]
+    made_of = ["one point", word, keys_of(block), _version(word.partition(".")[0]), located.file.stat().st_mtime]
     return memos.recalled("optimizers", made_of, ask)
 
 
@@ -139,7 +151,7 @@ def _look(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(f"{block[CLASS]} cannot be made and stepped with these keys: {error}", place) from error
     needs_whole = getattr(cls, "needs_whole", "" if stepped.by_element else "takes whole matrices into account")
     kept = cls.numbers_kept(keys) if hasattr(cls, "numbers_kept") else stepped.kept
-    return {"needs_whole": needs_whole, "kept": kept}
+    return {"needs_whole": needs_whole, "of_one_point": getattr(cls, "of_one_point", ""), "kept": kept}
 
 
 def _version(package: str) -> str | None:

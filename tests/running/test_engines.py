@@ -31,8 +31,11 @@ STAGES = ("sft", "reward", "classifier", "dpo", "prefer", "grpo", "ppo")
 ADAPTED = ("dpo-lora", "grpo-lora")
 OPTIMIZERS = {"lion": {"class": "pytorch_optimizer.Lion"},
               "frugal": {"class": "frugal", "density": 0.5, "update_gap": 2},
-              "factored": {"class": "m_fac", "gradients": 2, "damp": 0.1}}  # fmt: skip
-OF_ENGINE = {"ddp": ("lion", "frugal", "factored")}  # the others split weights, and Lion treats each by itself
+              "factored": {"class": "m_fac", "gradients": 2, "damp": 0.1},
+              "ahead": {"class": "igt", "eta": 0.3}}  # fmt: skip
+OF_ENGINE = {
+    "ddp": ("lion", "frugal", "factored", "ahead")
+}  # the others split weights, and Lion treats each by itself
 SAMPLES = ("grpo", "ppo")
 NAMES = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
 STEPS = {"max_steps": 3, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 1, "save_total_limit": 5,
@@ -56,6 +59,7 @@ def block(stage, inputs, batch, **train):
     model = {"model_name_or_path": inputs["model"]}
     if stage in OPTIMIZERS:
         del settings["adam_epsilon"]
+        settings |= {"learning_rate": 0.1} if stage == "ahead" else {}  # the length of a step of all weights
         return {"kind": "sft", "model": model, "data": inputs["sft"], "optimizer": OPTIMIZERS[stage],
                 "train": {**settings, "weight_decay": 0.1}}  # fmt: skip
     stage, _, adapters = stage.partition("-")

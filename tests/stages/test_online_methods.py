@@ -8,6 +8,7 @@ from conftest import ROOT
 from constrained_runs import REWARDS, TRAIN, logged, run_again
 from outputs import metrics_of
 from run_steps import refused, run_recipe
+from safetensors.torch import load_file
 from tiny_trainers import CPU, first_batch, grpo_trainer
 
 from trimtab.pipelines.planning import field_types
@@ -42,6 +43,31 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_not_stopped(
     whole = run_recipe(tmp_path, block)[kind]
     again = run_again(tmp_path, block, whole, 1 if proximal else 2)
     assert weights(again) == weights(whole)
+
+
+def test_look_ahead_samples_and_learns_further_on_and_keeps_where_it_is(model, prompts, tmp_path):
+    """A run that goes on ends with the bits of one that did not; the last checkpoint's weights are its look ahead."""
+    block = stage(
+        "grpo", model, prompts, optimizer={"class": "igt", "eta": 0.25}, train={"learning_rate": 0.5, "beta": 0.0}
+    )
+    whole = run_recipe(tmp_path, block)["grpo"]
+    again = run_again(tmp_path, block, whole, 2)
+    assert weights(again) == weights(whole)
+    kept = load_file(whole.output / "model.safetensors")
+    checkpoints = [whole.dir / "checkpoints" / f"checkpoint-{step}" for step in (2, 3)]
+    before, last = (torch.load(folder / "optimizer.pt", weights_only=True) for folder in checkpoints)
+    trained = load_file(checkpoints[1] / "model.safetensors")
+
+    def length(state, other):
+        """Of the way from one set of weights to another; a state's are its iterates."""
+        return torch.stack([(a - b).norm() for a, b in zip(state, other, strict=True)]).norm().item()
+
+    iterates, earlier = ([entry["iterate"] for entry in state["state"].values()] for state in (last, before))
+    rate = logged(whole)[-1]["train/learning_rate"]
+    assert length(iterates, earlier) == pytest.approx(rate, rel=1e-4)
+    names = sorted(kept)
+    ahead = length([trained[name] for name in names], [kept[name] for name in names])
+    assert ahead == pytest.approx(0.75 / 0.25 * rate, rel=1e-4)
 
 
 def weights(step):
@@ -172,6 +198,8 @@ def test_the_student_comes_nearer_to_its_teacher(model, prompts, tmp_path):
         ),
         ("grpo", {"proximal": 1.0, "train": {"beta": 0.0, "epsilon": 0.3}}, "grpo.train.epsilon: is set by"),
         ("grpo", {"proximal": 1.0, "train": {"beta": 0.0, "loss_type": "cispo"}}, "`loss_type` one of grpo, bnpo"),
+        ("grpo", {"optimizer": "igt", "train": {"num_iterations": 2}}, "grpo.optimizer: igt takes each gradient at"),
+        ("grpo", {"optimizer": {"class": "igt", "eta": 2}}, "eta must be above 0 and at most 1, got 2"),
         ("grpo", {"tools": ["subprocess.run"]}, "grpo.tools.0: subprocess.run is of an installed package"),
         ("grpo", {"tools": ["no_such.tool"]}, "grpo.tools.0: 'no_such.tool' leads to no function"),
         ("grpo", {"environment_factory": "os.environ"}, "environment_factory: os.environ is of an installed package"),
