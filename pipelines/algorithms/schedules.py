@@ -12,7 +12,7 @@ they fall at the end.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:  # a plan asks for the settings alone
     import numpy as np
@@ -28,11 +28,18 @@ class ScheduleSettings:
     Its largest value is `train.learning_rate`, and the last step has 0. `weights: l1` weighs a step by 1 / norm, as
     for Adam, and `l2` by 1 / norm^2, as for SGD; both are of the norm that trainers log, the gradient's l2 norm
     before it is clipped. Norms are smoothed by their median over a tenth of the training. Those of a training of
-    another length are stretched to this one.
+    another length are stretched to this one. A schedule is made of `fewest` logged norms or more.
     """
 
     refine: str
     weights: Literal["l1", "l2"] = "l1"
+    fewest: int = 10
+
+    small: ClassVar[dict[str, Any]] = {"fewest": 1}  # a shrunk run takes a few steps
+
+    def __post_init__(self) -> None:
+        if self.fewest < 1:
+            raise ValueError(f"fewest must be at least 1, got {self.fewest}")
 
     @property
     def power(self) -> int:

@@ -129,7 +129,10 @@ class Miniature:
         if any(isinstance(note, field_types.NamesModel) for note in field_types.notes(hint)):
             return self._named_models(key, value)
         if isinstance(value, Mapping):
-            return self._stage_keys(key, hint, value)
+            small: dict[str, Any] = {}
+            for settings in types:
+                small |= {f"{key}.{name}": option for name, option in getattr(settings, "small", {}).items()}
+            return small | self._stage_keys(key, hint, value)
         return {}
 
     def _arguments(self, key: str, value: Mapping[str, Any], types: set[Any]) -> dict[str, Any]:

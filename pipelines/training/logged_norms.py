@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from trimtab.pipelines.planning.recipe import Step
 
-FEWEST = 10  # logged norms that a schedule is made of
 OF_UPSTREAM = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
 
 
@@ -41,28 +40,28 @@ def check(stage: Any, step: Step) -> None:
         if earlier is None or earlier.batch is None:
             raise RecipeError(f"{stage.schedule.refine} is no training above: write $that_stage", place)
         if earlier.done:
-            read(earlier, place)
+            read(earlier, stage.schedule.fewest, place)
         else:
-            _check_ahead(earlier, place)
+            _check_ahead(earlier, stage.schedule.fewest, place)
     mistakes.raise_any()
 
 
-def _check_ahead(earlier: Step, place: tuple[str, ...]) -> None:
+def _check_ahead(earlier: Step, fewest: int, place: tuple[str, ...]) -> None:
     """Raises RecipeError where it can be told that a training which is still to run will log too few norms."""
     train = earlier.options.get("train", {})
     steps, every = train.get("max_steps", -1), train.get("logging_steps")
-    if isinstance(every, int) and 0 < steps < FEWEST * every:
-        raise RecipeError(_too_few(earlier, steps // every), place)
+    if isinstance(every, int) and 0 < steps < fewest * every:
+        raise RecipeError(_too_few(earlier, steps // every, fewest), place)
 
 
-def _too_few(earlier: Step, count: int) -> str:
+def _too_few(earlier: Step, count: int, fewest: int) -> str:
     return (
-        f"{earlier.name} logs {count} gradient norms, and a schedule is made of {FEWEST} or more: set "
+        f"{earlier.name} logs {count} gradient norms, and a schedule is made of {fewest} or more: set "
         f"`stages.{earlier.stage}.train.logging_steps: 1` before it is trained"
     )
 
 
-def read(earlier: Step, place: tuple[str, ...]) -> Logged:
+def read(earlier: Step, fewest: int, place: tuple[str, ...]) -> Logged:
     """What a finished training has logged. Raises RecipeError where no schedule can be made of it."""
     import numpy as np
 
@@ -72,8 +71,8 @@ def read(earlier: Step, place: tuple[str, ...]) -> Logged:
         for row in rows
         if np.isfinite(row.get("train/grad_norm", np.nan))
     }
-    if len(of_steps) < FEWEST:
-        raise RecipeError(_too_few(earlier, len(of_steps)), place)
+    if len(of_steps) < fewest:
+        raise RecipeError(_too_few(earlier, len(of_steps), fewest), place)
     steps = sorted(of_steps)
     norms, rates = np.array([of_steps[step] for step in steps]).T
     if not np.median(norms) > 0:

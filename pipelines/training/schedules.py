@@ -22,7 +22,7 @@ def install(trainer: Any, settings: ScheduleSettings, step: Step) -> None:
     """Gives a trainer the refined learning rate. Raises RecipeError where none can be made."""
     earlier = step.maker(settings.refine)
     assert earlier is not None  # which the check has seen
-    before = logged_norms.read(earlier, (*step.path, "schedule", "refine"))
+    before = logged_norms.read(earlier, settings.fewest, (*step.path, "schedule", "refine"))
 
     def create_scheduler(num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
         table = schedules.factors(before.places, before.norms, num_training_steps, settings.power)

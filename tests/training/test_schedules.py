@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from chains import record
 from conftest import SFT_ROWS
-from run_steps import refused, run_recipe
+from run_steps import refused, run_recipe, write_recipe
 from short_trainings import plan
 
 from trimtab.pipelines.algorithms import schedules
 from trimtab.pipelines.planning import files
+from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, tracking
+from trimtab.pipelines.running import runner
+from trimtab.pipelines.shrinking import recipe as shrinking
 
 STEPS, RATE = 12, 1e-2
 
@@ -77,3 +80,20 @@ def test_what_cannot_be_refined_is_refused_before_anything_runs(schedule, train,
     seldom = {**sft, "train": {**sft["train"], "logging_steps": 4}}
     second = {**sft, "schedule": schedule, "train": {**sft["train"], **train}}
     assert message in refused(tmp_path, {"first": sft, "seldom": seldom, "second": second}, capsys)
+
+
+def test_a_shrunk_run_refines_the_norms_of_its_few_steps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    block = {"kind": "sft", "model": {"model_name_or_path": "org/llama-7b"}, "data": "org/data"}
+    train = {"learning_rate": 1e-5, "max_steps": 1000, "logging_steps": 10}
+    stages = {
+        "first": {**block, "train": train},
+        "second": {**block, "schedule": {"refine": "$first"}, "train": train},
+    }
+    recipe = shrinking.shrunk(str(write_recipe(tmp_path, stages, wandb=False)))
+    assert runner.train(recipe) == 0
+    second = {step.name: step for step in Recipe.load(recipe).steps}["second"]
+    assert second.options["schedule"]["fewest"] == 1
+    rates = list(logged(second, "schedule/refined").values())
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0
