@@ -1,6 +1,7 @@
 """Which pairs are worth a label: the posterior rule and disagreement against random pairs at the same price.
 
     python benchmarks/queries.py                                                  # the bandit, a minute
+    python benchmarks/queries.py pool=answers                                     # which two of ten answers meet
     python benchmarks/queries.py pool=world seeds=20
     python benchmarks/queries.py pool=rows train=hh.train.jsonl.gz test=hh.test.jsonl.gz    # preferences by people
 
@@ -10,6 +11,9 @@ before had been labelled; `disagreement` those on which five heads differ most t
 `random` is the control. Pools:
 
 - bandit: 2,000 pairs of normal features in 10 dimensions, labels by a Bradley-Terry rater with a head of its own.
+- answers: prompts of the bandit with ten answers each, all asked about once. The rules are which two meet: `random`
+  ones, `thompson`'s (the best by one draw of the posterior and the best other one by a second), and `before` (the best
+  by one draw against that of the head as it was a refit ago).
 - world: pairs of answers of the tiny world, labels by its true reward with the noise of `kind: world`.
 - rows: preference files; the labels are hidden until they are asked for.
 
@@ -43,6 +47,7 @@ from trimtab.rewards import text
 from trimtab.rewards.gold import Gold
 
 RULES = ("random", "posterior", "disagreement")
+MEETINGS = ("random", "thompson", "before")
 BUDGETS = (50, 100, 200, 400)
 FIRST, SHARE, MEMBERS, HASHED = 25, 5, 5, 96
 
@@ -72,6 +77,29 @@ def bandit(seed: int) -> Pool:
     gaps, held_out, choices = features(2000) - features(2000), features(1000) - features(1000), features(200, 10)
     labels = rng.random(2000) < 1 / (1 + np.exp(-gaps @ head))
     return Pool(gaps, labels.astype(float), held_out, held_out @ head > 0, choices, choices @ head)
+
+
+def meet(rule: str, seed: int) -> dict[int, dict[str, float]]:
+    """What a head is worth after each budget, when a rule says which two of a prompt's answers are labelled."""
+    pool, rng = bandit(seed), np.random.default_rng([seed, 1])
+    head = 3 * np.random.default_rng(seed).standard_normal(10)  # as of the pool
+    posterior, before = queries.Posterior(10), np.zeros(10)
+    gaps, labels, worth = np.zeros((0, 10)), np.zeros(0), {}
+    while len(gaps) < max(BUDGETS):
+        for _ in range(FIRST):
+            answers = rng.standard_normal((10, 10)) / np.sqrt(10)
+            one, two = rng.choice(10, 2, replace=False)
+            if rule != "random" and len(labels):
+                others = answers @ (before if rule == "before" else posterior.draw(rng))
+                one, two = queries.contenders(answers @ posterior.draw(rng), others)
+            gap = answers[one] - answers[two]
+            gaps = np.vstack([gaps, gap])
+            labels = np.append(labels, float(rng.random() < 1 / (1 + np.exp(-gap @ head))))
+        before = posterior.mean
+        posterior.fit(gaps, labels)
+        if len(gaps) in BUDGETS:
+            worth[len(gaps)] = _worth(pool, posterior.mean)
+    return worth
 
 
 def world(seed: int) -> Pool:
@@ -177,23 +205,23 @@ def _features(said: list[tuple[str, str]], answers: int) -> np.ndarray:
 
 
 def main(pool: str = "bandit", seeds: str = "20", train: str = "", test: str = "") -> None:
-    makers = {"bandit": bandit, "world": world}
-    maker = rows(train, test) if pool == "rows" else makers[pool]
-    worth = {rule: [] for rule in RULES}
+    rules = MEETINGS if pool == "answers" else RULES
+    worth: dict[str, list[dict[int, dict[str, float]]]] = {rule: [] for rule in rules}
+    asking = rows(train, test) if pool == "rows" else {"bandit": bandit, "world": world, "answers": bandit}[pool]
     for seed in range(int(seeds)):
-        made = maker(seed)
-        for rule in RULES:
-            worth[rule].append(learn(made, rule, seed))
+        pairs = asking(seed)
+        for rule in rules:
+            worth[rule].append(meet(rule, seed) if pool == "answers" else learn(pairs, rule, seed))
     for measure in worth["random"][0][BUDGETS[0]]:
         print(
             f"\n{pool}, {measure}, {seeds} seeds\n{'labels':>8} {'random':>16}"
-            + "".join(f"{r:>20}" for r in RULES[1:])
+            + "".join(f"{r:>20}" for r in rules[1:])
         )
         for budget in BUDGETS:
             control = np.array([one[budget][measure] for one in worth["random"]])
             mean, stderr = mean_stderr(control)
             line = f"{budget:>8} {mean:>8.4f} ±{stderr:.4f}"
-            for rule in RULES[1:]:
+            for rule in rules[1:]:
                 gap, error = mean_stderr(np.array([one[budget][measure] for one in worth[rule]]) - control)
                 line += f"{gap:>+12.4f} ±{error:.4f}"
             print(line)

@@ -110,6 +110,11 @@ TOKENS = ("prompt_ids", "completion_ids", "logprobs")
 SAMPLED = COMPLETIONS.where("prompt_index", "sample_index")
 SCORED = Form("scored completions", (("prompt", "completion", "prompt_index", "scores"),))
 LISTS = Form("lists of answers", (("prompt", "completions", "prompt_ids", "completion_ids"),), None, LEARNED)
+COMPARED = Form(
+    "answers to compare",
+    (("prompt", "completion", "prompt_index"), ("prompt", "completions"), ("prompt", "chosen", "rejected")),
+    _pair_row,
+)
 CHOICES = Form("choices", (("prompt_index",),), _choice_row)
 
 

@@ -27,13 +27,20 @@ def asked(run: Path) -> Folder:
     steps = [run.resolve()]
     if plans := views.plans(run):
         steps = [run.parent / place for place in plans[-1]["steps"].values()]
-    asking = [step for step in steps if (step / folders.ASKS).is_file()]
+    asking = {step: folder for step in steps if (folder := of_step(step))}
     if not asking:
-        cure = "`trimtab run` its recipe first, until a step of kind `label` waits"
+        cure = "`trimtab run` its recipe first, until a step waits for people"
         raise RecipeError(f"{run} has no step that asks people: name the folder of a recipe, and {cure}")
-    step = next((step for step in asking if artifacts.read_done(step) is None), asking[0])
-    key = json.loads((step / folders.ASKS).read_text())["key"]
-    return folders.read(step.parent / folders.LABELLED / key)
+    return next((asking[step] for step in asking if artifacts.read_done(step) is None), next(iter(asking.values())))
+
+
+def of_step(folder: Path) -> Folder | None:
+    """What a step asks people, by its folder; None where it has not asked."""
+    try:
+        key = json.loads((folder / folders.ASKS).read_text())["key"]
+    except FileNotFoundError:
+        return None
+    return folders.read(folder.parent / folders.LABELLED / key)
 
 
 def progress(folder: Folder) -> str:

@@ -19,7 +19,7 @@ from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Launch, Recipe, Step
 from trimtab.pipelines.recording import artifacts, locks, tracking, views
 from trimtab.pipelines.reporting.numerals import DASH, duration
-from trimtab.pipelines.running import consents, environment, exits, grouping
+from trimtab.pipelines.running import consents, environment, exits, grouping, labelling
 from trimtab.pipelines.running.listing import columns
 
 GAP = 600.0  # seconds without a log after which a new launch is taken to have begun
@@ -100,6 +100,8 @@ def _line(step: Step, ahead: outlook.Outlook) -> tuple[str, str, float | None]:
     holder = locks.holder(locks.of_folder(step.dir))
     if holder is None or not artifacts.is_begun(step.dir):  # a launcher holds the next steps of its launch, too
         waits = [source.name for source in step.waiting]
+        if not waits and (asked := labelling.of_step(step.dir)):
+            return "waiting", labelling.progress(asked), seconds
         return step.state, f"after {', '.join(waits)}" if waits else "next", seconds
     reached = pace(tracking.read(step.dir / "metrics.jsonl"))
     total = _updates(step, ahead)

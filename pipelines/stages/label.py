@@ -34,8 +34,8 @@ from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import rankings
-from trimtab.pipelines.data import counting, grouping, loading
-from trimtab.pipelines.data.forms import PREFERENCE, Data, Form, said
+from trimtab.pipelines.data import counting, grouping, loading, promises
+from trimtab.pipelines.data.forms import COMPARED, PREFERENCE, Data, said
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.labelling import folder, formats, judgements, page, questions
@@ -59,18 +59,6 @@ MOST = 9  # answers of a question: the keys of a keyboard
 PEOPLE = "people"  # what the score is called
 
 
-def _row(question: str, number: int) -> dict[str, Any]:
-    answers = {"chosen": said("assistant", f"It is {number}."), "rejected": said("assistant", "No.")}
-    return {"prompt": said("user", question), **answers}
-
-
-SHOWN = Form(
-    "answers to compare",
-    (("prompt", "completion", "prompt_index"), ("prompt", "completions"), ("prompt", "chosen", "rejected")),
-    _row,
-)
-
-
 @dataclass(kw_only=True)
 class Label(Stage):
     """`answers` of a prompt are shown together, at most, and the best `ranked` of them are named.
@@ -79,7 +67,7 @@ class Label(Stage):
     rater may write one.
     """
 
-    completions: Annotated[Data, SHOWN]
+    completions: Annotated[Data, COMPARED]
     answers: int = 2
     ranked: int = 1
     raters: int = 1
@@ -124,10 +112,14 @@ class Label(Stage):
         for number, file in enumerate(self.labels):
             if not Path(file).expanduser().is_file():
                 raise RecipeError(f"no such file: {file}", (*step.path, "labels", str(number)))
+        if promises.of(self.completions, step).answers == 1:
+            message = "every prompt will have one answer, and a question needs two: raise `num_generations`"
+            raise RecipeError(message, (*step.path, "completions"))
         super().check(step)
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:
-        return Promise(columns=(*self.writes,))
+        columns = promises.of(self.completions, step).columns
+        return Promise(columns=None if columns is None else (*self.writes, *columns))
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         return known.rows("completions")

@@ -22,13 +22,13 @@ The dataset is for `label`: `prompt`, `completions` and `uncertainty`, or the ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from trimtab.pipelines.algorithms import queries
-from trimtab.pipelines.data import counting, grouping, loading
-from trimtab.pipelines.data.forms import COMPLETIONS, PREFERENCE, Data, Form, said
+from trimtab.pipelines.data import counting, grouping, loading, promises
+from trimtab.pipelines.data.forms import COMPARED, COMPLETIONS, PREFERENCE, Data, Form
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import judged
 from trimtab.pipelines.forecasting.work import Rows, Work
@@ -49,14 +49,7 @@ if TYPE_CHECKING:
     from trimtab.pipelines.shrinking.miniature import Miniature
 
 
-def _example(question: str, number: int) -> dict[str, Any]:
-    answers = {"chosen": said("assistant", f"It is {number}."), "rejected": said("assistant", "No.")}
-    return {"prompt": said("user", question), **answers}
-
-
-ANSWERED = Form(
-    "answers to ask about", (("prompt", "completion", "prompt_index"), ("prompt", "chosen", "rejected")), _example
-)
+ANSWERED = replace(COMPARED, columns=COMPARED.columns[::2])  # completions, or pairs
 
 
 @dataclass(frozen=True)
@@ -116,11 +109,13 @@ class Query(Stage):
             if not hasattr(kinds.find(kinds.REWARDS, kind, (*step.path, "features")), "features"):
                 message = f"a reward of kind {kind!r} has no features: take a `reward_model`"
                 raise RecipeError(message, (*step.path, "features", "kind"))
-        for key, rule in (("least", "posterior"), ("labelled", "posterior")):
-            if getattr(self, key) is not None and self.rule != rule:
-                raise RecipeError(f"is for `rule: {rule}`, and the rule is {self.rule}", (*step.path, key))
+        if self.least is not None and self.rule != "posterior":
+            raise RecipeError(f"is for `rule: posterior`, and the rule is {self.rule}", (*step.path, "least"))
         if self.before is not None and self.meet != "thompson":
             raise RecipeError("is whom `meet: thompson` meets: say that, or leave it out", (*step.path, "before"))
+        if promises.of(self.completions, step).answers == 1 and self.before is None:
+            message = "every prompt will have one answer, and a pair needs two: raise `num_generations`"
+            raise RecipeError(message, (*step.path, "completions"))
         super().check(step)
 
     def work(self, known: Known) -> Work:

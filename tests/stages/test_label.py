@@ -12,7 +12,7 @@ from trimtab.pipelines.labelling import formats
 from trimtab.pipelines.labelling.judgements import Judgement
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.reporting import page, records
-from trimtab.pipelines.running import labelling, runner
+from trimtab.pipelines.running import labelling, progress, pruning, runner
 from trimtab.scripts import label as script
 
 
@@ -53,6 +53,8 @@ def test_a_run_waits_for_people_and_goes_on(tmp_path, capsys):
     folder = labelling.asked(run)
     assert (folder.path / "label.html").is_file()
     answer(folder, "ann", "abcde")
+    assert progress.status(path) == 0
+    assert "people  waiting  0 of 2 questions are answered" in capsys.readouterr().out
     assert runner.train(path) == 75
     assert "2 of 2 questions" in capsys.readouterr().out
     answer(folder, "bo", "bacde")
@@ -70,6 +72,8 @@ def test_a_run_waits_for_people_and_goes_on(tmp_path, capsys):
     html = (steps["report"].output / "report.html").read_text()
     assert '<h2 id="people">' in html
     assert '<th scope="row">bo</th>' in html
+    assert pruning.prune(str(tmp_path / "runs"), really=True) == 0
+    assert len(folder.judgements()) == 4, "what people have said stays"
 
 
 def test_answers_outlive_what_is_asked_beside_them_and_come_from_files(tmp_path, capsys):

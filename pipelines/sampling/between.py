@@ -1,0 +1,71 @@
+"""A policy whose layers lie anywhere on the lines from one model's weights to another's."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trl
+
+if TYPE_CHECKING:
+    import numpy as np
+
+REST = "rest"  # what is in no layer: embeddings, the last norm and the head
+
+
+class Between:
+    """W_l = base_l + s_l (model_l - base_l), s = 1 being the model. Both are in memory in float32 beside the policy.
+
+    `names` are the layers that differ. Raises ValueError for models of other shapes, and for two that are the same.
+    """
+
+    def __init__(self, model: trl.ModelConfig, base: str):
+        from trimtab.pipelines.sampling import transformers_engine
+
+        self.model = model
+        self.policy = transformers_engine.load(model)
+        start = transformers_engine.load(dataclasses.replace(model, model_name_or_path=base))
+        origins = dict(start.named_parameters())
+        weights = dict(self.policy.named_parameters())
+        if {name: weight.shape for name, weight in weights.items()} != {n: w.shape for n, w in origins.items()}:
+            raise ValueError(f"{base} has weights of other shapes than {model.model_name_or_path}: name its start")
+        self.lines: dict[str, tuple[Any, Any]] = {}
+        for name, weight in weights.items():
+            origin = origins[name].detach().float()
+            change = weight.detach().float() - origin
+            if bool(change.any()):
+                self.lines[name] = (origin, change)
+        if not self.lines:
+            raise ValueError(f"{base} is {model.model_name_or_path} itself: nothing lies between them")
+        self.names = sorted({_layer(name) for name in self.lines}, key=lambda name: (name == REST, len(name), name))
+
+    def at(self, scales: np.ndarray) -> Any:
+        """The policy with a scale for each of the names: always the same one, in place."""
+        import torch
+
+        of_layer = dict(zip(self.names, scales.tolist(), strict=True))
+        weights = dict(self.policy.named_parameters())
+        with torch.no_grad():
+            for name, (origin, change) in self.lines.items():
+                weights[name].copy_(origin + of_layer[_layer(name)] * change)
+        return self.policy
+
+    def save(self, scales: np.ndarray, folder: Path) -> None:
+        """Writes the complete model with these scales, in the model's dtype, and its tokenizer."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        name, revision = self.model.model_name_or_path, self.model.model_revision
+        written = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype="auto")
+        written.load_state_dict(
+            dict(self.at(scales).named_parameters()), strict=False
+        )  # tied weights stand there once
+        written.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(folder)
+
+
+def _layer(name: str) -> str:
+    """The layer that a weight is of, by the first number in its name."""
+    number = re.search(r"\.(\d+)\.", name)
+    return number[1] if number else REST
