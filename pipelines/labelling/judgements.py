@@ -9,7 +9,6 @@ from itertools import chain
 from typing import Any, Literal, get_args
 
 from trimtab.pipelines.algorithms import agreement
-from trimtab.pipelines.algorithms.statistics import wilson
 from trimtab.pipelines.labelling.questions import Question
 
 Verdict = Literal["ranked", "tie", "skip"]
@@ -76,6 +75,8 @@ def unreliable(judgements: Iterable[Judgement], questions: Mapping[str, Question
 
 def summary(judgements: Sequence[Judgement], questions: Mapping[str, Question]) -> dict[str, float]:
     """Agreement, the bias towards what was shown first, the median time, and known answers that were met."""
+    from trimtab.pipelines.algorithms.statistics import wilson  # numpy, which a look at a run does not need
+
     ratings: dict[str, dict[str, int | str]] = {}
     for given in judgements:
         if given.verdict != "skip":
