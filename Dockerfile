@@ -11,7 +11,7 @@ RUN apt-get update \
 COPY pyproject.toml constraints.txt README.md LICENSE __init__.py /opt/trimtab/
 RUN pip install --no-cache-dir --constraint /opt/trimtab/constraints.txt torch transformers trl accelerate peft datasets
 COPY . /opt/trimtab
-RUN pip install --no-cache-dir --constraint /opt/trimtab/constraints.txt "/opt/trimtab[deepspeed,math,metrics,optuna,search,serve]"
+RUN pip install --no-cache-dir --constraint /opt/trimtab/constraints.txt "/opt/trimtab[deepspeed,math,metrics,optuna,retrieval,search,serve]"
 
 # recipes and runs are the user's, in the folder that is mounted here
 WORKDIR /work

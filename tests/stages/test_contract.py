@@ -24,6 +24,7 @@ MACROS = {
     "self_improve": {"model": MODEL, "prompts": "org/prompts", "right": BRIEF},
     "benchmark": {"policies": {"one": "org/model"}, "tasks": {"sums": {"prompts": "org/sums", "right": BRIEF}}},
     "self_correct": {"model": MODEL, "prompts": "org/prompts", "checks": {"brief": BRIEF}, "accept": {"brief": 1.0}},
+    "preflexor": {"model": MODEL, "corpus": "org/texts", "teacher": {"model": MODEL}},
     "evaluate": {"policies": {"one": "org/model"}, "prompts": "org/prompts", "rewards": {"brief": BRIEF}},
 }
 PAIRS = {"model": MODEL, "data": "pairs.jsonl", "train": {}}
