@@ -39,10 +39,10 @@ def of_round(count: int, of_turn: int, number: int, wanted: int, seed: int) -> l
     return list(islice(turns(count, of_turn, seed), (number - 1) * wanted, number * wanted))
 
 
-def check_places(template: str, places: Collection[str], place: Sequence[str]) -> None:
+def check_places(template: str, places: Collection[str], place: Sequence[str], optional: Collection[str] = ()) -> None:
     """Raises RecipeError for a template with something else in braces, or without one of its places."""
     named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-    if named != set(places):
+    if named - set(optional) != set(places):
         wanted = " and ".join(f"{{{name}}}" for name in places)
         there = ", ".join(f"{{{name}}}" for name in sorted(named)) or "none"
         raise RecipeError(f"takes {wanted}, and has {there}: two braces are one, {{{{ and }}}}", place)

@@ -14,6 +14,11 @@ def summary(result: dict[str, Any]) -> str:
         head += [reward, f"wins vs {result['baseline']}"]
     table = [[*head, "KL", "tokens", "distinct-2"]]
     notes = list(result["notes"])
+    notes += [
+        f"{name}: {_number(policy['spent'])} tokens were spent on each completion"
+        for name, policy in result["policies"].items()
+        if "spent" in policy
+    ]
     for name, policy in result["policies"].items():
         table.append([name, *_cells(policy, rewards)])
         for reward, gap in policy.get("difference", {}).items():

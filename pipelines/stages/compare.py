@@ -6,7 +6,8 @@ Standard errors are over prompts: the completions of one prompt are averaged fir
 Differences are paired by prompt. Win rates are also told at equal length, in characters: see algorithms/win_rates.py.
 KL is the mean of log pi(y|x) - log pi_ref(y|x) over the policy's own completions, in nats per completion: the Monte
 Carlo estimate of KL(pi || pi_ref) where sampling was at temperature 1. A policy whose vocabulary is not the
-reference's has none, since its token ids mean something else there; a note says so.
+reference's has none, since its token ids mean something else there; a note says so. Completions with `spent`, the
+tokens that were drawn for them in all, have its mean beside that of their length.
 """
 
 from __future__ import annotations
@@ -162,6 +163,8 @@ class Compare(Stage):
             policy["rewards"][reward]["abstained"] = 1 - len(scores.values) / len(rows)
         if name != self.baseline:
             policy |= _against(given[name], given[self.baseline])
+        if "spent" in rows.column_names:  # more than was answered, as with thoughts that were given up
+            policy["spent"] = _error(GroupedValues.of(_numbers(rows, "spent").astype(float), groups))
         words, pairs = statistics.Grams(1), statistics.Grams(2)
         for said in map(str.split, _completions(rows)):
             words.add(said)

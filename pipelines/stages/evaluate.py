@@ -11,8 +11,10 @@
       best_of: {n: [1, 4, 16], gold: right, reward: helpful}   # of each policy, and its greedy answers
       duels: {better: {kind: judge, mode: pairwise, against: other, ...}}   # each policy against the baseline
 
-A new reward scores the stored completions again; a new policy samples only its own. The judges in `duels` compare
-every policy's completions with the baseline's, number by number: `kind: duel` says what comes of it.
+`completions: {mended: $reflect}` are answers to the same prompts that another stage has made: they are scored and
+compared as those of a policy. A new reward scores the stored completions again; a new policy samples only its own.
+The judges in `duels` compare every policy's completions with the baseline's, number by number: `kind: duel` says what
+comes of it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.data.forms import PROMPTS, SAMPLED, Data
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
@@ -42,6 +44,7 @@ class Evaluate(Sampling, Stage):
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))] = field(default_factory=dict)
     best_of: Annotated[dict[str, Any], KeysOf(("best_of",))] = field(default_factory=dict)
     duels: dict[str, RewardBlock] = field(default_factory=dict)
+    completions: dict[str, Annotated[Data, SAMPLED]] = field(default_factory=dict)
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
@@ -58,10 +61,15 @@ class Evaluate(Sampling, Stage):
             yield f"{name}-{policy}-score", "score", scoring
             if macro.best_of:
                 yield from cls._best_of(f"{name}-{policy}", macro, sampling, cls.handed_on(options))
+        for others in macro.completions:
+            if others in policies:
+                raise RecipeError("is the name of a policy, too", ("stages", name, "completions", others))
+            scoring = {"completions": options["completions"][others], "rewards": macro.rewards}
+            yield f"{name}-{others}-score", "score", scoring
         for policy in [other for other in policies if macro.duels and other != baseline]:
             meeting = {"completions": f"${name}-{policy}-sample", "opponent": f"${name}-{baseline}-sample"}
             yield f"{name}-{policy}-duel", "duel", {**meeting, "rewards": macro.duels}
-        scored = {policy: f"${name}-{policy}-score" for policy in policies}
+        scored = {policy: f"${name}-{policy}-score" for policy in (*policies, *macro.completions)}
         compared: dict[str, Any] = {"scored": scored, "baseline": baseline}
         if macro.reference:
             compared["reference"] = {**model, "model_name_or_path": macro.reference}

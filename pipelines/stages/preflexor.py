@@ -50,7 +50,7 @@ LOADING = ("dtype", "attn_implementation", "model_revision")  # how the first st
 
 @dataclass(kw_only=True)
 class Preflexor(Sampling, Stage):
-    """`words`, `overlap` and `contexts` are those of `chunks`, `passages` and `parts` of `study`."""
+    """`words`, `overlap`, `contexts` are those of `chunks`, `passages`, `parts` of `study`, `asks` of `thoughts`."""
 
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))]
     corpus: Annotated[Data, TEXT]
@@ -63,6 +63,7 @@ class Preflexor(Sampling, Stage):
     passages: int = 3
     parts: dict[str, str] | None = None
     marks: list[str] | None = None
+    asks: str | None = None
     think: bool = True
     drop_truncated: bool = True
     verify: dict[str, RewardBlock] = field(default_factory=dict)
@@ -113,7 +114,8 @@ class Preflexor(Sampling, Stage):
         yield f"{of}-study", "study", {**studied, **parts, **({} if self.think else {"parts": {}})}
         yield f"{of}-parts", "sample", {**asking, "prompts": f"${of}-study"}
         marks = {"marks": self.marks} if self.marks is not None else {}
-        yield f"{of}-thoughts", "thoughts", {"parts": f"${of}-parts", **written, **marks}
+        asks = {"asks": self.asks} if self.asks is not None else {}
+        yield f"{of}-thoughts", "thoughts", {"parts": f"${of}-parts", **written, **marks, **asks}
 
     def _check(self, path: tuple[str, ...]) -> None:
         for key in ("rounds", "questions"):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import counting, grouping
-from trimtab.pipelines.data.forms import SCORED, Data, said
+from trimtab.pipelines.data.forms import OF_SAMPLES, SCORED, Data, said
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.scoring.combining import Combination, missed
@@ -24,8 +24,6 @@ from trimtab.pipelines.stages import Metrics, Stage
 if TYPE_CHECKING:
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
-
-OF_SAMPLES = ("completion", "prompt_index", "sample_index", "prompt_ids", "completion_ids", "vocabulary", "logprobs")
 
 
 @dataclass(kw_only=True)
@@ -57,7 +55,7 @@ class Retry(Stage):
             for row in grouping.records(rows, rows.column_names):
                 wrong = missed(row["scores"], self.accept)
                 counts["accepted"] += not wrong
-                kept = {name: row[name] for name in row if name not in (*OF_SAMPLES, "truncated", "scores")}
+                kept = {name: row[name] for name in row if name not in OF_SAMPLES}
                 yield {**kept, "prompt": self._asked(row, wrong) if wrong and self.feedback else row["prompt"]}
 
         written = write_rows(step, prompts())

@@ -21,18 +21,18 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
+from trimtab.rewards._thoughts import MARKS
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.shrinking.miniature import Miniature
 
-MARKS = ("<|thinking|>", "<|/thinking|>")
 OF_PARTS = COMPLETIONS.where("question", "question_index", "part", "truncated")
 
 
 @dataclass(kw_only=True)
 class Thoughts(Stage):
-    """`asks` takes the `{question}` and the mark that thinking begins with, `{begin}`."""
+    """`asks` takes the `{question}` and, if it likes, the mark that thinking begins with, `{begin}`."""
 
     parts: Annotated[Data, OF_PARTS]
     marks: list[str] = field(default_factory=lambda: list(MARKS))
@@ -51,7 +51,7 @@ class Thoughts(Stage):
         if len(self.marks) != 2 or self.marks[0] == self.marks[1]:
             message = f"expected two marks, of the beginning and of the end, got {self.marks}"
             raise RecipeError(message, (*step.path, "marks"))
-        passages.check_places(self.asks, ("question", "begin"), (*step.path, "asks"))
+        passages.check_places(self.asks, ("question",), (*step.path, "asks"), optional=("begin",))
         super().check(step)
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:

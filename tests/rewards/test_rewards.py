@@ -13,6 +13,7 @@ from trimtab.pipelines.planning import kinds, schema
 from trimtab.pipelines.planning.errors import RecipeError
 
 OPTIONS = {
+    "answer_span": {"rewards": {"brief": {"kind": "length", "target": 4}}},
     "classifier": {"path": "CLASSIFIER", "labels": ["x", "y", "z"]},
     "code": {"tests": "no_tests", "url": "http://127.0.0.1:9/run_code"},
     "composite": {"rewards": {"brief": {"kind": "length", "target": 4}, "form": {"kind": "pattern", "regex": "a+"}}},

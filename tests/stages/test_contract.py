@@ -25,6 +25,7 @@ MACROS = {
     "benchmark": {"policies": {"one": "org/model"}, "tasks": {"sums": {"prompts": "org/sums", "right": BRIEF}}},
     "self_correct": {"model": MODEL, "prompts": "org/prompts", "checks": {"brief": BRIEF}, "accept": {"brief": 1.0}},
     "preflexor": {"model": MODEL, "corpus": "org/texts", "teacher": {"model": MODEL}},
+    "reflect": {"model": MODEL, "prompts": "org/prompts", "critic": {"model": MODEL}},
     "evaluate": {"policies": {"one": "org/model"}, "prompts": "org/prompts", "rewards": {"brief": BRIEF}},
 }
 PAIRS = {"model": MODEL, "data": "pairs.jsonl", "train": {}}

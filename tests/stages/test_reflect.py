@@ -1,0 +1,136 @@
+"""Thoughts that a critic mends: the error falls as rho^N, the policy goes on from them, and all tokens are counted."""
+
+import json
+
+import pytest
+from outputs import metrics_of, rows_of
+from reward_servers import Server
+from run_steps import refused, run_recipe
+from short_trainings import write_rows
+from transformers import AutoTokenizer
+
+from trimtab.rewards._thoughts import split
+from trimtab.rewards.answer_span import AnswerSpan
+from trimtab.rewards.length import Length
+
+BEGIN, END = "<|thinking|>", "<|/thinking|>"
+ROUNDS, RHO = 3, 0.5
+
+
+@pytest.fixture(scope="module")
+def thinker(model, tmp_path_factory):
+    block = {"model": {"model_name_or_path": model}, "added_tokens": [BEGIN, END]}
+    return str(run_recipe(tmp_path_factory.mktemp("thinker"), {"add_tokens": block})["add_tokens"].output)
+
+
+@pytest.fixture
+def served(thinker, monkeypatch):
+    """How a policy is sampled that answers what it thinks, at first 64, and a critic that halves it."""
+    tokenizer = AutoTokenizer.from_pretrained(thinker)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    def answer(handler, body):
+        asked = tokenizer.decode(list(map(int, body["prompt"])))
+        if "write them anew" in asked:
+            said = str(RHO * float(asked.partition("Thoughts: ")[2].split()[0]))
+        elif asked.endswith(f"{END}\n"):
+            said = split(asked, BEGIN, END)[0]
+        else:
+            said = f"{BEGIN}64{END}64"
+        handler.reply({"choices": [{"text": said, "finish_reason": "stop"}]})
+
+    server = Server(answer)
+    urls = [server.url.replace("/get_reward", "/v1")]
+    yield {
+        "model": {"model_name_or_path": thinker},
+        "engine": "server",
+        "server": {"urls": urls, "dialect": "openai"},
+        "generate": {"max_new_tokens": 40},
+    }
+    server.close()
+
+
+def test_the_error_of_thoughts_that_are_halved_is_rho_to_the_rounds(served, thinker, tmp_path):
+    prompts = write_rows(
+        tmp_path / "prompts.jsonl",
+        [{"prompt": [{"role": "user", "content": f"say {number}"}], "tag": number} for number in range(3)],
+    )
+    block = {**served, "prompts": prompts, "critic": served, "rounds": ROUNDS}
+    plain = {"kind": "reflect", **block, "rounds": 1}
+    rewards = {"brief": {"kind": "answer_span", "rewards": {"brief": {"kind": "length", "target": 2}}}}
+    keys = {key: served[key] for key in ("engine", "server", "generate")}
+    evaluate = {
+        "policies": {"plain": thinker},
+        "completions": {"mended": "$reflect"},
+        **{"prompts": prompts, "rewards": rewards, "num_generations": 1, **keys},
+    }
+    steps = run_recipe(tmp_path, {"reflect": block, "once": plain, "evaluate": evaluate})
+    assert steps["once-1-thoughts"].dir == steps["reflect-1-thoughts"].dir  # the first round is the same
+    tokens, spent = AutoTokenizer.from_pretrained(thinker), [0] * 3
+    for number in range(ROUNDS + 1):
+        for part in ("thoughts", "sample"):
+            if number or part == "sample":
+                rows = rows_of(steps[f"reflect-{number}-{part}"])
+                spent = [total + len(row["completion_ids"]) for total, row in zip(spent, rows, strict=True)]
+        if number == 0:
+            continue
+        rows = rows_of(steps[f"reflect-{number}" if number < ROUNDS else "reflect"])
+        assert [row["spent"] for row in rows] == spent
+        for index, row in enumerate(rows):
+            thought, answer = split(row["completion"][0]["content"], BEGIN, END)
+            assert float(answer) == float(thought) == 64 * RHO**number
+            assert row["prompt"] == [{"role": "user", "content": f"say {index}"}]
+            assert row["tag"] == index
+        filled = rows_of(steps[f"reflect-{number}-sample"])[0]
+        opened = tokens.apply_chat_template(filled["asked"], tokenize=False, add_generation_prompt=True)
+        whole = f"{opened}{BEGIN}\n{64 * RHO**number}\n{END}\n"
+        assert filled["prompt_ids"] == tokens(whole, add_special_tokens=False)["input_ids"]
+    policies = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
+    assert (
+        policies["mended"]["spent"]["mean"] == pytest.approx(sum(spent) / 3) == metrics_of(steps["reflect"])["spent"]
+    )
+    assert "spent" not in policies["plain"]
+    assert "mended: " in (steps["evaluate"].output / "summary.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "thought", "answer"),
+    [
+        (f"{BEGIN}a{END}b", "a", "b"),
+        (f"{BEGIN}a{END}b{BEGIN}c{END} d ", f"a{END}b{BEGIN}c", "d"),
+        (f"a{END}b", "a", "b"),
+        (f"x{BEGIN}a", "a", ""),
+        ("b", "", "b"),
+        ("", "", ""),
+    ],
+)
+def test_thoughts_and_answers_are_told_apart(said, thought, answer):
+    assert split(said, BEGIN, END) == (thought, answer)
+
+
+def test_rewards_of_the_answer_do_not_see_the_thoughts():
+    reward = AnswerSpan(rewards={"brief": Length(target=2, unit="characters")})
+    said = [f"{BEGIN}a long thought{END}\nab", "ab", f"{BEGIN}ab"]
+    assert reward(["p"] * 3, said)[:2] == [Length(target=2, unit="characters")(["p"], ["ab"])[0]] * 2
+    chats = [[{"role": "assistant", "content": text}] for text in said]
+    assert reward(["p"] * 3, chats) == reward(["p"] * 3, said)
+    with pytest.raises(ValueError, match="rewards is empty"):
+        AnswerSpan(rewards={})
+    with pytest.raises(ValueError, match="two marks"):
+        AnswerSpan(rewards={"brief": Length(target=2)}, marks=["a", "a"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rounds": 0}, "stages.reflect.rounds: must be at least 1, got 0"),
+        ({"num_generations": 2}, "stages.reflect.num_generations: must be 1"),
+        (
+            {"asks": "{question}"},
+            "stages.reflect.asks: takes {question} and {thoughts} and {answer}, and has {question}",
+        ),
+    ],
+)
+def test_reflections_that_cannot_be_are_refused(change, message, served, prompts, tmp_path, capsys):
+    block = {**served, "prompts": prompts, "critic": served}
+    assert message in refused(tmp_path, {"reflect": {**block, **change}}, capsys)
