@@ -49,13 +49,15 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "schedule-free": {"class": "pytorch_optimizer.ScheduleFreeAdamW"},
 }
 OF_ADAPTERS = {"AdamW": OPTIMIZERS["AdamW"], "M-FAC": FACTORED}
-SCRATCH = {"AdamW": (4e-3, 8e-3, 1.6e-2), "Lion": (1e-3, 2e-3, 4e-3)}  # what is not named has AdamW's
-AFTER = {"AdamW": (3e-4, 1e-3, 3e-3), "Lion": (3e-5, 1e-4, 3e-4)}
+LOWER = (4e-3, 8e-3, 1.6e-2)
+SCRATCH = {"AdamW": (8e-3, 1.6e-2, 3.2e-2), "Lion": (2e-3, 4e-3, 8e-3), "FRUGAL 0": LOWER, "FRUGAL 0.25": LOWER,
+           "FRUGAL 1": LOWER, "schedule-free": LOWER}  # fmt: skip
+AFTER = {"AdamW": (1e-3, 3e-3, 1e-2), "Lion": (1e-4, 3e-4, 1e-3)}  # what is not named has AdamW's
 RATES: dict[str, dict[str, tuple[float, ...]]] = {
     "sft": SCRATCH,
     "reward": AFTER,
     "dpo": {"AdamW": (2e-4, 5e-4, 1e-3), "Lion": (2e-5, 5e-5, 1e-4)},
-    "adapters": {"AdamW": (1e-3, 3e-3, 1e-2), "M-FAC": (1e-3, 1e-2, 1e-1)},
+    "adapters": {"AdamW": (1e-3, 3e-3, 1e-2), "M-FAC": (1e-4, 3e-4, 1e-3)},
     "text": SCRATCH,
 }
 BLOCK = [(512, 512)] * 4 + [(1536, 512)] * 2 + [(512, 1536)]
@@ -128,7 +130,10 @@ def training(rows: Any) -> dict[str, Any]:
 
 
 def of_kind(kind: str) -> dict[str, dict[str, Any]]:
-    return OF_ADAPTERS if kind == "adapters" else OPTIMIZERS
+    """The optimizers of a kind. FRUGAL at density 1 is AdamW, which one kind is enough to show."""
+    if kind == "adapters":
+        return OF_ADAPTERS
+    return {label: keys for label, keys in OPTIMIZERS.items() if label != "FRUGAL 1" or kind == "sft"}
 
 
 def rates(kind: str, optimizer: str) -> tuple[float, ...]:

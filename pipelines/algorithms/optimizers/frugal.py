@@ -70,7 +70,7 @@ class Frugal(torch.optim.Optimizer):
 
     @staticmethod
     def numbers_kept(options: Mapping[str, Any]) -> float:
-        """Of a weight in a matrix; embeddings and the head have twice that of `density: 1`."""
+        """Of a weight in a block's matrix; of embeddings and the head it keeps what it does at `density: 1`."""
         return options.get("density", 0.25) * (1 if options.get("inner") == "lion" else 2)
 
     @staticmethod
