@@ -53,7 +53,7 @@ from trimtab.pipelines.planning.field_types import WordOf
 from trimtab.pipelines.planning.kinds import LOSSES
 from trimtab.pipelines.reporting.shows import PREFERENCE, Shows
 from trimtab.pipelines.stages import Metrics, TrainerStage
-from trimtab.pipelines.training import inputs, list_references
+from trimtab.pipelines.training import inputs, lineage, list_references
 from trimtab.pipelines.training.fit import fit
 from trimtab.rewards._vocabulary import foreign
 
@@ -141,12 +141,16 @@ class Prefer(TrainerStage):
         return self.mask is not None or self.reference == "computed"
 
     def _marks(self, step: Step) -> tuple[int, ...] | None:
-        """The ids of the mask's marks; None without one, or where the vocabulary is still to be made.
+        """The ids of the mask's marks; None without one, or where nothing is known of the vocabulary yet.
 
         Raises RecipeError for a mark that is no token of its own.
         """
-        tokenizer = inputs.tokenizer(self.model, self.train, step) if self.mask else None
-        if self.mask is None or tokenizer is None:
+        if self.mask is None:
+            return None
+        tokenizer = inputs.tokenizer(self.model, self.train, step)
+        if tokenizer is None:  # of a model that a step above is to make, what it begins with says it
+            tokenizer, _ = lineage.ahead(step, str(self.model.model_name_or_path)) or (None, None)
+        if tokenizer is None:
             return None
         added = tokenizer.get_added_vocab()
         missing = next((mark for mark in self.mask.marks if mark not in added), None)

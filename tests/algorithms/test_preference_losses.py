@@ -44,6 +44,18 @@ def test_dpo_by_hand():
     assert dpo(LOGPS, REFERENCE, beta=0.5).item() == pytest.approx(three, abs=1e-12)
 
 
+def test_margin_of_dpo_has_no_end():
+    """By plain descent on both answers at a rate of 1/2 the margin m has m' = sigmoid(-m), and grows as log t."""
+    logps, margins = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True), {}
+    for t in range(1, 8193):
+        (gradient,) = torch.autograd.grad(dpo(logps, torch.zeros_like(logps), beta=1.0).sum(), logps)
+        logps = (logps - 0.5 * gradient).detach().requires_grad_()
+        margins[t] = (logps[0, 0] - logps[0, 1]).item()
+    for t in (1024, 2048, 4096):
+        assert margins[2 * t] - margins[t] == pytest.approx(math.log(2), abs=0.01)
+        assert margins[t] == pytest.approx(math.log(t), abs=0.02)
+
+
 def test_gradient_of_dpo_weighs_by_how_wrong_the_order_is():
     logps = LOGPS[TWO].clone().requires_grad_()
     dpo(logps, REFERENCE[TWO], beta=0.5).sum().backward()

@@ -1,5 +1,7 @@
 """Masks on lists of answers: gradients of exactly 0, references of what is learned, rows without marks."""
 
+import math
+
 import pytest
 import torch
 from conftest import SFT_ROWS
@@ -102,14 +104,27 @@ def test_what_is_thought_still_changes_the_answer(thinker, marks, rows, tmp_path
     assert ((logps[0] - logps[1]).abs()[present] > 1e-6).all()
 
 
+def even(row):
+    """What EXO loses where all K answers are as likely as by the reference, a KL of even shares to its targets."""
+    count = len(row["completion_ids"])
+    targets = [0.99, *[0.01 / (count - 1)] * (count - 1)]
+    return sum(math.log(1 / count / target) / count for target in targets)
+
+
 def test_the_reference_is_of_what_is_learned(masked, rows, marks, tmp_path):
     """The policy is its own reference: with the sums of whole answers the first margins would be far from 0."""
-    step = run_recipe(tmp_path, {"prefer": {**masked, "loss": "exo", "epsilon": 0.01}})["prefer"]
+    held_out = {"eval_data": masked["data"], "audit": {"overlap": "warn"}}
+    train = {**TRAIN, "per_device_train_batch_size": len(rows)}
+    block = {**masked, **held_out, "loss": "exo", "epsilon": 0.01, "train": train}
+    step = run_recipe(tmp_path, {"prefer": block})["prefer"]
     first = logged(step)[0]
     assert first["train/margins"] == pytest.approx(0, abs=1e-4)
     metrics = metrics_of(step)
     answers = [answer for row in rows for answer in row["completion_ids"]]
     thoughts = sum(answer.index(marks[1]) for answer in answers)
+    assert metrics["mask/eval/masked"] == metrics["mask/train/masked"]
+    assert first["train/loss"] == pytest.approx(sum(map(even, rows)) / len(rows), abs=1e-3)
+    assert metrics["eval/loss"] == pytest.approx(first["train/loss"], abs=0.2)  # two steps are little
     assert metrics["mask/train/masked"] == pytest.approx(thoughts / sum(map(len, answers)))
     assert metrics["mask/train/answers_unmarked"] == metrics["mask/train/rows_nothing_left"] == 0
     assert "train/rows_too_long" not in metrics
@@ -150,6 +165,16 @@ def test_masks_that_cannot_be_are_refused(masked, rows, model, tmp_path, write, 
     rows[1]["completion_ids"][1] = [9]
     strict = {**masked, "data": write("strict.jsonl", rows), "mask": {"before": END, "missing": "error"}}
     assert f"stages.prefer.mask: row 1 has an answer without {END}" in refused(tmp_path, {"prefer": strict}, capsys)
+
+
+def test_a_mark_that_no_step_above_adds_is_missed_in_the_plan(masked, model, tmp_path, write, capsys):
+    sft = {"model": {"model_name_or_path": model}, "data": write("sft.jsonl", SFT_ROWS), "train": TRAIN}
+    after = {**masked, "model": {"model_name_or_path": "$sft"}}
+    told = refused(tmp_path, {"sft": sft, "prefer": after}, capsys)
+    assert f"stages.prefer.mask.before: {END!r} is no token that was added" in told
+    marked = {**sft, "added_tokens": [BEGIN, END]}
+    (tmp_path / "marked").mkdir()
+    assert run_recipe(tmp_path / "marked", {"sft": marked, "prefer": after})["prefer"].done
 
 
 @pytest.mark.slow
