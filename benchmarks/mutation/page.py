@@ -31,7 +31,9 @@ runs the fast tests that run its line until one fails.
 | machine | {machine} |
 | command | `make mutate` |
 
-{score} *Timed out*: it ran more than three times as long as its tests take, or for ever, and counts as neither. *No
+{score}
+
+*Timed out*: it ran more than three times as long as its tests take, or for ever, and counts as neither. *No
 verdict*: the test that failed also fails by itself, alone. *Not run*: no fast test runs the line; slow ones may
 (several processes, kills, real trainings).
 

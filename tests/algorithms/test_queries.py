@@ -101,3 +101,11 @@ def test_members_disagree_by_the_mean_of_their_differences():
 def test_two_contenders_are_never_the_same_answer():
     assert queries.contenders(np.array([1, 3, 2]), np.array([0, 5, 4])) == (1, 2)
     assert queries.contenders(np.array([1, 3, 2]), np.array([9, 5, 4])) == (1, 0)
+
+
+def test_before_any_label_the_head_is_normal_with_the_ridge_as_its_precision():
+    before, fitted_to_none = Posterior(3, ridge=4.0), Posterior(3, ridge=4.0)
+    fitted_to_none.fit(np.zeros((0, 3)), np.zeros(0))
+    for posterior in (before, fitted_to_none):
+        assert posterior.spread(np.array([[0.0, 2.0, 0.0]])) == pytest.approx([1.0])  # 2 / sqrt(4)
+        assert posterior.log_det == pytest.approx(3 * math.log(4))

@@ -48,3 +48,8 @@ def test_norms_of_a_training_of_another_length_are_stretched():
     short = schedules.factors(places[3::4], often[3::4], 100)
     assert short == pytest.approx(schedules.factors(schedules.ends(100), often[3::4], 100), abs=1e-12)
     assert schedules.factors(places, often, 100) == pytest.approx(short, abs=0.02)
+
+
+def test_the_weights_are_of_the_norm_or_of_its_square():
+    assert ScheduleSettings(refine="first").power == ScheduleSettings(refine="first", weights="l1").power == 1
+    assert ScheduleSettings(refine="first", weights="l2").power == 2

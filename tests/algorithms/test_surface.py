@@ -62,3 +62,15 @@ def test_two_rewards_have_a_lattice_and_more_have_their_points_too():
     assert len(surface._grid(unit[:, :1], 0)) == 10 * surface.GRID
     three = np.random.default_rng(0).random((9, 3))
     np.testing.assert_array_equal(surface._grid(three, 0)[-9:], three)
+
+
+def test_the_surface_counts_where_the_density_is_a_twentieth_of_its_largest(monkeypatch):
+    monkeypatch.setattr(surface, "GRID", 20)
+    points = np.random.default_rng(0).normal(size=(60, 2))
+    values = -np.square(points).sum(1)
+    usual, same, less = (
+        surface.fit(points, values, kind="polynomial", degree=2, **given)
+        for given in ({}, {"density": 0.05}, {"density": 0.1})
+    )
+    np.testing.assert_array_equal(usual.grid, same.grid)
+    assert len(less.grid) < len(usual.grid)

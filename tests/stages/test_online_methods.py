@@ -1,5 +1,7 @@
 """Kinds `grpo`, `rloo` and `distill`: the gradient that they take, exact resumption, tools, and mistakes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import trl
@@ -258,3 +260,13 @@ def test_a_tool_is_code_that_needs_consent_and_is_part_of_the_step(model, prompt
     step = plan(tmp_path, block)["grpo"]
     file.write_text(TOOL.replace("2 *", "3 *"))
     assert plan(tmp_path, block)["grpo"].fingerprint != step.fingerprint
+
+
+def test_distillation_draws_by_seeds_of_its_own():
+    from trimtab.pipelines.trainers.distillation import DistillationTrainer
+
+    trainer = DistillationTrainer.__new__(DistillationTrainer)
+    trainer.use_vllm, trainer.accelerator = False, SimpleNamespace(distributed_type="NO", is_fsdp2=False)
+    trainer.args = SimpleNamespace(gradient_accumulation_steps=3)
+    assert not trainer._samples_elsewhere()
+    assert trainer.micro_batches_of_rollout() == 3
