@@ -160,7 +160,7 @@ def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_pat
     ({"model": {"use_peft": True}}, "critics.trunk: LoRA would train a whole second model"),
     ({"critics": {"lam": 1.5}}, "stages.constrained.critics: lam must be from 0 to 1"),
     ({"critics": {"trunc": "shared"}}, "did you mean 'trunk'"),
-    ({"train": {"use_vllm": True}}, "samples with transformers"),
+    ({"train": {"use_vllm": True}}, "which vLLM refuses by name"),
 ])  # fmt: skip
 def test_mistakes(change, message, model, prompts, tmp_path, capsys):
     block = ppo(model, prompts, **{key: value for key, value in change.items() if key != "model"})
