@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -61,6 +62,7 @@ def similar(passages: Sequence[str], queries: Sequence[str], count: int) -> list
     """
     import bm25s
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets DEBUG itself
     index = bm25s.BM25()
     index.index(bm25s.tokenize(list(passages), stopwords="en", show_progress=False), show_progress=False)
     asked = bm25s.tokenize(list(queries), stopwords="en", show_progress=False)

@@ -26,11 +26,12 @@ def test_no_passage_comes_again_before_all_have_been(count, of_turn):
     assert {number for numbers in shown for number in numbers} == set(range(count))
 
 
-def test_what_a_question_is_about_is_found():
+def test_what_a_question_is_about_is_found(caplog):
     corpus = ["Spider silk is strong and tough.", "Bread is made of flour.", "The silk of spiders holds bread."]
     near = passages.similar(corpus, ["How strong is spider silk?", "zzz"], 3)
     assert near[0][0] == 0
     assert near[1] == []
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("template", ["{context}", "{context} {question} {other}", "none"])
