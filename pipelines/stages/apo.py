@@ -191,7 +191,7 @@ class Apo(Sampling, Stage):
 
     def _changes(self, path: tuple[str, ...]) -> list[dict[str, Any]]:
         """What the arm changes of `train`, for each round."""
-        if self.arm == "early" and self.optimizer == "warm":
+        if self.arm == "early" and (self.optimizer or {}).get(STATE) == "warm":
             message = "the arm goes back to an earlier step, whose moments are not kept: leave it out"
             raise RecipeError(message, (*path, "optimizer"))
         if self.arm != "rate":
