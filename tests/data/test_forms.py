@@ -77,6 +77,6 @@ def test_stages_leave_the_rows_that_their_classes_say(name, lists):
 
 def test_the_makers_of_a_form_are_found_by_what_they_write():
     assert {"score", "first_accepted"} <= set(forms.makers(forms.SCORED))
-    assert forms.makers(forms.LISTS) == ["pair"]
+    assert forms.makers(forms.LISTS) == ["contrast", "pair"]
     assert "sample" in forms.makers(forms.COMPLETIONS)
     assert forms.makers(forms.PREFERENCE) == []

@@ -168,7 +168,7 @@ def test_what_is_installed_needs_no_consent_and_is_listed(stranger):
         assert " installed" in told
         assert schema.load_reward(reward)(prompts=["p"], completions=[[{"content": "<think>a</think>b"}]]) == [1.0]
     for path in ROOT.glob("recipes/*.yaml"):
-        assert consents.section(consents.load(str(path))) == ""
+        assert "NOT TRUSTED" not in consents.section(consents.load(str(path)))
 
 
 def test_cached_bytecode_is_not_believed(stranger):

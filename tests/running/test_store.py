@@ -46,7 +46,7 @@ def test_a_recipe_of_another_name_finds_all_and_gets_a_view(mixed, tmp_path, mon
 def test_equal_stages_of_one_recipe_are_made_once(mixed, tmp_path, capsys):
     steps = run_recipe(tmp_path, {"first": mixed, "again": mixed})
     assert steps["first"].dir == steps["again"].dir
-    assert capsys.readouterr().out.count(" s, ") == 1
+    assert capsys.readouterr().out.count(" took ") == 1
     assert (tmp_path / "runs" / "test" / "again" / "output").is_dir()
 
 
@@ -116,5 +116,5 @@ def test_a_recipe_killed_in_a_step_that_another_waits_for_ends_as_the_other_does
     logged = [row["step"] for row in tracking.read(shared[1].dir / "metrics.jsonl") if "train/loss" in row]
     assert logged == list(range(1, 41))
     said = "".join(out for _, out in ended)
-    assert [said.count(f" s, {step.output}") for step in shared] == [1, 1]  # how a step that was made ends
+    assert [said.count(f" s: {step.output}") for step in shared] == [1, 1]  # how a step that was made ends
     assert all(step.done for plan in plans for step in plan.values())
