@@ -35,7 +35,7 @@ class Refused(Exception):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one folder. `saved` is called with a rater and how many answers of theirs there are, after each is kept."""
+    """Serves one folder. `saved` is called with a rater and the number of their answers, after each is kept."""
 
     daemon_threads = True
 
