@@ -26,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+from cells import cell
 
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
@@ -75,8 +76,8 @@ def say(found: dict[str, list[dict]], reward: str) -> None:
     print("  ".join([f"{'arm':10}", "seeds", *(f"{name:>16}" for name in rounds), f"{'KL':>14}", f"{'tokens':>14}"]))
     for arm, runs in found.items():
         if runs:
-            cells = [_cell([run_[name]["rewards"][reward]["mean"] for run_ in runs]) for name in rounds]
-            cells += [_cell([run_[rounds[-1]][key]["mean"] for run_ in runs], 1) for key in QUANTITIES]
+            cells = [cell([run_[name]["rewards"][reward]["mean"] for run_ in runs]) for name in rounds]
+            cells += [cell([run_[rounds[-1]][key]["mean"] for run_ in runs], 1) for key in QUANTITIES]
             print("  ".join([f"{arm:10}", f"{len(runs):5}", *(f"{cell:>16}" for cell in cells)]))
     for first, second in PAIRS:
         for name in rounds[1:]:
@@ -87,11 +88,6 @@ def say(found: dict[str, list[dict]], reward: str) -> None:
                 sigmas = f" ({mean / stderr:+.1f} standard errors)" if stderr else ""
                 print(f"{first} - {second}, {name}: {mean:+.4f} +- {stderr:.4f}{sigmas}")
     sys.stdout.flush()
-
-
-def _cell(values: list[float], digits: int = 3) -> str:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:.{digits}f} +- {stderr:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 
 
 def plot(found: dict[str, list[dict]], reward: str, path: str) -> None:

@@ -29,10 +29,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+from cells import cell
 
 from trimtab.pipelines.algorithms import tabular
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ANSWERS, OPTIMUM, RATE = 200, 2.0, 0.05
 SCALES = (1 / 3, 1.0, 3.0)
@@ -133,16 +133,11 @@ def study(repeats: int, tuned_on: int, count: int, steps: int, strength: float, 
     table = {arm: np.array([values[arm] for values in all_values]) for arm in ("start", *ARMS)}
     for arm, values in table.items():
         later = values[:, 1] - values[:, 0]
-        cells = [_said(values[:, 0]), _said(values[:, 1]), _said(later, sign="+")]
+        cells = [cell(values[:, 0]), cell(values[:, 1]), cell(later, sign="+")]
         yield f"{arm:20}" + "".join(f"{cell:>22}" for cell in cells)
     for ours, control in COMPARED:
-        cells = [_said(table[ours][:, end] - table[control][:, end], sign="+") for end in (0, 1)]
+        cells = [cell(table[ours][:, end] - table[control][:, end], sign="+") for end in (0, 1)]
         yield f"{ours} - {control}: {cells[0]} after {steps} steps, {cells[1]} after {3 * steps}"
-
-
-def _said(values: np.ndarray, sign: str = "") -> str:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:{sign}.3f} +- {stderr:.3f}"
 
 
 def main(

@@ -23,8 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+from cells import cell
 
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import tracking
 from trimtab.scripts import train
@@ -122,11 +122,6 @@ def say(found: dict[str, list[dict]], thresholds: dict[str, float]) -> None:
             cell([policy["kl"]["mean"] for policy in policies], 1),
             cell([policy["length"]["mean"] for policy in policies], 1), cell(gaps))  # fmt: skip
     sys.stdout.flush()
-
-
-def cell(values: list[float], digits: int = 3) -> str:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:.{digits}f} +- {stderr:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 
 
 def row(first: str, *cells: str) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+from cells import cell
 
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
@@ -108,16 +109,11 @@ def say(found: dict[str, list[dict]]) -> None:
     start = [(each["sft"], 0) for each in next(iter(found.values()))]
     for name, runs in {"the start": start, **lines}.items():
         if runs:
-            cells = [_cell([policy[title] for policy, _ in runs]) for title in titles]
+            columns = [[policy[title] for policy, _ in runs] for title in titles]
+            cells = [cell(values, 3 if abs(sum(values) / len(values)) < 10 else 1) for values in columns]
             ended = " ".join(str(at) for _, at in runs)
             print("  ".join([f"{name:26}", f"{len(runs):5}", *(f"{cell:>16}" for cell in cells), ended]))
     sys.stdout.flush()
-
-
-def _cell(values: list[float]) -> str:
-    mean, stderr = mean_stderr(values)
-    digits = 3 if abs(mean) < 10 else 1
-    return f"{mean:.{digits}f}" + (f" +- {stderr:.{digits}f}" if len(values) > 1 else "")
 
 
 def plot(found: dict[str, list[dict]], path: str) -> None:

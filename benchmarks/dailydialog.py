@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import yaml
+from cells import cell
 
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
@@ -186,11 +187,6 @@ def say(found: dict[str, list[dict]], thresholds: dict[str, float], proxies, ste
         print(f"{search}: {cell([float(p) for p in points], 1)} points;", *(
             f"{r} {cell([b[r] for b in best])}" for r in REWARDS))  # fmt: skip
     sys.stdout.flush()
-
-
-def cell(values: list[float], digits: int = 3) -> str:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:.{digits}f} +- {stderr:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 
 
 def row(first: str, *cells: str) -> None:

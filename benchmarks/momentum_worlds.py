@@ -33,6 +33,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import torch
+from cells import cell
 from torch.nn import functional
 
 from trimtab.pipelines.algorithms import momentum
@@ -208,18 +209,13 @@ def study(setting: Setting) -> Iterator[str]:
         with torch.no_grad():
             values[arm.name], far[arm.name] = worlds.value(weights).numpy(), worlds.kl(weights).numpy()
     start = worlds.value(worlds.start).detach().numpy()
-    yield f"{'start':22}{_said(start):>20}"
+    yield f"{'start':22}{cell(start, 4):>20}"
     for arm in ARMS:
-        said = f"{_said(values[arm.name]):>20}{_said(far[arm.name], 2):>18}"
+        said = f"{cell(values[arm.name], 4):>20}{cell(far[arm.name], 2):>18}"
         yield f"{arm.name:22}{said}{rates[arm.name]:>10}"
     for ours, control in COMPARED:
         mean, stderr = mean_stderr(values[ours] - values[control])
         yield f"{ours} - {control}: {mean:+.4f} +- {stderr:.4f} ({mean / stderr:+.1f} standard errors)"
-
-
-def _said(values: torch.Tensor, digits: int = 4) -> str:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:.{digits}f} +- {stderr:.{digits}f}"
 
 
 def main(

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import torch
 import yaml
+from cells import cell
 
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning import kinds, optimizer_blocks
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
@@ -167,8 +167,8 @@ def say(chosen: list[str], losses: dict[str, list[float]], kept: dict[str, int])
             gaps = [a - b for a, b in zip(best[optimizer], best["AdamW"], strict=True)]
             state = kept[name(kind, optimizer, 0)] / kept[name(kind, "AdamW", 0)]
             rate = f"{tried[number]:g}" + ("" if number == 1 else "*")
-            cells = "".join(f"{cell(run):>20}" for run in runs)
-            print(f"{optimizer:14}{cells}{rate:>12}{cell(gaps):>22}{state:8.2f}")
+            cells = "".join(f"{cell(run, 4):>20}" for run in runs)
+            print(f"{optimizer:14}{cells}{rate:>12}{cell(gaps, 4):>22}{state:8.2f}")
     sys.stdout.flush()
 
 
@@ -201,11 +201,6 @@ def say_steps() -> None:
     for label, seconds in taken.items():
         shares = [ours / theirs for ours, theirs in zip(seconds[1:], taken["AdamW"][1:], strict=True)]
         print(f"{label:14}{statistics.median(shares):8.2f}   ({min(shares):.2f} to {max(shares):.2f})")
-
-
-def cell(values: list[float], digits: int = 4) -> str:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:.{digits}f} +- {stderr:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
 import torch
+from cells import cell
 from torch import Tensor
 
 from trimtab.pipelines.algorithms.optimizers.igt import Igt
@@ -185,10 +186,6 @@ def rollouts(paths: np.ndarray, level: float) -> str:
     """After how many rollouts the mean over seeds has come to a level."""
     there = np.flatnonzero(paths.mean(0) >= level)
     return str(there[0] + 1) if len(there) else "never"
-
-
-def cell(values: np.ndarray) -> str:
-    return f"{values.mean():.3f} +- {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import yaml
+from cells import cell
 
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, tracking
 from trimtab.scripts import train
@@ -105,16 +105,11 @@ def say(losses: dict[str, list[float]], peaks: dict[str, list[float]]) -> None:
             runs = [losses[name(kind, schedule, number)] for number in range(len(rates))]
             best[schedule] = min(runs, key=sum)
             gaps = [a - b for a, b in zip(best[schedule], best["linear"], strict=True)]
-            print(f"{schedule:18}" + "".join(f"{cell(run):>20}" for run in runs) + f"{cell(gaps):>22}")
+            print(f"{schedule:18}" + "".join(f"{cell(run, 4):>20}" for run in runs) + f"{cell(gaps, 4):>22}")
         for schedule in REFINED:
             shares = [cell(peaks[name(kind, schedule, number)], 2) for number in range(len(rates))]
             print(f"{schedule} is largest at {', '.join(shares)} of the training")
     sys.stdout.flush()
-
-
-def cell(values: list[float], digits: int = 4) -> str:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:.{digits}f} +- {stderr:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MARKS = ("<|thinking|>", "<|/thinking|>")
+
+
+def wrong(marks: Sequence[str]) -> str | None:
+    """What is wrong with the marks of the beginning and of the end; None where nothing is."""
+    if len(marks) == 2 and all(marks) and marks[0] != marks[1]:
+        return None
+    return f"expected two marks, of the beginning and of the end, got {list(marks)}"
 
 
 def split(said: str, begin: str, end: str) -> tuple[str, str]:

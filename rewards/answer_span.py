@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.rewards import Outcome, Reward, RewardFailure, settled, text
-from trimtab.rewards._thoughts import MARKS, split
+from trimtab.rewards._thoughts import MARKS, split, wrong
 from trimtab.rewards.composite import ask, failed
 
 
@@ -29,8 +29,8 @@ class AnswerSpan:
     def __post_init__(self) -> None:
         if not self.rewards:
             raise ValueError("answer_span: rewards is empty: name at least one")
-        if len(self.marks) != 2 or self.marks[0] == self.marks[1]:
-            raise ValueError(f"answer_span: expected two marks, of the beginning and of the end, got {self.marks}")
+        if message := wrong(self.marks):
+            raise ValueError(f"answer_span: {message}")
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
         answers = ask(self.rewards, prompts, [self._answered(completion) for completion in completions], columns)

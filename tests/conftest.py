@@ -126,6 +126,15 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def thinker(model, tmp_path_factory):
+    """The model, with marks of thoughts in its vocabulary, as a folder."""
+    from run_steps import run_recipe
+
+    block = {"model": {"model_name_or_path": model}, "added_tokens": ["<|thinking|>", "<|/thinking|>"]}
+    return str(run_recipe(tmp_path_factory.mktemp("thinker"), {"add_tokens": block})["add_tokens"].output)
+
+
+@pytest.fixture(scope="session")
 def prompts(tmp_path_factory):
     """A file of ten prompts of three lengths."""
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"

@@ -1,5 +1,6 @@
 """Reward servers that misbehave by script, and a clock whose seconds pass when such a server says so."""
 
+import contextlib
 import json
 import os
 import socket
@@ -185,3 +186,30 @@ def reason(answers):
 def closed_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def sampled_at(folder, answer, tokens):
+    """How a policy is sampled that a server speaks for: the keys of `sample`. `answer` is a function of the prompt.
+
+    `folder` has its tokenizer, and `tokens` are of an answer at most.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def reply(handler, body):
+        asked = tokenizer.decode(list(map(int, body["prompt"])), skip_special_tokens=True)
+        handler.reply({"choices": [{"text": answer(asked), "finish_reason": "stop"}]})
+
+    server = Server(reply)
+    urls = [server.url.replace("/get_reward", "/v1")]
+    try:
+        yield {
+            "model": {"model_name_or_path": folder},
+            "engine": "server",
+            "server": {"urls": urls, "dialect": "openai"},
+            "generate": {"max_new_tokens": tokens},
+        }
+    finally:
+        server.close()

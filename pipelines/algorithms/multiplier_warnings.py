@@ -28,16 +28,14 @@ def _at_its_end(multipliers: Multipliers, name: str, violations: list[float]) ->
         return {}
     value, effective = multipliers.values()[name], multipliers.effective()
     if settings.parametrization == "bounded":
-        limit = (1 + sum(effective.values())) / len(multipliers.constraints)
-        if abs(effective[name]) > (1 - NEAR) * limit:
+        if abs(value) > 1 - NEAR:  # as near as lambda is to its own limit
+            limit = (1 + sum(effective.values())) / len(multipliers.constraints)
             message = (
                 f"{name}: the multiplier is at the end of what bounded ones can represent, lambda "
                 f"{effective[name]:.3g} of {limit:.3g}, and the reward is still {abs(violations[-1]):.3g} off "
                 "its threshold. Move the threshold, or set `multipliers: {parametrization: softplus}`"
             )
             return {f"{name}/limit": message}
-        if abs(value) > 1 - NEAR:
-            return {f"{name}/saturated": f"{name}: the multiplier is saturated, at {value:.3f}"}
     elif settings.cap is not None and abs(value) > (1 - NEAR) * settings.cap:
         return {f"{name}/saturated": f"{name}: the multiplier is at its cap, {settings.cap:g}"}
     return {}

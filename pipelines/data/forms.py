@@ -108,11 +108,12 @@ DIALOGUES = Form("dialogues", (("dialog", "act"),), _dialogue_row)
 COMPLETIONS = Form("completions", (("prompt", "completion"),))
 TOKENS = ("prompt_ids", "completion_ids", "logprobs")
 SAMPLED = COMPLETIONS.where("prompt_index", "sample_index")
-# columns of completions that are no longer right of a prompt which is made of them
-OF_SAMPLES = (
-    *("completion", "prompt_index", "sample_index", *TOKENS),
-    *("vocabulary", "truncated", "scores"),
+# the columns of completions that were drawn; all but the prompt are wrong of a prompt that is made of them
+DRAWN = (
+    *("prompt", "completion", "prompt_index", "sample_index"),
+    *("prompt_ids", "completion_ids", "vocabulary", "logprobs", "truncated"),
 )
+OF_SAMPLES = (*DRAWN[1:], "scores")
 SCORED = Form("scored completions", (("prompt", "completion", "prompt_index", "scores"),))
 LISTS = Form("lists of answers", (("prompt", "completions", "prompt_ids", "completion_ids"),), None, LEARNED)
 COMPARED = Form(

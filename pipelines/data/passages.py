@@ -21,6 +21,15 @@ def cut(texts: Iterable[str], words: int, overlap: int) -> list[str]:
     return passages
 
 
+def check_cut(words: int, overlap: int, place: Sequence[str]) -> None:
+    """Raises RecipeError for lengths by which no text can be cut."""
+    for key, value, least in (("words", words, 1), ("overlap", overlap, 0)):
+        if value < least:
+            raise RecipeError(f"must be at least {least}, got {value}", (*place, key))
+    if overlap >= words:
+        raise RecipeError(f"must be below `words` ({words}), got {overlap}", (*place, "overlap"))
+
+
 def turns(count: int, of_turn: int, seed: int) -> Iterator[list[int]]:
     """The numbers of passages, `of_turn` at a time, without end: each comes once before any comes again.
 

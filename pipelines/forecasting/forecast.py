@@ -97,9 +97,11 @@ class Forecaster:
         left = memory.left(work, memory.parts(work, setting, self.machine.sizes), self.machine.sizes)
         self.process = Process(max(before.held, left), before.has_trainer or work.libraries == "trainer")
 
-    def peak(self, step: Step, launch: Launch, batch: int) -> float:
-        """The bytes of a rank at the most, with that many rows on each: for a choice of the largest that fits."""
-        return self.under(step, replace(self.setting(step, launch), batch=batch)).peak
+    def of_batch(self, step: Step, launch: Launch, batch: int) -> Forecast:
+        """The forecast of a step with that many rows of the same batch on a rank at once."""
+        setting = self.setting(step, launch)
+        accumulation = setting.batch * setting.accumulation // batch
+        return self.under(step, replace(setting, batch=batch, accumulation=accumulation))
 
     def under(self, step: Step, setting: Setting) -> Forecast:
         """The forecast of a step that lies otherwise on the machine."""

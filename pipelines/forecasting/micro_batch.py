@@ -25,13 +25,11 @@ def largest(step: Step, launch: Launch, machine: machines.Machine | None = None)
     if step.batch is None or not step.batch.is_open:
         return None
     machine = machine or machines.at_hand()
-    if machine.on_cpu:
-        machine = dataclasses.replace(machine, memory=psutil.virtual_memory().total)
-    forecaster = Forecaster(machine)
+    memory = psutil.virtual_memory().total if machine.on_cpu else machine.memory
+    forecaster = Forecaster(dataclasses.replace(machine, memory=FILL * memory))
+    sizes = [size for size in step.batch.sizes if not machine.on_cpu or size <= step.batch.per_device]
     try:
-        room = FILL * forecaster.forecast(step, launch).room
-        sizes = [size for size in step.batch.sizes if not machine.on_cpu or size <= step.batch.per_device]
-        return next((size for size in sizes if forecaster.peak(step, launch, size) <= room), 1)
+        return next((size for size in sizes if forecaster.of_batch(step, launch, size).fits), 1)
     except Exception as error:  # a stage from outside may fail in any way, and no step is stopped by a guess
         logger.info("%s: no forecast (%s: %s)", step.name, type(error).__name__, error)
         return None

@@ -44,21 +44,26 @@ class Folder:
     def judgements(self) -> list[Judgement]:
         """Those of all raters. Raises RecipeError for a file that cannot be read."""
         files = sorted((self.path / ANSWERS).glob("[!.]*.json"))
-        questions = self.questions
-        everything: list[Judgement] = []
-        for file in files:
-            try:
-                given = json.loads(file.read_text(encoding="utf-8"))["judgements"]
-                everything += [judgements.read(one, questions, self.sheet.ranked) for one in given]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise RecipeError(
-                    f"{file} cannot be read: {error or type(error).__name__}: mend it, or move it away"
-                ) from None
-        return everything
+        return [judgement for file in files for judgement in self._read(file)]
 
     def of_rater(self, rater: str) -> list[Judgement]:
         """Those of one rater."""
-        return [judgement for judgement in self.judgements() if judgement.rater == rater]
+        file = self._file(rater)
+        given = self._read(file) if file.exists() else []
+        return [judgement for judgement in given if judgement.rater == rater]
+
+    def _file(self, rater: str) -> Path:
+        return self.path / ANSWERS / f"{quote(rater, safe='').replace('.', '%2E')}.json"
+
+    def _read(self, file: Path) -> list[Judgement]:
+        questions = self.questions
+        try:
+            given = json.loads(file.read_text(encoding="utf-8"))["judgements"]
+            return [judgements.read(one, questions, self.sheet.ranked) for one in given]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RecipeError(
+                f"{file} cannot be read: {error or type(error).__name__}: mend it, or move it away"
+            ) from None
 
     def counted(self) -> list[Judgement]:
         """Those of the raters who have answered enough of the questions right whose answers are known."""
@@ -95,8 +100,7 @@ class Folder:
             left = [judgement.values() for question, judgement in kept.items() if question not in undone]
             said = {"rater": rater, "key": self.sheet.key, "judgements": left}
             (self.path / ANSWERS).mkdir(exist_ok=True)
-            name = quote(rater, safe="").replace(".", "%2E") + ".json"
-            write_atomically(self.path / ANSWERS / name, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+            write_atomically(self._file(rater), json.dumps(said, indent=1, ensure_ascii=False) + "\n")
             return len(left)
 
 

@@ -53,9 +53,9 @@ def check(
     """
     if place.file.suffix == ".py" and _source.tree(place.file) is None:
         raise RecipeError(f"{place.file} is not readable as Python", path)
-    found = _definition(place.name or "", place.module, place.file)
-    seen = _verdict(found, reward=reward, known_by=known_by, ancestor=ancestor)
-    if found is None and _is_plain(place.file):
+    definition = _definition(place.name or "", place.module, place.file)
+    seen = _verdict(definition, reward=reward, known_by=known_by, ancestor=ancestor)
+    if definition is None and _is_plain(place.file):
         names = [name for statement in _statements(_source.tree(place.file)) for name in _names(statement)]
         seen = f"{place.file} has no {place.name!r}{suggest(place.name or '', names)}"
     elif seen is None and _source.is_installed(place.file):
@@ -67,8 +67,8 @@ def check(
 def parameters(word: str) -> tuple[str, ...]:
     """The names of the parameters of the function that a dotted word names, without importing it."""
     place = _source.locate(word)
-    found = _definition(place.name or "", place.module, place.file) if place else None
-    return _takes(found.node).names if found else ()
+    definition = _definition(place.name or "", place.module, place.file) if place else None
+    return _takes(definition.node).names if definition else ()
 
 
 def check_reward(target: Any, word: str, path: Sequence[str]) -> None:
@@ -85,35 +85,35 @@ def check_reward(target: Any, word: str, path: Sequence[str]) -> None:
         raise RecipeError(_no_reward(word, takes), path)
 
 
-def _verdict(found: Definition | None, *, reward: bool, known_by: Collection[str], ancestor: str) -> str | None:
+def _verdict(definition: Definition | None, *, reward: bool, known_by: Collection[str], ancestor: str) -> str | None:
     """What is wrong with a definition, "" for nothing, None where it cannot be seen."""
-    if found is None:
+    if definition is None:
         return None
-    where = f"{found.file}:{getattr(found.node, 'lineno', 1)}"
-    if isinstance(found.node, FUNCTIONS) and known_by:
-        takes = _takes(found.node)
-        wrong = not takes.names or (_source.is_installed(found.file) and not set(known_by) & set(takes.names))
-        return f"{where}: {_no_reward(found.node.name, takes, ', '.join(known_by))}" if wrong else ""
-    if isinstance(found.node, FUNCTIONS) and reward:
-        takes = _takes(found.node)
-        return "" if takes.is_rewards() else f"{where}: {_no_reward(found.node.name, takes)}"
-    if isinstance(found.node, FUNCTIONS):
-        return f"{where}: expected a class, but {found.node.name!r} is a function"
-    if not isinstance(found.node, ast.ClassDef):
+    where = f"{definition.file}:{getattr(definition.node, 'lineno', 1)}"
+    if isinstance(definition.node, FUNCTIONS) and known_by:
+        takes = _takes(definition.node)
+        wrong = not takes.names or (_source.is_installed(definition.file) and not set(known_by) & set(takes.names))
+        return f"{where}: {_no_reward(definition.node.name, takes, ', '.join(known_by))}" if wrong else ""
+    if isinstance(definition.node, FUNCTIONS) and reward:
+        takes = _takes(definition.node)
+        return "" if takes.is_rewards() else f"{where}: {_no_reward(definition.node.name, takes)}"
+    if isinstance(definition.node, FUNCTIONS):
+        return f"{where}: expected a class, but {definition.node.name!r} is a function"
+    if not isinstance(definition.node, ast.ClassDef):
         return None
     if known_by:
-        return f"{where}: expected a function, but {found.node.name!r} is a class"
-    lineage, whole = _lineage(found)
+        return f"{where}: expected a function, but {definition.node.name!r} is a class"
+    lineage, whole = _lineage(definition)
     if not reward:
         is_right = any(f"{one.module}.{getattr(one.node, 'name', '')}".startswith(ancestor) for one in lineage)
         wanted = "class of a kind" if ancestor == OURS else "torch.optim.Optimizer"
-        return "" if is_right else f"{where}: {found.node.name!r} is no {wanted}" if whole else None
+        return "" if is_right else f"{where}: {definition.node.name!r} is no {wanted}" if whole else None
     for one in lineage:
         for method in getattr(one.node, "body", []):
             if isinstance(method, FUNCTIONS) and method.name == "__call__":
                 takes = _takes(method)
-                return "" if takes.is_rewards() else f"{where}: {_no_reward(found.node.name, takes)}"
-    return f"{where}: {found.node.name!r} is no reward: it has no __call__; {SIGNATURE}" if whole else None
+                return "" if takes.is_rewards() else f"{where}: {_no_reward(definition.node.name, takes)}"
+    return f"{where}: {definition.node.name!r} is no reward: it has no __call__; {SIGNATURE}" if whole else None
 
 
 def _no_reward(name: str, takes: Takes, wanted: str = "") -> str:
@@ -145,10 +145,10 @@ def _definition(name: str, module: str, file: Path, farthest: int = FARTHEST) ->
     return seen
 
 
-def _lineage(found: Definition) -> tuple[list[Definition], bool]:
+def _lineage(definition: Definition) -> tuple[list[Definition], bool]:
     """A class and those that it derives from, as far as they can be seen, and whether that is all of them."""
     lineage: list[Definition] = []
-    whole, waiting = True, [found]
+    whole, waiting = True, [definition]
     while waiting and len(lineage) < FARTHEST:
         current = waiting.pop()
         lineage.append(current)

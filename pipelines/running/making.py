@@ -41,9 +41,9 @@ def make(recipe: Recipe, step: Step, distributed: Any, *, check: bool) -> None:
         artifacts.fresh(step.dir)
         (step.dir / failures.FILE).unlink(missing_ok=True)  # of the launch before
     distributed.wait_for_everyone()
-    size = locks.of_main(functools.partial(micro_batch.largest, step, _launch(distributed)))
-    if size is not None:
-        step = batch.resized(step, size)
+    if step.batch is not None and step.batch.is_open:
+        size = locks.of_main(functools.partial(micro_batch.largest, step, _launch(distributed)))
+        step = step if size is None else batch.resized(step, size)
     ahead = forecast.record(step, _launch(distributed)) if main else None
     tracking.start(step, recipe, main)  # after the forecast, which reads rows that are not to be counted
     watch.enter(step.name)

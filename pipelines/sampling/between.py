@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trl
+
+from trimtab.pipelines.algorithms.layers import layer_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,6 @@ class Between:
 
 
 def _layer(name: str) -> str:
-    """The layer that a weight is of, by the first number in its name."""
-    number = re.search(r"\.(\d+)\.", name)
-    return number[1] if number else REST
+    """The word for the layer that a weight is of."""
+    number = layer_number(name)
+    return REST if number is None else str(number)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from trimtab.pipelines.planning.recipe import Step
 
+# how a loop loads the models that it has trained, to sample from them, whatever was merged into them
+LOADING = ("dtype", "attn_implementation", "trust_remote_code")
 PARTS, PART = 4, 8  # at least so many parts where there are batches for them; of at most so many batches
 
 

@@ -49,7 +49,7 @@ from trimtab.pipelines.planning.field_types import KeysOf, WordOf, documented_va
 from trimtab.pipelines.planning.optimizer_blocks import STATE, OptimizerBlock
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.recording.artifacts import Keep
-from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.sampling.settings import LOADING, Sampling
 from trimtab.pipelines.scoring.combining import Missing
 from trimtab.pipelines.stages import Stage, StepOptions
 
@@ -58,7 +58,6 @@ STOPPING = {
     **{"eval_strategy": "steps", "eval_steps": 0.1, "save_strategy": "steps", "save_steps": 0.1},
     **{"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False},
 }
-LOADING = ("dtype", "attn_implementation", "trust_remote_code")  # how a model is loaded, whatever was merged into it
 FIRST = """\
   reward:
     model: {model_name_or_path: $base}

@@ -48,12 +48,10 @@ class Chunks(Stage):
         return {**super().small(block, miniature), "count": 4, "contexts": 1, "words": 8, "overlap": 0}
 
     def check(self, step: Step) -> None:
-        for key, least in (("words", 1), ("overlap", 0), ("contexts", 1), ("count", 1), ("round", 1)):
-            if getattr(self, key) < least:
-                raise RecipeError(f"must be at least {least}, got {getattr(self, key)}", (*step.path, key))
-        if self.overlap >= self.words:
-            message = f"must be below `words` ({self.words}), got {self.overlap}"
-            raise RecipeError(message, (*step.path, "overlap"))
+        passages.check_cut(self.words, self.overlap, step.path)
+        for key in ("contexts", "count", "round"):
+            if getattr(self, key) < 1:
+                raise RecipeError(f"must be at least 1, got {getattr(self, key)}", (*step.path, key))
         passages.check_places(self.asks, ("context",), (*step.path, "asks"))
         super().check(step)
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from trimtab.pipelines.data import counting, grouping, passages
 from trimtab.pipelines.data.forms import COMPLETIONS, OF_SAMPLES, Data, said
 from trimtab.pipelines.data.promises import Promise
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
-from trimtab.rewards._thoughts import MARKS, split
+from trimtab.rewards._thoughts import MARKS, split, wrong
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -35,6 +36,8 @@ class Critique(Stage):
     )
 
     def check(self, step: Step) -> None:
+        if message := wrong(self.marks):
+            raise RecipeError(message, (*step.path, "marks"))
         passages.check_places(self.asks, ("question", "thoughts", "answer"), (*step.path, "asks"))
         super().check(step)
 

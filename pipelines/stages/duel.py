@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from trimtab.pipelines.algorithms import duels, statistics
 from trimtab.pipelines.data import counting, grouping, promises
-from trimtab.pipelines.data.forms import SAMPLED, Data
+from trimtab.pipelines.data.forms import DRAWN, SAMPLED, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import judged
 from trimtab.pipelines.forecasting.work import Rows, Work
@@ -61,18 +61,7 @@ class Duel(Stage):
     batch_size: int = 256
 
     neutral: ClassVar[tuple[str, ...]] = ("batch_size",)
-    writes: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "completion",
-        "prompt_index",
-        "sample_index",
-        "prompt_ids",
-        "completion_ids",
-        "vocabulary",
-        "logprobs",
-        "truncated",
-        "scores",
-    )
+    writes: ClassVar[tuple[str, ...]] = (*DRAWN, "scores")
     shows: ClassVar[Shows] = Shows(results=("*/wins/mean", "*/ties"), compares=("*/wins/mean",))
 
     def check(self, step: Step) -> None:

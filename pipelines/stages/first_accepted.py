@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import counting, grouping
-from trimtab.pipelines.data.forms import SCORED, Data
+from trimtab.pipelines.data.forms import DRAWN, SCORED, Data
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
@@ -34,19 +34,7 @@ class FirstAccepted(Stage):
     tries: list[Annotated[Data, SCORED]]
     accept: dict[str, float]
 
-    writes: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "completion",
-        "prompt_index",
-        "sample_index",
-        "prompt_ids",
-        "completion_ids",
-        "vocabulary",
-        "logprobs",
-        "truncated",
-        "scores",
-        "try",
-    )
+    writes: ClassVar[tuple[str, ...]] = (*DRAWN, "scores", "try")
     shows: ClassVar[Shows] = Shows(results=("accepted", "tries"))
 
     def check(self, step: Step) -> None:

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import rankings
 from trimtab.pipelines.data import counting, grouping, loading, promises
-from trimtab.pipelines.data.forms import COMPARED, PREFERENCE, Data, said
+from trimtab.pipelines.data.forms import COMPARED, DRAWN, PREFERENCE, Data, said
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.labelling import folder, formats, judgements, page, questions
@@ -78,18 +78,7 @@ class Label(Stage):
     labels: list[str] = field(default_factory=list)
     stand_in: RewardBlock | None = None
 
-    writes: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "completion",
-        "prompt_index",
-        "sample_index",
-        "prompt_ids",
-        "completion_ids",
-        "vocabulary",
-        "logprobs",
-        "truncated",
-        "scores",
-    )
+    writes: ClassVar[tuple[str, ...]] = (*DRAWN, "scores")
     shows: ClassVar[Shows] = Shows(results=("judgements", "agreement/krippendorff"), section="labels")
 
     @classmethod

@@ -21,7 +21,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 from trimtab.rewards._rendering import Unrenderable, added, conversation
-from trimtab.rewards._thoughts import MARKS
+from trimtab.rewards._thoughts import MARKS, wrong
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -36,6 +36,11 @@ class Prefill(Stage):
     marks: list[str] = field(default_factory=lambda: list(MARKS))
 
     writes: ClassVar[tuple[str, ...]] = ("prompt", "asked", "thought", "spent")
+
+    def check(self, step: Step) -> None:
+        if message := wrong(self.marks):
+            raise RecipeError(message, (*step.path, "marks"))
+        super().check(step)
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:
         return Promise(is_chat=False)

@@ -39,13 +39,13 @@ from trimtab.pipelines.data.forms import TEXT, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
-from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.sampling.settings import LOADING, Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 
 if TYPE_CHECKING:
     from trimtab.pipelines.shrinking.miniature import Miniature
 
-LOADING = ("dtype", "attn_implementation", "model_revision")  # how the first student is loaded
+REVISION = "model_revision"  # of the first student
 
 
 @dataclass(kw_only=True)
@@ -81,7 +81,7 @@ class Preflexor(Sampling, Stage):
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
         loop = cls.as_written(name, options)
         loop._check(("stages", name))
-        student, before = dict(loop.model), {key: loop.model[key] for key in LOADING if key in loop.model}
+        student, before = dict(loop.model), {key: loop.model[key] for key in (*LOADING, REVISION) if key in loop.model}
         for number in range(1, loop.rounds + 1):
             of = f"{name}-{number}"
             loaded = {**before, "model_name_or_path": student["model_name_or_path"]}
@@ -97,9 +97,9 @@ class Preflexor(Sampling, Stage):
             training = {"model": student, "data": f"${of}-pairs", "reference": "computed", **loop.prefer}
             step_name = of if number < loop.rounds else name
             yield step_name, "prefer", {**training, "train": {**loop.train, **loop.prefer.get("train", {})}}
-            student = {key: student[key] for key in student if key != "model_revision"}
+            student = {key: student[key] for key in student if key != REVISION}
             student["model_name_or_path"] = f"${of}"
-            before.pop("model_revision", None)
+            before.pop(REVISION, None)
 
     def _teaching_steps(self, of: str, number: int) -> Iterator[StepOptions]:
         """From the corpus to the answers that are chosen."""

@@ -18,8 +18,9 @@ is a complete model; `scales.json` has the vector. With `eval_prompts`, `gain/me
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -34,7 +35,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import ModelName
 from trimtab.pipelines.planning.files import write_atomically
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
-from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.recording import locks, tracking
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.settings import Sampling
@@ -145,7 +146,7 @@ class RankSearch(Sampling, Stage):
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "base")) from error
         worth = self._worth("prompts", step)
-        before = _heard(step)
+        before = iter(locks.of_main(partial(_heard, step)))
         heard: list[list[float]] = []
         finished = 0
 
@@ -192,13 +193,13 @@ class RankSearch(Sampling, Stage):
         )
 
 
-def _heard(step: Step) -> Iterator[list[float]]:
+def _heard(step: Step) -> list[list[float]]:
     """What the rankings of launches before have heard; a line that a kill has torn is none, and is taken away."""
     path = step.dir / ASKED
     lines = path.read_text().split("\n") if path.is_file() else [""]
     if lines[-1]:
         write_atomically(path, "".join(f"{line}\n" for line in lines[:-1]))
-    yield from map(json.loads, lines[:-1])
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def _note(step: Step, told: list[float]) -> None:

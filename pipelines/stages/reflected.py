@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import counting, grouping
 from trimtab.pipelines.data.forms import SAMPLED, Data, said
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
-from trimtab.rewards._thoughts import MARKS
+from trimtab.rewards._thoughts import MARKS, wrong
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -44,6 +45,11 @@ class Reflected(Stage):
         "spent",
     )
     shows: ClassVar[Shows] = Shows(results=("spent",))
+
+    def check(self, step: Step) -> None:
+        if message := wrong(self.marks):
+            raise RecipeError(message, (*step.path, "marks"))
+        super().check(step)
 
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.data.writing import write_rows

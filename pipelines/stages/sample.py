@@ -44,7 +44,7 @@ import trl
 from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.clusters import Cluster
-from trimtab.pipelines.data.forms import PROMPTS, Data
+from trimtab.pipelines.data.forms import DRAWN, PROMPTS, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import Drawing, told
 from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Held, Rows, Work
@@ -82,17 +82,7 @@ class Sample(Sampling, Stage):
     neutral: ClassVar[tuple[str, ...]] = ("ray",)
     alike: ClassVar[Mapping[str, Mapping[str, str]]] = {"engine": {"ray": "transformers"}}
     neutral_when_empty: ClassVar[tuple[str, ...]] = ("audit", "server")
-    writes: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "completion",
-        "prompt_index",
-        "sample_index",
-        "prompt_ids",
-        "completion_ids",
-        "vocabulary",
-        "logprobs",
-        "truncated",
-    )
+    writes: ClassVar[tuple[str, ...]] = DRAWN
     shows: ClassVar[Shows] = Shows(results=("completions", "length", "truncated"), section="completions")
 
     @classmethod

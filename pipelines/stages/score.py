@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.data import clusters, counting, promises
 from trimtab.pipelines.data.clusters import Cluster
-from trimtab.pipelines.data.forms import COMPLETIONS, Data, Form
+from trimtab.pipelines.data.forms import COMPLETIONS, DRAWN, Data, Form
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import judged
 from trimtab.pipelines.forecasting.work import BYTES_OF_TOKEN, Rows, Work
@@ -53,18 +53,7 @@ class Score(Stage):
     ray: Cluster | None = None
 
     neutral: ClassVar[tuple[str, ...]] = ("ray",)
-    writes: ClassVar[tuple[str, ...]] = (
-        "prompt",
-        "completion",
-        "prompt_index",
-        "sample_index",
-        "prompt_ids",
-        "completion_ids",
-        "vocabulary",
-        "logprobs",
-        "truncated",
-        "scores",
-    )
+    writes: ClassVar[tuple[str, ...]] = (*DRAWN, "scores")
     shows: ClassVar[Shows] = Shows(results=("rewards/*/mean",), section="completions")
 
     def reads(self) -> dict[str, Form]:

@@ -34,12 +34,11 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.recording.artifacts import Keep
-from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.sampling.settings import LOADING, Sampling
 from trimtab.pipelines.scoring.combining import Missing
 from trimtab.pipelines.stages import Stage, StepOptions
 
 logger = logging.getLogger(__name__)
-LOADING = ("dtype", "attn_implementation")  # how a model is loaded, whatever was merged into it
 
 
 @dataclass(kw_only=True)

@@ -34,13 +34,11 @@ from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
-from trimtab.pipelines.sampling.settings import Sampling
+from trimtab.pipelines.sampling.settings import LOADING, Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
 
 if TYPE_CHECKING:
     from trimtab.pipelines.shrinking.miniature import Miniature
-
-LOADING = ("dtype", "attn_implementation")  # how a model is loaded, whatever was merged into it
 
 
 @dataclass(kw_only=True)

@@ -58,6 +58,7 @@ class Study(Stage):
         return {**super().small(block, miniature), "words": 8, "overlap": 0}
 
     def check(self, step: Step) -> None:
+        passages.check_cut(self.words, self.overlap, step.path)
         if self.passages < 0:
             raise RecipeError(f"must be at least 0, got {self.passages}", (*step.path, "passages"))
         if self.passages:

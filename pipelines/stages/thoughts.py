@@ -21,7 +21,7 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
-from trimtab.rewards._thoughts import MARKS
+from trimtab.rewards._thoughts import MARKS, wrong
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -48,8 +48,7 @@ class Thoughts(Stage):
         return {**super().small(block, miniature), "drop_truncated": False}  # nothing ends within eight tokens
 
     def check(self, step: Step) -> None:
-        if len(self.marks) != 2 or self.marks[0] == self.marks[1]:
-            message = f"expected two marks, of the beginning and of the end, got {self.marks}"
+        if message := wrong(self.marks):
             raise RecipeError(message, (*step.path, "marks"))
         passages.check_places(self.asks, ("question",), (*step.path, "asks"), optional=("begin",))
         super().check(step)

@@ -98,8 +98,8 @@ class ListCollator:
     """Rows become tensors, padded to the batch's largest K and, on the right, to its largest T.
 
     They are `input_ids`, `attention_mask` and `learned` (B, K, T), which is True at the answers' tokens, or those of
-    them that the mask learns, every one of
-    `columns` (name -> column) as (B, K) float32, and `counts` (B,), which is True.
+    them that the mask learns, every one of `columns` (name -> column) as (B, K) float32, and `counts` (B,), which is
+    True.
     """
 
     columns: dict[str, str]

@@ -9,16 +9,15 @@ wall.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trimtab.pipelines.algorithms.layers import layer_number
 from trimtab.pipelines.recording import tracking
 
-LAYER = re.compile(r"\.(\d+)\.")
 DECOUPLED = ("decoupled_weight_decay", "weight_decouple")  # what torch's and pytorch_optimizer's groups say of it
 logger = logging.getLogger(__name__)
 
@@ -76,6 +75,6 @@ def _decayed(trainer: Any) -> Iterator[tuple[str, torch.Tensor, float]]:
     }
     for name, value in model.named_parameters():
         if decays.get(id(value), 0) > 0:
-            layer = LAYER.search(name)
+            number = layer_number(name)
             module = name.rpartition(".")[0].rpartition(".")[2] or name
-            yield f"layer_{layer[1]}" if layer else module, value.detach(), decays[id(value)]
+            yield module if number is None else f"layer_{number}", value.detach(), decays[id(value)]

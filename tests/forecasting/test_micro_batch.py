@@ -37,10 +37,9 @@ def test_it_is_the_largest_divisor_that_fits(billion, budget, ranks):
     machine, launch = machines.budget(budget), Launch(ranks, on_cpu=False)
     step = Recipe.load(billion).steps[1]
     size = micro_batch.largest(step, launch, machine)
-    forecaster = Forecaster(machine)
-    room = micro_batch.FILL * machine.memory
+    fitting, larger = (Forecaster(machine).of_batch(step, launch, rows).peak for rows in (size, 2 * size))
     assert 8 < size < 128
-    assert forecaster.peak(step, launch, size) <= room < forecaster.peak(step, launch, 2 * size)
+    assert fitting <= micro_batch.FILL * machine.memory < larger
 
 
 def test_a_plan_shows_what_fits_on_the_machine_that_it_is_for(billion, capsys):

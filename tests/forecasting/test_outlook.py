@@ -64,7 +64,8 @@ def test_a_cure_is_the_forecast_of_the_changed_setting(large):
     assert cure.changes == ("accelerate: zero3_offload",)
     assert cure.forecast.fits
     several = Forecaster(machines.budget("8xh100"))
-    assert several.peak(step, Launch(8, on_cpu=False), 1) < several.peak(step, Launch(8, on_cpu=False), 8)
+    one, eight = (several.of_batch(step, Launch(8, on_cpu=False), rows) for rows in (1, 8))
+    assert one.peak < eight.peak
 
 
 def test_a_smaller_batch_is_proposed_where_only_the_batch_is_too_large(write, model, tmp_path):

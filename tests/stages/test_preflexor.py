@@ -5,7 +5,7 @@ import re
 import pytest
 from constrained_runs import logged
 from outputs import metrics_of, rows_of
-from reward_servers import Server
+from reward_servers import sampled_at
 from run_steps import refused, run_recipe
 from short_trainings import TRAIN, plan, say, write_rows
 from transformers import AutoTokenizer
@@ -14,38 +14,19 @@ BEGIN, END = "<|thinking|>", "<|/thinking|>"
 CORPUS = [{"text": f"Stone {name} weighs {number} pounds."} for number, name in enumerate("abcdefgh")]
 
 
-@pytest.fixture(scope="module")
-def thinker(model, tmp_path_factory):
-    block = {"model": {"model_name_or_path": model}, "added_tokens": [BEGIN, END]}
-    return str(run_recipe(tmp_path_factory.mktemp("thinker"), {"add_tokens": block})["add_tokens"].output)
-
-
 @pytest.fixture
 def teacher(thinker, monkeypatch):
     """A server whose answers are a function of what it is asked, and the block that names it."""
-    tokenizer = AutoTokenizer.from_pretrained(thinker)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
-    def answer(handler, body):
-        asked = tokenizer.decode(list(map(int, body["prompt"])), skip_special_tokens=True)
+    def answer(asked):
         stone, pounds = re.search(r"Stone (\w) weighs (\d) pounds", asked).groups()
         if "Write one question" in asked:
-            said = f"What weighs {stone}?"
-        elif "the steps" in asked:
-            said = f"{BEGIN} Look for {stone}."
-        else:
-            said = f"{pounds} pounds"
-        handler.reply({"choices": [{"text": said, "finish_reason": "stop"}]})
+            return f"What weighs {stone}?"
+        return f"{BEGIN} Look for {stone}." if "the steps" in asked else f"{pounds} pounds"
 
-    server = Server(answer)
-    address = server.url.replace("/get_reward", "/v1")
-    yield {
-        "model": {"model_name_or_path": thinker},
-        "engine": "server",
-        "server": {"urls": [address], "dialect": "openai"},
-        "generate": {"max_new_tokens": 60},
-    }
-    server.close()
+    with sampled_at(thinker, answer, tokens=60) as block:
+        yield block
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from outputs import metrics_of, rows_of
-from reward_servers import Server
+from reward_servers import sampled_at
 from run_steps import refused, run_recipe
 from short_trainings import write_rows
 from transformers import AutoTokenizer
@@ -17,37 +17,18 @@ BEGIN, END = "<|thinking|>", "<|/thinking|>"
 ROUNDS, RHO = 3, 0.5
 
 
-@pytest.fixture(scope="module")
-def thinker(model, tmp_path_factory):
-    block = {"model": {"model_name_or_path": model}, "added_tokens": [BEGIN, END]}
-    return str(run_recipe(tmp_path_factory.mktemp("thinker"), {"add_tokens": block})["add_tokens"].output)
-
-
 @pytest.fixture
 def served(thinker, monkeypatch):
     """How a policy is sampled that answers what it thinks, at first 64, and a critic that halves it."""
-    tokenizer = AutoTokenizer.from_pretrained(thinker)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
-    def answer(handler, body):
-        asked = tokenizer.decode(list(map(int, body["prompt"])))
+    def answer(asked):
         if "write them anew" in asked:
-            said = str(RHO * float(asked.partition("Thoughts: ")[2].split()[0]))
-        elif asked.endswith(f"{END}\n"):
-            said = split(asked, BEGIN, END)[0]
-        else:
-            said = f"{BEGIN}64{END}64"
-        handler.reply({"choices": [{"text": said, "finish_reason": "stop"}]})
+            return str(RHO * float(asked.partition("Thoughts: ")[2].split()[0]))
+        return split(asked, BEGIN, END)[0] if asked.endswith(f"{END}\n") else f"{BEGIN}64{END}64"
 
-    server = Server(answer)
-    urls = [server.url.replace("/get_reward", "/v1")]
-    yield {
-        "model": {"model_name_or_path": thinker},
-        "engine": "server",
-        "server": {"urls": urls, "dialect": "openai"},
-        "generate": {"max_new_tokens": 40},
-    }
-    server.close()
+    with sampled_at(thinker, answer, tokens=40) as block:
+        yield block
 
 
 def test_the_error_of_thoughts_that_are_halved_is_rho_to_the_rounds(served, thinker, tmp_path):
@@ -129,6 +110,7 @@ def test_rewards_of_the_answer_do_not_see_the_thoughts():
             {"asks": "{question}"},
             "stages.reflect.asks: takes {question} and {thoughts} and {answer}, and has {question}",
         ),
+        ({"marks": ["x"]}, "stages.reflect.marks: expected two marks, of the beginning and of the end, got ['x']"),
     ],
 )
 def test_reflections_that_cannot_be_are_refused(change, message, served, prompts, tmp_path, capsys):

@@ -23,13 +23,6 @@ BEGIN, END = "<|thinking|>", "<|/thinking|>"
 
 
 @pytest.fixture(scope="module")
-def thinker(model, tmp_path_factory):
-    """The tiny model with the two marks."""
-    block = {"model": {"model_name_or_path": model}, "added_tokens": [BEGIN, END]}
-    return str(run_recipe(tmp_path_factory.mktemp("thinker"), {"add_tokens": block})["add_tokens"].output)
-
-
-@pytest.fixture(scope="module")
 def marks(thinker):
     return tuple(AutoTokenizer.from_pretrained(thinker).convert_tokens_to_ids([BEGIN, END]))
 

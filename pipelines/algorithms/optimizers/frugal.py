@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-LAYER = re.compile(r"\.(\d+)\.")
+from trimtab.pipelines.algorithms.layers import layer_number
+
 SPLITS = ("blocks", "columns", "coordinates", "svd")
 INNERS = ("adamw", "lion")
 
@@ -79,8 +79,7 @@ class Frugal(torch.optim.Optimizer):
         cut: dict[tuple[int, int | None], dict[str, Any]] = {}
         for number, group in enumerate(groups):
             for value in group["params"]:
-                layer = LAYER.search(f".{names[value]}.") if value.dim() >= 2 else None
-                block = int(layer[1]) if layer else None
+                block = layer_number(names[value]) if value.dim() >= 2 else None
                 cut.setdefault((number, block), {**group, "params": [], "block": block})["params"].append(value)
         return list(cut.values())
 
