@@ -1,19 +1,23 @@
 """Optimizers beside AdamW, each at its best of three rates: loss on held-out rows, what they keep, what a step takes.
 
-    python benchmarks/optimizers.py                       # 5 seeds; 15 minutes of a core
-    python benchmarks/optimizers.py seeds=0,1 kinds=sft,dpo text=rows.jsonl
+    python benchmarks/optimizers.py                       # 5 seeds; 40 minutes of a core
+    python benchmarks/optimizers.py seeds=0,1 kinds=sft,dpo
+    python benchmarks/optimizers.py text=rows.jsonl base=FOLDER   # real text, on a model that exists
     python benchmarks/optimizers.py seeds=                # only what a step takes, half a minute
 
-The tiny world, by seed: sft of a random model, then a reward model, dpo, and a reward model of adapters on what AdamW
-has made of it; with `text`, sft of a random model on the rows of a file, too. All have 80 steps of 16 rows, 10 of them
-of warm-up, linear decay (schedule-free: none) and a weight decay of 0.01 (Lion: 0.03). FRUGAL draws columns every 20
-steps, with signs at the whole rate from scratch and at a tenth of it after. M-FAC keeps 64 gradients, of adapters
-alone. Printed are the losses, means over seeds with standard errors, at each rate and at the best one (chosen by the
-mean over seeds), the difference to AdamW's best, paired by seed, and the bytes of the optimizer's state in the
-checkpoint, in units of AdamW's. `*` marks a best rate at an end of the three: a better one may lie beyond.
+The tiny world, by seed: sft of a random model, then a reward model, dpo, and a reward model of adapters and a head on
+what AdamW has made of it; with `text` and `base`, sft of that model on the rows of a file, too. All have 80 steps of
+16 rows, 10 of them of warm-up, linear decay ("constant" and schedule-free: none) and a weight decay of 0.01 (Lion:
+0.03). FRUGAL draws columns every 20 steps, with signs at the whole rate from scratch and at a tenth of it after. M-FAC
+keeps 64 gradients, of adapters and a head alone. Printed are the losses, means over seeds with standard errors, at
+each rate and at the best one (chosen by the mean over seeds), the differences to the best of AdamW and of AdamW at a
+constant rate, paired by seed, and the bytes of the optimizer's state in the checkpoint, in units of AdamW's. `*` marks
+a best rate at an end of the three: a better one may lie beyond.
 
 Then, in turns and in processor seconds, what a step of each optimizer takes of the matrices of four blocks of width
 512, in units of AdamW's: the median of the rounds.
+
+What is trained stays trained: stopped, the same command goes on. `save=yes` stores the numbers.
 """
 
 from __future__ import annotations
@@ -26,9 +30,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import stored_numbers
 import torch
 import yaml
-from cells import cell
 
 from trimtab.pipelines.planning import kinds, optimizer_blocks
 from trimtab.pipelines.planning.recipe import Recipe
@@ -36,30 +40,34 @@ from trimtab.pipelines.recording import artifacts
 from trimtab.scripts import train
 
 FOLDER = Path("runs")
+CODE = ["benchmarks/optimizers.py", "pipelines/algorithms/optimizers/frugal.py",
+        "pipelines/algorithms/optimizers/m_fac.py"]  # fmt: skip
 CONFIG = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
           "num_attention_heads": 4, "initializer_range": 0.05, "tie_word_embeddings": True}  # fmt: skip
+ADAMW, CONSTANT, FREE = "AdamW", "AdamW, constant", "schedule-free"
 FRUGAL = {"class": "frugal", "split": "columns", "update_gap": 20}
-FACTORED = {"class": "m_fac", "gradients": 64, "damp": 1e-4}
 OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "AdamW": {"class": "torch.optim.AdamW"},
+    ADAMW: {"class": "torch.optim.AdamW"},
+    CONSTANT: {"class": "torch.optim.AdamW"},
     "Lion": {"class": "pytorch_optimizer.Lion"},
     "FRUGAL 0": {**FRUGAL, "density": 0.0},
     "FRUGAL 0.25": {**FRUGAL, "density": 0.25},
     "FRUGAL 1": {**FRUGAL, "density": 1.0},
-    "schedule-free": {"class": "pytorch_optimizer.ScheduleFreeAdamW"},
+    FREE: {"class": "pytorch_optimizer.ScheduleFreeAdamW"},
+    "M-FAC": {"class": "m_fac", "gradients": 64, "damp": 1e-4},
 }
-OF_ADAPTERS = {"AdamW": OPTIMIZERS["AdamW"], "M-FAC": FACTORED}
+KINDS = {"sft": "sft", "reward": "reward", "dpo": "dpo", "adapters": "reward", "text": "sft"}
+SLOW, FAST = (3e-4, 1e-3, 3e-3), (3e-3, 1e-2, 3e-2)
+AFTER = {ADAMW: (1e-3, 3e-3, 1e-2), "Lion": SLOW, "FRUGAL 0": FAST}
 LOWER = (4e-3, 8e-3, 1.6e-2)
-SCRATCH = {"AdamW": (8e-3, 1.6e-2, 3.2e-2), "Lion": (2e-3, 4e-3, 8e-3), "FRUGAL 0": LOWER, "FRUGAL 0.25": LOWER,
-           "FRUGAL 1": LOWER, "schedule-free": LOWER}  # fmt: skip
-AFTER = {"AdamW": (1e-3, 3e-3, 1e-2), "Lion": (1e-4, 3e-4, 1e-3)}  # what is not named has AdamW's
-RATES: dict[str, dict[str, tuple[float, ...]]] = {
-    "sft": SCRATCH,
+RATES: dict[str, dict[str, tuple[float, ...]]] = {  # what is not named has AdamW's
+    "sft": {ADAMW: (8e-3, 1.6e-2, 3.2e-2), CONSTANT: LOWER, "Lion": LOWER, "FRUGAL 0": LOWER, FREE: LOWER},
     "reward": AFTER,
-    "dpo": {"AdamW": (2e-4, 5e-4, 1e-3), "Lion": (2e-5, 5e-5, 1e-4)},
-    "adapters": {"AdamW": (1e-3, 3e-3, 1e-2), "M-FAC": (1e-4, 3e-4, 1e-3)},
-    "text": SCRATCH,
+    "dpo": AFTER,
+    "adapters": {ADAMW: (1e-3, 3e-3, 1e-2), "M-FAC": (3e-5, 1e-4, 3e-4)},
+    "text": AFTER,
 }
+COLUMNS = ("lowest rate", "middle", "highest")
 BLOCK = [(512, 512)] * 4 + [(1536, 512)] * 2 + [(512, 1536)]
 STEPS = 80
 ROUNDS, STEPS_OF_ROUND = 5, 3
@@ -67,15 +75,18 @@ ROUNDS, STEPS_OF_ROUND = 5, 3
 
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
-    seeds, text = [seed for seed in given.pop("seeds", "0,1,2,3,4").split(",") if seed], given.pop("text", None)
-    chosen = given.pop("kinds", "sft,reward,dpo,adapters").split(",") + (["text"] if text else [])
+    seeds = [seed for seed in given.pop("seeds", "0,1,2,3,4").split(",") if seed]
+    text, base, save = given.pop("text", None), given.pop("base", None), given.pop("save", None) == "yes"
+    chosen = [kind for kind in given.pop("kinds", "sft,reward,dpo,adapters").split(",") if kind]
+    chosen += ["text"] if text else []
     overrides = [f"{key}={value}" for key, value in given.items()]
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / "optimizers.yaml"
-    recipe = {"name": "optimizers", "wandb": False, "stages": stages(chosen, text)}
+    recipe = {"name": "optimizers", "wandb": False, "stages": stages(chosen, text, base)}
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     losses: dict[str, list[float]] = {}
     kept: dict[str, int] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
     for seed in seeds:
         of_seed = [f"seed={seed}", *overrides]
         if train.main([str(path), *of_seed]):
@@ -86,35 +97,40 @@ def main(words: list[str]) -> None:
                 assert record is not None
                 losses.setdefault(step.name, []).append(record["metrics"]["eval/loss"])
                 kept[step.name] = state_bytes(step.dir / "checkpoints")
-        say(chosen, losses, kept)
-    say_steps()
+        tables = {kind: compared(kind, losses, kept) for kind in chosen}
+        for kind, rows in tables.items():
+            print(f"\n{kind}: loss on held-out rows, {len(rows[0][COLUMNS[0]])} seeds")
+            print(stored_numbers.table({"tables": {kind: rows}}, kind), flush=True)
+    tables["steps"] = step_seconds()
+    print("a step in processor seconds, in units of AdamW's: median of rounds in turns, lowest and highest")
+    print(stored_numbers.table({"tables": tables}, "steps"))
+    if save:
+        stored_numbers.store(
+            "-".join(["optimizers", *chosen]), tables, seeds=f"{len(seeds)} ({seeds[0]} to {seeds[-1]})", code=CODE
+        )
 
 
-def stages(chosen: list[str], text: str | None) -> dict[str, Any]:
+def stages(chosen: list[str], text: str | None, base: str | None) -> dict[str, Any]:
     """Every optimizer at every rate, for each kind."""
-    config = {"tokenizer": "word", "config": CONFIG}
-    blocks: dict[str, Any] = {"world": {"sft": 2400}, "scratch": {"corpus": "$world/sft", **config}}
+    blocks: dict[str, Any] = {"world": {"sft": 2400}}
+    blocks["scratch"] = {"corpus": "$world/sft", "tokenizer": "word", "config": CONFIG}
     begun = {**training("$world/sft"), "kind": "sft", "model": {"model_name_or_path": "$scratch"}}
     blocks["begun"] = {**begun, "train": {**begun["train"], "learning_rate": 8e-3}}
-    if text:
-        blocks["letters"] = {"kind": "scratch", "corpus": text, "vocab_size": 1000, "config": CONFIG}
     for kind in chosen:
         rows = {"sft": "$world/sft", "text": text}.get(kind, "$world/gold")
-        model: dict[str, Any] = {
-            "sft": {"model_name_or_path": "$scratch"},
-            "text": {"model_name_or_path": "$letters"},
-        }.get(kind, {"model_name_or_path": "$begun"})
+        model: dict[str, Any] = {"model_name_or_path": {"sft": "$scratch", "text": base}.get(kind, "$begun")}
         if kind == "adapters":
             model |= {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
-        word = {"text": "sft", "adapters": "reward"}.get(kind, kind)
-        for optimizer, keys in of_kind(kind).items():
+        for optimizer in of_kind(kind):
             for number, rate in enumerate(rates(kind, optimizer)):
-                block = {**training(rows), "kind": word, "model": model, "optimizer": dict(keys)}
+                keys = dict(OPTIMIZERS[optimizer])
+                block = {**training(rows), "kind": KINDS[kind], "model": model, "optimizer": keys}
                 block["train"] |= {"learning_rate": rate}
-                if optimizer.startswith("FRUGAL") and kind not in ("sft", "text"):
-                    block["optimizer"]["inactive_lr_scale"] = 0.1
+                if optimizer.startswith("FRUGAL") and kind != "sft":
+                    keys["inactive_lr_scale"] = 0.1
                 block["train"] |= {"weight_decay": 0.03} if optimizer == "Lion" else {}
-                block["train"] |= {"lr_scheduler_type": "constant_with_warmup"} if optimizer == "schedule-free" else {}
+                flat = optimizer in (CONSTANT, FREE)
+                block["train"] |= {"lr_scheduler_type": "constant_with_warmup"} if flat else {}
                 blocks[name(kind, optimizer, number)] = block
     return blocks
 
@@ -124,24 +140,27 @@ def training(rows: Any) -> dict[str, Any]:
     batch = {"per_device_train_batch_size": 16, "per_device_eval_batch_size": 50, "gradient_checkpointing": False}
     batch |= {"max_steps": STEPS, "logging_steps": 20, "save_steps": STEPS, "warmup_steps": 10}
     batch |= {"lr_scheduler_type": "linear", "weight_decay": 0.01}
-    if isinstance(rows, str) and not rows.startswith("$"):
-        return {"data": {"path": rows, "eval_fraction": 0.1}, "train": {**batch, "max_length": 128}}
+    if not rows.startswith("$"):
+        block: dict[str, Any] = {"data": {"path": rows, "eval_fraction": 0.2}, "train": {**batch, "max_length": 128}}
+        return {**block, "audit": {"endless": "warn"}}  # the beginnings of texts are enough
     return {"data": rows, "eval_data": {"path": rows, "split": "test"}, "train": batch}
 
 
-def of_kind(kind: str) -> dict[str, dict[str, Any]]:
+def of_kind(kind: str) -> list[str]:
     """The optimizers of a kind. FRUGAL at density 1 is AdamW, which one kind is enough to show."""
     if kind == "adapters":
-        return OF_ADAPTERS
-    return {label: keys for label, keys in OPTIMIZERS.items() if label != "FRUGAL 1" or kind == "sft"}
+        return [ADAMW, CONSTANT, "M-FAC"]
+    return [
+        optimizer for optimizer in OPTIMIZERS if optimizer != "M-FAC" and (optimizer != "FRUGAL 1" or kind == "sft")
+    ]
 
 
 def rates(kind: str, optimizer: str) -> tuple[float, ...]:
-    return RATES[kind].get(optimizer, RATES[kind]["AdamW"])
+    return RATES[kind].get(optimizer, RATES[kind][ADAMW])
 
 
 def name(kind: str, optimizer: str, number: int) -> str:
-    return f"{kind}-{optimizer.replace(' ', '-').replace('.', '')}-{number}"
+    return f"{kind}-{optimizer.replace(', ', '-').replace(' ', '-').replace('.', '')}-{number}"
 
 
 def state_bytes(checkpoints: Path) -> int:
@@ -152,55 +171,53 @@ def state_bytes(checkpoints: Path) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def say(chosen: list[str], losses: dict[str, list[float]], kept: dict[str, int]) -> None:
-    for kind in chosen:
-        count = len(losses[name(kind, "AdamW", 0)])
-        print(f"\n{kind}: loss on held-out rows, {count} seeds, at each of three rates")
-        columns = "".join(f"{head:>20}" for head in ("lowest", "middle", "highest"))
-        print(f"{'optimizer':14}{columns}{'best rate':>12}{'best - AdamW':>22}{'state':>8}")
-        best: dict[str, list[float]] = {}
-        for optimizer in of_kind(kind):
-            tried = rates(kind, optimizer)
-            runs = [losses[name(kind, optimizer, number)] for number in range(len(tried))]
-            best[optimizer] = min(runs, key=sum)
-            number = runs.index(best[optimizer])
-            gaps = [a - b for a, b in zip(best[optimizer], best["AdamW"], strict=True)]
-            state = kept[name(kind, optimizer, 0)] / kept[name(kind, "AdamW", 0)]
-            rate = f"{tried[number]:g}" + ("" if number == 1 else "*")
-            cells = "".join(f"{cell(run, 4):>20}" for run in runs)
-            print(f"{optimizer:14}{cells}{rate:>12}{cell(gaps, 4):>22}{state:8.2f}")
-    sys.stdout.flush()
+def compared(kind: str, losses: dict[str, list[float]], kept: dict[str, int]) -> list[dict[str, Any]]:
+    """A row for each optimizer: its losses by seed at each rate, and at its best rate less those of AdamW."""
+    runs = {optimizer: [losses[name(kind, optimizer, number)] for number in range(3)] for optimizer in of_kind(kind)}
+    best = {optimizer: min(of_rates, key=sum) for optimizer, of_rates in runs.items()}
+    rows = []
+    for optimizer, of_rates in runs.items():
+        number = of_rates.index(best[optimizer])
+        row: dict[str, Any] = {"optimizer": optimizer, **dict(zip(COLUMNS, of_rates, strict=True))}
+        row["best rate"] = f"{rates(kind, optimizer)[number]:g}" + ("" if number == 1 else "*")
+        for other in (ADAMW, CONSTANT):
+            gaps = [ours - theirs for ours, theirs in zip(best[optimizer], best[other], strict=True)]
+            row[f"best - {other}"] = "" if other == optimizer else gaps
+        row["state"] = kept[name(kind, optimizer, 0)] / kept[name(kind, ADAMW, 0)]
+        rows.append(row)
+    return rows
 
 
-def say_steps() -> None:
+def step_seconds() -> list[dict[str, Any]]:
     """What a step takes, in units of AdamW's, all in turns."""
     drawn = torch.Generator().manual_seed(0)
     shapes = [(f"layers.{layer}.{number}.weight", shape) for layer in range(4) for number, shape in enumerate(BLOCK)]
     optimizers = {}
-    for label, block in OPTIMIZERS.items():
+    for label in of_kind("sft"):
         values = [torch.nn.Parameter(torch.randn(shape, generator=drawn)) for _, shape in shapes]
-        cls = kinds.find(kinds.OPTIMIZERS, block["class"])
+        cls = kinds.find(kinds.OPTIMIZERS, OPTIMIZERS[label]["class"])
         groups = [{"params": values, "weight_decay": 0.01}]
         if hasattr(cls, "grouped"):
             groups = cls.grouped(groups, dict(zip(values, (word for word, _ in shapes), strict=True)))
-        optimizer = cls(groups, lr=1e-3, **optimizer_blocks.keys_of(block))
+        optimizer = cls(groups, lr=1e-3, **optimizer_blocks.keys_of(OPTIMIZERS[label]))
         if callable(getattr(optimizer, "train", None)):
             optimizer.train()
         for value in values:
             value.grad = torch.randn(value.shape, generator=drawn)
         optimizers[label] = optimizer
-    taken: dict[str, list[float]] = {label: [] for label in optimizers}
+    taken: dict[str, list[float]] = {label: [] for label in optimizers if label != CONSTANT}
     for _ in range(ROUNDS + 1):  # the first makes the states
-        for label, optimizer in optimizers.items():
+        for label, of_rounds in taken.items():
             begun = time.process_time()
             for _ in range(STEPS_OF_ROUND):
-                optimizer.step()
-            taken[label].append(time.process_time() - begun)
-    size = sum(rows * columns for _, (rows, columns) in shapes)
-    print(f"\na step of {size:,} weights, in units of AdamW's: median of {ROUNDS} rounds in turns, lowest and highest")
+                optimizers[label].step()
+            of_rounds.append(time.process_time() - begun)
+    rows = []
     for label, seconds in taken.items():
-        shares = [ours / theirs for ours, theirs in zip(seconds[1:], taken["AdamW"][1:], strict=True)]
-        print(f"{label:14}{statistics.median(shares):8.2f}   ({min(shares):.2f} to {max(shares):.2f})")
+        shares = [ours / theirs for ours, theirs in zip(seconds[1:], taken[ADAMW][1:], strict=True)]
+        of_rounds = (statistics.median(shares), min(shares), max(shares))
+        rows.append({"optimizer": label, **dict(zip(("a step", "lowest", "highest"), of_rounds, strict=True))})
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Learning rates refined by logged gradient norms, beside linear decay, cosine and a constant, each at its best rate.
+"""Learning rates refined by gradient norms, beside linear decay, cosine and a constant, each at its best rate.
 
     python benchmarks/schedules.py                      # 5 seeds; about an hour on one core
     python benchmarks/schedules.py seeds=2 stages.world.sft=1000
 
 The tiny world, by seed: sft of a random model, then a reward model of what linear decay has made of it. Every schedule
 is tried at three peak rates; those with a warm-up have 10 steps of it. The refined ones, with weights 1 / norm (l1)
-and 1 / norm^2 (l2), are made of the norms that the linear run at the same rate has logged: they have cost two
+and 1 / norm^2 (l2), are made of the norms that the linear run at the same rate had: they have cost two
 trainings. Printed are the losses on held-out rows, means over seeds with standard errors, at each rate and at the best
 one of a schedule (chosen by the mean over seeds), with the difference to linear decay's best, paired by seed. Then the
 shape of the refined schedules: the share of the training at which they are largest.

@@ -23,12 +23,12 @@ SMALLEST = 0.01  # of the mean norm: a gradient of 0, as of a batch that taught 
 
 @dataclass(kw_only=True)
 class ScheduleSettings:
-    """A learning rate that follows the gradient norms which a training above has logged, with `refine: $that_stage`.
+    """A learning rate that follows the gradient norms of the steps of a training above, with `refine: $that_stage`.
 
     Its largest value is `train.learning_rate`, and the last step has 0. `weights: l1` weighs a step by 1 / norm, as
     for Adam, and `l2` by 1 / norm^2, as for SGD; both are of the norm that trainers log, the gradient's l2 norm
     before it is clipped. Norms are smoothed by their median over a tenth of the training. Those of a training of
-    another length are stretched to this one. A schedule is made of `fewest` logged norms or more.
+    another length are stretched to this one. A schedule is made of `fewest` norms or more.
     """
 
     refine: str
@@ -72,7 +72,7 @@ def refined(norms: np.ndarray, power: int = 1) -> np.ndarray:
 def factors(places: np.ndarray, norms: np.ndarray, steps: int, power: int = 1) -> np.ndarray:
     """What the learning rate is multiplied by in each of `steps` steps, the largest of them 1.
 
-    `norms` were logged at `places`, shares of the earlier training in (0, 1], in their order.
+    `norms` were those at `places`, shares of the earlier training in (0, 1], in their order.
     """
     import numpy as np
 

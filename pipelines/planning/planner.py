@@ -19,6 +19,7 @@ from trimtab.pipelines.planning.references import UNKNOWN, References, absent
 from trimtab.pipelines.planning.store import STEPS, Store
 
 KEYS = ("name", "seed", "output_dir", "wandb", "inputs", "defaults", "stages", "sweep", "arms", "search")
+HANDED_ON = (optimizer_blocks.KEY, "schedule")  # keys of all trainings, which a macro hands on to its own
 WANDB = ("project", "entity", "group", "tags", "log_models")
 NAME = re.compile(r"^[A-Za-z][\w-]*$")
 
@@ -107,7 +108,7 @@ class Planner:
             return
         cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
         keys = {field.name for field in dataclasses.fields(cls)}
-        of_trainings = {"batch_size", optimizer_blocks.KEY} if field_types.trains(cls) else set()
+        of_trainings = {"batch_size", *HANDED_ON} if field_types.trains(cls) else set()
         of_any = {"accelerate", "seed", *of_trainings}
         known = {"kind", *of_any, *keys}
         # the batch of trainings, whatever a stage that does not train calls so
@@ -122,10 +123,10 @@ class Planner:
         seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
         rows = self._value(block, "batch_size", int, None, (*path, "batch_size")) if "batch_size" in of_any else None
         last = None
-        optimizer = {} if optimizer_blocks.KEY in keys else {optimizer_blocks.KEY: block.get(optimizer_blocks.KEY)}
+        handed_on = {key: block[key] for key in HANDED_ON if key not in keys and block.get(key)}
         for step_name, step_kind, step_options in self._expanded(cls, name, kind, options):
-            if any(optimizer.values()) and field_types.training(kinds.find(kinds.STAGES, step_kind, path)):
-                step_options = optimizer | step_options
+            if handed_on and field_types.training(kinds.find(kinds.STAGES, step_kind, path)):
+                step_options = handed_on | step_options
             if step_name in self.references.steps:
                 raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
             offset = step_options.pop("seed_offset", 0)

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trimtab.pipelines.algorithms.schedules import ScheduleSettings
 from trimtab.pipelines.data.blocks import DataEntry, DataMixture, mixture
 from trimtab.pipelines.data.layouts import block as layout_block
 from trimtab.pipelines.planning import field_types, kinds, optimizer_blocks, planner, reward_blocks
@@ -192,10 +193,11 @@ def schema() -> Schema:
     """The schema of a recipe."""
     definitions = Definitions()
     known = kinds.words(kinds.STAGES)
-    block = definitions.of_kinds(kinds.STAGES, "stage", OF_STAGES)
+    of_stages = {**OF_STAGES, "schedule": definitions.of_hint(ScheduleSettings | None)}
+    block = definitions.of_kinds(kinds.STAGES, "stage", of_stages)
     by_name = {}
     for word in known:
-        own = definitions.kind(kinds.STAGES, "stage", word, OF_STAGES)
+        own = definitions.kind(kinds.STAGES, "stage", word, of_stages)
         by_name[word] = {"if": {"required": ["kind"]}, "then": block, "else": own}
     anything: Schema = {"type": "object"}
     top: dict[str, Schema] = {

@@ -33,7 +33,7 @@ HEADS = {
 
 Every stage also takes `kind`, `seed` and `accelerate` (a name from `accelerate_configs/` or a path). Those that train
 take `batch_size`, the [rows of an optimizer step](many-gpus.md#the-batch) on all ranks together, and
-[`optimizer`](optimizers.md), which a macro hands on to all its trainings.
+[`optimizer`](optimizers.md) and [`schedule`](learning-rates.md), which a macro hands on to all its trainings.
 A value `$name` is the artifact of the stage `name` above. `data` keys take a hub name, a file (json, jsonl, csv,
 parquet, txt; also compressed), a folder, `{path: ..., split: ...}`, a list of those, or `trl.DatasetMixtureConfig`
 in full. `train` and `model` blocks take exactly the keys of the trl classes named below.

@@ -176,7 +176,7 @@ class TrainerStage(Stage):
     every weight as it was, or whose gradient was 0 in every step, is an error, but for a control with
     `must_learn: false`. When it is done, `keep: final` keeps the complete model alone, `adapter` also what LoRA has
     trained, and `all` the checkpoints too. `dtype` is that of the model which is kept, by default the trained one's.
-    `schedule: {refine: $earlier}` makes the learning rate of the gradient norms that an earlier training has logged.
+    `schedule: {refine: $earlier}` makes the learning rate of the gradient norms of an earlier training.
     `optimizer` names one by its class in the place of `train.optim`, `keep_optimizer` keeps its state beside the
     model, and `optimizer: $that_stage`, or `state: $that_stage` in its block, begins with it: docs/optimizers.md.
     """
@@ -245,7 +245,7 @@ class TrainerStage(Stage):
         return Promise() if folder else Promise(columns=())  # a model, and no rows
 
     def check(self, step: Step) -> None:
-        from trimtab.pipelines.training import arguments, dry, logged_norms, optimizers, warm_starts
+        from trimtab.pipelines.training import arguments, dry, earlier_norms, optimizers, warm_starts
 
         mistakes = Mistakes()
         for look in (arguments.check_arguments, dry.check, optimizers.check, warm_starts.check):
@@ -253,7 +253,7 @@ class TrainerStage(Stage):
                 look(self, step)
         if self.schedule is not None:
             with mistakes.collected():
-                logged_norms.check(self, step)
+                earlier_norms.check(self, step)
         with mistakes.collected():
             super().check(step)
         mistakes.raise_any()

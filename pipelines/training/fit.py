@@ -36,6 +36,7 @@ def fit(
     """
     from trimtab.pipelines.training import display, optimizer_state, optimizers, resuming, schedules
     from trimtab.pipelines.training.compute_once import compute_once
+    from trimtab.pipelines.training.gradient_norms import GradientNorms
     from trimtab.pipelines.training.learning import Learning
 
     rows = splits(stage, step)
@@ -50,13 +51,17 @@ def fit(
     learning = Learning(trainer)
     checkpoint = resuming.find(Path(trainer.args.output_dir), step)
     resumed_from = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] if checkpoint else 0
+    norms = GradientNorms(trainer, checkpoint)
+    trainer.add_callback(norms)  # before the mark of checkpoints, which is of all files
     trained = _train(trainer, step, checkpoint, (stage.optimizer or {}).get(STATE), learning)
     optimizers.average(trainer)
     if stage.must_learn:
         learning.require_change(step, resumed_from)
     save(trainer, step.output, stage.dtype, _use_cache(stage.model))
-    if stage.keep_optimizer and trainer.accelerator.is_main_process:
-        optimizer_state.save(trainer, step.output)
+    if trainer.accelerator.is_main_process:
+        norms.write(step.output)
+        if stage.keep_optimizer:
+            optimizer_state.save(trainer, step.output)
     metrics = {f"train/{key.removeprefix('train_')}": value for key, value in trained.items()}
     metrics |= {"train/steps": trainer.state.global_step, "train/resumed_from": resumed_from, **lost, **seen}
     if trainer.eval_dataset is not None:

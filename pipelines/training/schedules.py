@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerState
 from trimtab.pipelines.algorithms import schedules
 from trimtab.pipelines.algorithms.schedules import ScheduleSettings
 from trimtab.pipelines.recording import tracking
-from trimtab.pipelines.training import logged_norms
+from trimtab.pipelines.training import earlier_norms
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
@@ -22,7 +22,7 @@ def install(trainer: Any, settings: ScheduleSettings, step: Step) -> None:
     """Gives a trainer the refined learning rate. Raises RecipeError where none can be made."""
     earlier = step.maker(settings.refine)
     assert earlier is not None  # which the check has seen
-    before = logged_norms.read(earlier, settings.fewest, (*step.path, "schedule", "refine"))
+    before = earlier_norms.read(earlier, settings.fewest, (*step.path, "schedule", "refine"))
 
     def create_scheduler(num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
         table = schedules.factors(before.places, before.norms, num_training_steps, settings.power)
@@ -37,7 +37,7 @@ def install(trainer: Any, settings: ScheduleSettings, step: Step) -> None:
 class BesideTheOld(TrainerCallback):
     """Logs the learning rate beside that which the earlier training had after the same share of its steps."""
 
-    def __init__(self, before: logged_norms.Logged):
+    def __init__(self, before: earlier_norms.Earlier):
         self.before = before
 
     def on_log(

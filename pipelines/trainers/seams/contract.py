@@ -226,6 +226,7 @@ CONTRACT = (
     ),
     Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (RESUMABLE, REWARDED), ("trial",)),
     Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
+    Entry("transformers.Trainer", "_get_grad_norm", "method", "patches", (TRL,), ("model", "grad_norm")),
     Entry("transformers.Trainer", "optimizer_cls_and_kwargs", "attribute", "writes", (OPTIMIZERS,)),
     Entry("transformers.Trainer", "control", "attribute", "writes", (REWARDED,)),
     Entry("transformers.Trainer", "_tr_loss", "attribute", "writes", (COUNTING,), note="a tensor, since the last log"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "token_logps",
     "unwrap_model_for_generation",
     "use_lean_head_on_cpu",
+    "watch_gradient_norm",
 ]
 
 
@@ -58,6 +59,21 @@ def use_lean_head_on_cpu() -> None:
 
     utils._use_triton = lambda device: device.type == "cpu" or chunked_logprob._use_triton(device)
     chunked_logprob.TOKEN_CHUNK_SIZE = 256
+
+
+def watch_gradient_norm(trainer: Any, take: Callable[[Any], None]) -> None:
+    """Tells `take` the gradient's norm before clipping in every step: a number, a tensor, or None under some engines.
+
+    transformers computes it in every step, and hands it on in those that it logs.
+    """
+    norm_of = trainer._get_grad_norm
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        norm = norm_of(*args, **kwargs)
+        take(norm)
+        return norm
+
+    trainer._get_grad_norm = watched
 
 
 @dataclass

@@ -1,25 +1,27 @@
-"""The gradient norms that a finished training has logged, and whether a schedule can be made of them."""
+"""The gradient norms that a finished training has kept, and whether a schedule can be made of them."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trimtab.pipelines.algorithms import schedules
 from trimtab.pipelines.planning import field_types
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError
-from trimtab.pipelines.recording import tracking
 
 if TYPE_CHECKING:
     import numpy as np
 
     from trimtab.pipelines.planning.recipe import Step
 
+FILE = "gradient_norms.json"  # beside a model, and in each checkpoint
 OF_UPSTREAM = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
 
 
 @dataclass(frozen=True)
-class Logged:
-    """What an earlier training has logged of its steps, at `places`, the share of it that was done after each."""
+class Earlier:
+    """What a training has kept of its steps, at `places`, the share of it that was done after each."""
 
     places: np.ndarray
     norms: np.ndarray
@@ -47,34 +49,32 @@ def check(stage: Any, step: Step) -> None:
 
 
 def _check_ahead(earlier: Step, fewest: int, place: tuple[str, ...]) -> None:
-    """Raises RecipeError where it can be told that a training which is still to run will log too few norms."""
-    train = earlier.options.get("train", {})
-    steps, every = train.get("max_steps", -1), train.get("logging_steps")
-    if isinstance(every, int) and 0 < steps < fewest * every:
-        raise RecipeError(_too_few(earlier, steps // every, fewest), place)
+    """Raises RecipeError where it can be told that a training which is still to run will have too few steps."""
+    steps = earlier.options.get("train", {}).get("max_steps", -1)
+    if 0 < steps < fewest:
+        raise RecipeError(_too_few(earlier, steps, fewest), place)
 
 
 def _too_few(earlier: Step, count: int, fewest: int) -> str:
     return (
-        f"{earlier.name} logs {count} gradient norms, and a schedule is made of {fewest} or more: set "
-        f"`stages.{earlier.stage}.train.logging_steps: 1` before it is trained"
+        f"{earlier.name} has {count} gradient norms, one for each step, and a schedule is made of {fewest} or more: "
+        "refine a longer training, or lower `schedule.fewest`"
     )
 
 
-def read(earlier: Step, fewest: int, place: tuple[str, ...]) -> Logged:
-    """What a finished training has logged. Raises RecipeError where no schedule can be made of it."""
+def read(earlier: Step, fewest: int, place: tuple[str, ...]) -> Earlier:
+    """What a finished training has kept. Raises RecipeError where no schedule can be made of it."""
     import numpy as np
 
-    rows = [row for row in tracking.read(earlier.dir / "metrics.jsonl") if "step" in row]
-    of_steps = {
-        row["step"]: (row["train/grad_norm"], row.get("train/learning_rate", np.nan))
-        for row in rows
-        if np.isfinite(row.get("train/grad_norm", np.nan))
-    }
-    if len(of_steps) < fewest:
-        raise RecipeError(_too_few(earlier, len(of_steps), fewest), place)
-    steps = sorted(of_steps)
-    norms, rates = np.array([of_steps[step] for step in steps]).T
-    if not np.median(norms) > 0:
+    file = earlier.output / FILE
+    if not file.is_file():
+        cure = f"move {earlier.dir} away, and it is trained anew"
+        raise RecipeError(f"{earlier.name} is of an older version, which kept no {FILE}: {cure}", place)
+    kept = json.loads(file.read_text())
+    norms = np.array(kept["norms"], dtype=float)  # null is nan
+    numbers = np.isfinite(norms)
+    if numbers.sum() < fewest:
+        raise RecipeError(_too_few(earlier, int(numbers.sum()), fewest), place)
+    if not np.median(norms[numbers]) > 0:
         raise RecipeError(f"half of the gradients of {earlier.name} were 0: no schedule can follow them", place)
-    return Logged(np.array(steps) / max(row["step"] for row in rows), norms, rates)
+    return Earlier(schedules.ends(len(norms))[numbers], norms[numbers], np.array(kept["rates"])[numbers])
