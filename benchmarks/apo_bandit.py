@@ -3,7 +3,7 @@
 He, Yuan and Gu 2024 (https://arxiv.org/abs/2410.06293). Plain iterative DPO with b; with b divided by the momentum's
 `ratio`, the control, which has the same total exponent after the last round; and APO:
 
-    python benchmarks/apo_bandit.py                              # 1 to 2 minutes on one core
+    python benchmarks/apo_bandit.py                              # minutes on one core; save=yes keeps the numbers
     python benchmarks/apo_bandit.py seeds=200 rounds=3 pairs=64,256 steps=100 strength=0.5 plot=apo_bandit.svg
 
 A seed is a bandit: normal rewards of `actions` actions, a normal reference, b = `strength`. Round t draws `pairs`
@@ -17,8 +17,7 @@ steps of 1/L for the loss's smoothness L = 1/2. It is in h, not in log pi, so th
 far they go and not in how well they fit. `separable` is the share of fits whose labels are, `gradient` the largest
 entry left where they are not, and `exact` the gap with the true reward in place of the learned one.
 
-Prints the gap, best reward minus the policy's expected one, after each round with standard errors over seeds, and the
-paired differences after the last.
+The gap is the best reward minus the policy's expected one, after the last round, with standard errors over seeds.
 """
 
 from __future__ import annotations
@@ -28,15 +27,18 @@ from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 
 from trimtab.pipelines.algorithms import momentum, tabular
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ALPHAS = (0.3, 0.6)
+COMPARED = [(f"APO {alpha}", f"matched {alpha}") for alpha in ALPHAS]
 RATE = 2.0  # 1/L: the Hessian is a mean over pairs of sigmoid' <= 1/4 times a matrix of norm 2
 
 
@@ -101,52 +103,48 @@ def separable(wins: np.ndarray) -> np.ndarray:
 
 def main(
     actions: str = "8", rounds: str = "3,5", pairs: str = "64,256,1024", steps: str = "200,2000", seeds: str = "2000",
-    strength: str = "1.0", seed: str = "0", plot: str = "",
+    strength: str = "1.0", seed: str = "0", plot: str = "", save: str = "no",
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(int(seed))
     reward = rng.standard_normal((int(seeds), int(actions)))
     log_reference = tabular.normalise(rng.standard_normal(reward.shape))
-    print(f"{seeds} bandits of {actions} actions, b = {strength}; gap +- standard error")
-    panels = {}
+    panels, arms, differences = {}, [], []
     for count, budget, size in product(*(map(int, text.split(",")) for text in (rounds, steps, pairs))):
-        title = f"{count} rounds, {size} pairs, {budget} steps"
-        print(f"\n{title}\n")
-        learner = partial(Labels, reward, size, budget, int(seed))
-        panels[title] = compare(log_reference, learner, float(strength), count)
+        cell = {"rounds": count, "pairs": size, "steps": budget}
+        gaps, told = compare(log_reference, partial(Labels, reward, size, budget, int(seed)), float(strength), count)
+        panels[f"{count} rounds, {size} pairs, {budget} steps"] = gaps
+        arms += [cell | row for row in told]
+        ends = {name: values[-1] for name, values in gaps.items()}
+        told_ends = {f"gap, {name}": f"{values.mean():.4f}" for name, values in ends.items()}
+        compared = {f"{ours} - {control}": list(map(float, ends[ours] - ends[control])) for ours, control in COMPARED}
+        differences.append(cell | told_ends | compared)
+    tables = {"sampled": differences, "arms": arms}
+    stored_numbers.show("momentum-on-a-bandit", tables, seeds=f"{seeds} bandits of {actions} actions, seed {seed}")
     if plot:
         draw(plot, panels)
 
 
 def compare(
     log_reference: np.ndarray, learner: Callable[[], Labels], strength: float, count: int
-) -> dict[str, np.ndarray]:
-    """Prints the arms after each of `count` rounds and their differences; returns their gaps (count + 1, S)."""
-    row("", *(f"round {t}" for t in range(1, count + 1)), "exact", "KL(. || ref)", "separable", "gradient")
-    ratios = {alpha: momentum.ratio(alpha, count) for alpha in ALPHAS}
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """The arms' gaps after each of `count` rounds, (count + 1, S), and a row of each arm at its end."""
     arms = {"DPO b": (strength, 0.0)}
-    for alpha, ratio in ratios.items():
-        arms |= {f"DPO b/{ratio:.2f}": (strength / ratio, 0.0), f"APO {alpha}": (strength, alpha)}
-    gaps = {}
+    for alpha in ALPHAS:
+        arms |= {f"matched {alpha}": (strength / momentum.ratio(alpha, count), 0.0), f"APO {alpha}": (strength, alpha)}
+    gaps, rows = {}, []
     for name, (b, alpha) in arms.items():
         labels = learner()
         reward = labels.reward
-        found = tabular.rounds(log_reference, labels, b, alpha, count)
+        policies = tabular.rounds(log_reference, labels, b, alpha, count)
         exact = tabular.rounds(log_reference, lambda *_, reward=reward: reward, b, alpha, count)[-1]
-        gaps[name] = tabular.gap(found, reward)
-        means = (f"{mean:.4f} +- {stderr:.4f}" for mean, stderr in map(mean_stderr, gaps[name][1:]))
-        exactly, far = tabular.gap(exact, reward).mean(), tabular.kl(found[-1], log_reference).mean()
-        row(name, *means, f"{exactly:.4f}", f"{far:.2f}", f"{np.mean(labels.separable):.0%}", f"{labels.left:.0e}")
-    print()
-    pairs = [(f"APO {alpha}", f"DPO b/{ratio:.2f}") for alpha, ratio in ratios.items()]
-    for ours, control in (*pairs, (pairs[0][1], "DPO b")):
-        mean, stderr = mean_stderr(gaps[ours][-1] - gaps[control][-1])
-        print(f"{ours} - {control}: {mean:+.4f} +- {stderr:.4f} ({mean / stderr:+.1f} standard errors)")
-    return gaps
-
-
-def row(name: str, *cells: str) -> None:
-    """A line of the table; columns of rounds are wider."""
-    print(f"{name:10}" + "".join(f"{cell:>{18 if '+-' in cell or 'round' in cell else 14}}" for cell in cells))
+        gaps[name] = tabular.gap(policies, reward)
+        rows.append({
+            "arm": name, "gap": list(map(float, gaps[name][-1])),
+            "with the true reward": f"{tabular.gap(exact, reward).mean():.4f}",
+            "KL to the start": list(map(float, tabular.kl(policies[-1], log_reference))),
+            "separable": f"{np.mean(labels.separable):.0%}", "largest gradient left": f"{labels.left:.0e}",
+        })  # fmt: skip
+    return gaps, rows
 
 
 def draw(path: str, panels: dict[str, dict[str, np.ndarray]]) -> None:

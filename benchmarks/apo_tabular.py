@@ -2,10 +2,10 @@
 
 He, Yuan and Gu 2024 (https://arxiv.org/abs/2410.06293), over random instances of 2 to 30 actions:
 
-    python benchmarks/apo_tabular.py                          # under a minute on one core
+    python benchmarks/apo_tabular.py                          # under a minute on one core; save=yes keeps the numbers
     python benchmarks/apo_tabular.py instances=200000 seed=1 plot=apo_tabular.svg
 
-Prints the error of Theorem 4.1's closed form, how often each bound is violated (the published gap bound is: see
+Tells the error of Theorem 4.1's closed form, how often each bound is violated (the published gap bound is: see
 `pipelines.algorithms.tabular.published_gap_bound`), momentum against plain iterative DPO of the same total exponent
 (b divided by `momentum.ratio`) with exact and with noisy rewards, the rate of SPPO with a dominant response, and how
 fast SPPO leaves the equilibrium of rock-paper-scissors. `plot` saves a picture of the bounds and the rates.
@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 
 from trimtab.pipelines.algorithms import momentum, tabular
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ALPHAS = (0.0, 0.3, 0.6, 0.9)
 ACTIONS = (2, 3, 5, 10, 30)
@@ -34,15 +35,18 @@ DOMINANT = np.array([[0.5, 0.75, 0.85, 0.95], [0.25, 0.5, 0.3, 0.8], [0.15, 0.7,
 ROCK_PAPER_SCISSORS = 0.5 + 0.4 * np.array([[0, 1, -1], [-1, 0, 1], [1, -1, 0]])
 
 
-def main(instances: str = "20000", seed: str = "0", plot: str = "") -> None:
+Rows = list[dict[str, Any]]
+
+
+def main(instances: str = "20000", seed: str = "0", plot: str = "", save: str = "no") -> None:
     rng = np.random.default_rng(int(seed))
     each = int(instances) // len(ACTIONS)
-    closed_form(rng, each)
-    points = bounds(rng, each)
-    matched(rng)
-    noisy(rng)
-    curves = dominant()
-    cyclic()
+    tables = {"closed-form": closed_form(rng, each)}
+    tables["bounds"], points = bounds(rng, each)
+    tables |= {"matched": matched(rng), "noisy": noisy(rng)}
+    tables["dominant"], curves = dominant()
+    tables["cyclic"] = cyclic()
+    stored_numbers.show("momentum-in-theory", tables, seeds=f"{instances} random instances, seed {seed}")
     if plot:
         draw(plot, points, curves)
 
@@ -56,10 +60,9 @@ def instances_of(rng: np.random.Generator, actions: int, count: int) -> tuple[np
     return log_reference, rng.standard_normal((count, actions)), 10 ** rng.uniform(-1, 1, (count, 1))
 
 
-def closed_form(rng: np.random.Generator, count: int) -> None:
-    """Prints the error of Theorem 4.1 for rewards that change every round, relative where |log pihat| > 1."""
-    print(f"Theorem 4.1: largest error of log pihat, {len(ACTIONS) * count} random instances, rounds 1 to {ROUNDS}\n")
-    row("alpha", "error")
+def closed_form(rng: np.random.Generator, count: int) -> Rows:
+    """The error of Theorem 4.1 for rewards that change every round, relative where |log pihat| > 1."""
+    rows = []
     for alpha in ALPHAS:
         error = 0.0
         for actions in ACTIONS:
@@ -69,23 +72,25 @@ def closed_form(rng: np.random.Generator, count: int) -> None:
             for t in range(1, ROUNDS + 1):
                 expected = tabular.closed_form(log_reference, rewards[:t], strength, alpha)
                 error = max(error, (np.abs(found[t] - expected) / np.maximum(1, np.abs(expected))).max())
-        row(alpha, f"{error:.0e}")
+        rows.append({"momentum": alpha, "largest error of log-probabilities": f"{error:.0e}"})
+    return rows
 
 
-def bounds(rng: np.random.Generator, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Prints how many instances violate each bound; returns p* and the largest gamma gap of every instance."""
-    print(f"\nbounds: how many of {len(ACTIONS) * count} instances violate one in any of rounds 1 to {ROUNDS};")
-    print("published is log((1 - p*) / p*) / gamma, with its share of all instances and by p*\n")
-    row("alpha", "log(1/p*)/gamma", "TV", "published", "share", "p* <= .409", ".409 to .5", "p* > .5")
-    points = []
+def bounds(rng: np.random.Generator, count: int) -> tuple[Rows, list[tuple[np.ndarray, np.ndarray]]]:
+    """How many instances violate each bound in any round; p* and the largest gamma gap of every instance."""
+    rows, points = [], []
     for alpha in ALPHAS:
         parts = zip(*(violations(rng, alpha, actions, count) for actions in ACTIONS), strict=True)
         best, scaled, corrected, off, published = map(np.concatenate, parts)
         groups = (best <= THRESHOLD, (best > THRESHOLD) & (best <= 0.5), best > 0.5)
-        shares = (f"{published[group].mean():.1%}" for group in groups)
-        row(alpha, corrected.sum(), off.sum(), published.sum(), f"{published.mean():.1%}", *shares)
+        shares = [f"{published[group].mean():.1%}" for group in groups]
+        rows.append({
+            "momentum": alpha, "gap <= log(1/p\\*)/gamma": int(corrected.sum()), "total variation": int(off.sum()),
+            "the paper's log((1 - p\\*)/p\\*)/gamma": f"{published.mean():.1%}",
+            **dict(zip(("p\\* <= 0.409", "0.409 to 0.5", "above 0.5"), shares, strict=True)),
+        })  # fmt: skip
         points.append((best, scaled))
-    return points
+    return rows, points
 
 
 def violations(rng: np.random.Generator, alpha: float, actions: int, count: int) -> tuple[np.ndarray, ...]:
@@ -108,25 +113,26 @@ def violations(rng: np.random.Generator, alpha: float, actions: int, count: int)
     return np.exp(best), (gamma * gap).max(0), *(found.any(0) for found in outside)
 
 
-def matched(rng: np.random.Generator, count: int = 2000) -> None:
-    """Prints that exact rounds with momentum are exact rounds of a smaller b."""
-    print("\nmatched exponent: APO(alpha, b) against iterative DPO with b / ratio; exact rewards, 10 actions, b = 1\n")
-    row("alpha", "rounds", "ratio", "gap, DPO b", "APO", "DPO b/ratio", "log pi differs")
+def matched(rng: np.random.Generator, count: int = 2000) -> Rows:
+    """Exact rounds with momentum beside exact rounds of a smaller b: 10 actions, b = 1."""
+    rows = []
     log_reference, reward, _ = instances_of(rng, 10, count)
     for alpha in ALPHAS[1:]:
         for count in (3, 5, 10):
             ratio = momentum.ratio(alpha, count)
             arms = [(1.0, 0.0), (1.0, alpha), (1 / ratio, 0.0)]
             plain, ours, same = (tabular.rounds(log_reference, lambda *_: reward, b, a, count)[-1] for b, a in arms)
-            gaps = [tabular.gap(policy, reward).mean() for policy in (plain, ours, same)]
-            row(alpha, count, f"{ratio:.2f}", *(f"{gap:.5f}" for gap in gaps), f"{np.abs(ours - same).max():.1e}")
+            gaps = [f"{tabular.gap(policy, reward).mean():.5f}" for policy in (plain, ours, same)]
+            arms_told = dict(zip(("gap, DPO b", "APO", "DPO b / ratio"), gaps, strict=True))
+            differs = f"{np.abs(ours - same).max():.0e}"
+            told = {"momentum": alpha, "rounds": count, "ratio": f"{ratio:.2f}"}
+            rows.append({**told, **arms_told, "log-probabilities differ": differs})
+    return rows
 
 
-def noisy(rng: np.random.Generator, count: int = 20000) -> None:
-    """Prints what is left of momentum when every round's reward has fresh noise."""
-    print("\nnoisy rewards, a fresh error of standard deviation sd each round: gap after 3 rounds, 10 actions, b = 1,")
-    print(f"{count} instances; APO - DPO b/ratio with the standard error of the paired differences\n")
-    row("sd", "alpha", "DPO b", "APO", "DPO b/ratio", "difference", "+-")
+def noisy(rng: np.random.Generator, count: int = 20000) -> Rows:
+    """What is left of momentum when every round's reward has fresh noise: gaps after 3 rounds, 10 actions, b = 1."""
+    rows = []
     log_reference, reward, _ = instances_of(rng, 10, count)
     for sd in (0.5, 1.0, 2.0):
         seen = reward + sd * rng.standard_normal((3, *reward.shape))
@@ -136,34 +142,28 @@ def noisy(rng: np.random.Generator, count: int = 20000) -> None:
                 tabular.gap(tabular.rounds(log_reference, lambda t, _, seen=seen: seen[t], b, a, 3)[-1], reward)
                 for b, a in arms
             )
-            mean, stderr = mean_stderr(ours - same)
-            gaps = (f"{gap.mean():.4f}" for gap in (plain, ours, same))
-            row(sd, alpha, *gaps, f"{mean:+.5f}", f"{stderr:.5f}")
+            gaps = [f"{gap.mean():.4f}" for gap in (plain, ours, same)]
+            told = dict(zip(("gap, DPO b", "APO", "DPO b / ratio"), gaps, strict=True))
+            rows.append({"noise": sd, "momentum": alpha, **told, "APO - DPO b / ratio": list(map(float, ours - same))})
+    return rows
 
 
-def dominant(count: int = 400, settled: int = 150) -> dict[float, np.ndarray]:
-    """Prints SPPO's slopes; returns log TV(pihat_t, y*) per round, (count + 1,), by alpha."""
-    print("\nSPPO with a dominant response (margin 0.25, eta = 0.4): slope of log TV per round, "
-          f"rounds {settled} to {count}\n")  # fmt: skip
-    row("alpha", "slope", "x (1 - alpha)")
-    curves = {}
+def dominant(count: int = 400, settled: int = 150) -> tuple[Rows, dict[float, np.ndarray]]:
+    """SPPO's slopes, rounds `settled` to `count`; log TV(pihat_t, y*) per round, (count + 1,), by alpha."""
+    rows, curves = [], {}
     for alpha in ALPHAS:
         policies = tabular.rounds(
             tabular.normalise(np.zeros(4)), lambda _, now: tabular.win_probability(DOMINANT, now), 2.5, alpha, count
         )
         curves[alpha] = np.log(tabular.total_variation(policies, tabular.optimum(np.array([1.0, 0, 0, 0]))))
         slope = np.polyfit(np.arange(settled, count + 1), curves[alpha][settled:], 1)[0]
-        row(alpha, f"{slope:.4f}", f"{slope * (1 - alpha):.4f}")
-    return curves
+        rows.append({"momentum": alpha, "slope": f"{slope:.4f}", "times 1 - momentum": f"{slope * (1 - alpha):.4f}"})
+    return rows, curves
 
 
-def cyclic(count: int = 20) -> None:
-    """Prints how momentum speeds up SPPO's escape from the equilibrium of rock-paper-scissors."""
-    print(
-        "\nSPPO on rock-paper-scissors (0.9 against 0.1, eta = 0.5): spectral radius - 1 at the uniform equilibrium,"
-    )
-    print(f"and how many times larger a deviation of 1e-6 is after {count} rounds\n")
-    row("alpha", "radius - 1", "growth")
+def cyclic(count: int = 20) -> Rows:
+    """How momentum speeds up SPPO's escape from the uniform equilibrium of rock-paper-scissors, of eta 0.5."""
+    rows = []
     uniform = tabular.normalise(np.zeros(3))
     start = tabular.normalise(1e-6 * np.array([1.0, -0.5, -0.5]))
     for alpha in (0.0, 0.1, 0.3, 0.6, 0.9):
@@ -172,11 +172,9 @@ def cyclic(count: int = 20) -> None:
             start, lambda _, now: tabular.win_probability(ROCK_PAPER_SCISSORS, now), 2.0, alpha, count
         )
         growth = np.linalg.norm(policies[-1] - uniform) / np.linalg.norm(policies[0] - uniform)
-        row(alpha, f"{radius - 1:.4f}", f"{growth:.2f}")
-
-
-def row(*cells: object) -> None:
-    print("".join(f"{cell!s:>17}" for cell in cells))
+        told = {"spectral radius - 1": f"{radius - 1:.4f}", f"a deviation after {count} rounds": f"{growth:.2f} x"}
+        rows.append({"momentum": alpha, **told})
+    return rows
 
 
 def draw(path: str, points: list[tuple[np.ndarray, np.ndarray]], curves: dict[float, np.ndarray]) -> None:

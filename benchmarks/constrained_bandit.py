@@ -1,15 +1,15 @@
 """Multipliers on twelve answers and two rewards, where everything is known: the saddle point, slack, and what is out
 of reach.
 
-    python benchmarks/constrained_bandit.py                 # two minutes on one core
+    python benchmarks/constrained_bandit.py                 # two minutes on one core; save=yes keeps the numbers
     python benchmarks/constrained_bandit.py instances=100 steps=20000
 
 Random reference policies and rewards. The policy goes up the exact gradient of the mixed advantage and the
-multipliers down theirs, in turns, from the paper's start. Thresholds are those that known multipliers hold; printed
+multipliers down theirs, in turns, from the paper's start. Thresholds are those that known multipliers hold; told
 are the shares of the instances that end within 1e-6 of them, and the largest distance.
 
 Then what ends the cycles of descent: a task reward with one constraint, without a KL, whose best policy mixes two
-answers, with a KL of 0.3, and with that where every step sees 64 sampled answers in the place of exact means. Printed
+answers, with a KL of 0.3, and with that where every step sees 64 sampled answers in the place of exact means. Told
 are the share of instances that have come to rest, within 0.01 of the threshold over the last tenth of `cycles` steps,
 the largest violation there, and how far the last multiplier is off (medians over instances).
 
@@ -22,10 +22,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 
 from trimtab.pipelines.algorithms import tabular
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
@@ -53,32 +55,51 @@ WAYS = {
 }
 
 
-def main(instances: str = "20", steps: str = "20000", cycles: str = "4000") -> None:
-    print(f"{'case':44}{'parametrization':>17}{'reached':>9}{'largest distance':>18}{'of lambda':>12}")
+Rows = list[dict[str, Any]]
+
+
+def main(instances: str = "20", steps: str = "20000", cycles: str = "4000", save: str = "no") -> None:
+    count = int(instances)
+    tables = {
+        "reached": reached(count, int(steps)),
+        "cycles": at_rest(count, int(cycles)),
+        "pushed": too_far(10 * count),
+    }
+    named = f"{instances} instances a row, and {10 * count} where one reward is pushed"
+    stored_numbers.show("multipliers-on-a-bandit", tables, seeds=named)
+
+
+def reached(instances: int, steps: int) -> Rows:
+    rows = []
     for words, kind, lam, below in CASES:
         for form in ("bounded", "softplus", "projected", *(("log",) if kind == "at_least" else ())):
-            found = [solve(seed, form, kind, np.array(lam), below, int(steps)) for seed in range(int(instances))]
-            reached = sum(distance < 1e-6 for distance, _ in found) / len(found)
-            distance, error = (max(each) for each in zip(*found, strict=True))
-            print(f"{words:44}{form:>17}{reached:>8.0%}{distance:>18.1e}{error:>12.1e}")
-    say_cycles(int(instances), int(cycles))
-    heads = ("a where gold is best, a pushed alone", "gold there", "at the end")
-    print(f"\n{'correlation of a and b':24}{heads[0]:>38}{heads[1]:>18}{heads[2]:>18}")
-    for correlation in (-0.6, -0.3, 0.0, 0.3, 0.6, 0.9):
-        found = np.array([pushed(seed, correlation) for seed in range(10 * int(instances))])
-        means, errors = found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
-        print(f"{correlation:<24}" + "".join(f"{f'{mean:.3f} +- {error:.3f}':>{width}}" for mean, error, width in
-                                             zip(means, errors, (38, 18, 18), strict=True)))  # fmt: skip
+            ends = [solve(seed, form, kind, np.array(lam), below, steps) for seed in range(instances)]
+            share = sum(distance < 1e-6 for distance, _ in ends) / len(ends)
+            distance, error = (f"{max(each):.0e}" for each in zip(*ends, strict=True))
+            told = {"reached to 1e-6": f"{share:.0%}", "largest distance": distance, "lambda is off by": error}
+            rows.append({"thresholds that need": f"lambda = {lam}: {words}", "parametrisation": form, **told})
+    return rows
 
 
-def say_cycles(instances: int, steps: int) -> None:
-    for title, strength, sampled in (("no KL", 0.0, False), ("KL 0.3", 0.3, False), ("KL 0.3, sampled", 0.3, True)):
-        print(f"\n{title:24}{'at rest':>9}{'largest violation':>20}{'lambda is off by':>20}")
+def at_rest(instances: int, steps: int) -> Rows:
+    rows: dict[str, dict[str, Any]] = {way: {"": way} for way in WAYS}
+    for title, strength, sampled in (("no KL", 0.0, False), ("KL 0.3", 0.3, False), ("sampled", 0.3, True)):
         for way, settings in WAYS.items():
             settings = settings | ({"settle": steps // 2} if way.startswith("settle") else {})
-            rows = np.array([cycle(seed, settings, strength, sampled, steps) for seed in range(instances)])
-            violation, of_lambda = np.median(rows, axis=0)
-            print(f"{way:24}{(rows[:, 0] < 0.01).mean():>9.0%}{violation:>20.1e}{of_lambda:>20.1e}")
+            ends = np.array([cycle(seed, settings, strength, sampled, steps) for seed in range(instances)])
+            violation, of_lambda = np.median(ends, axis=0)
+            rows[way][f"{title}: at rest"] = f"{(ends[:, 0] < 0.01).mean():.0%}"
+            rows[way] |= {f"{title}: violation": f"{violation:.1e}", f"{title}: lambda": f"{of_lambda:.1e}"}
+    return list(rows.values())
+
+
+def too_far(instances: int) -> Rows:
+    rows = []
+    for correlation in (-0.6, -0.3, 0.0, 0.3, 0.6, 0.9):
+        best, there, end = np.transpose([pushed(seed, correlation) for seed in range(instances)]).tolist()
+        told = {"mean of a where the true reward is best": best, "true reward there": there, "at the end": end}
+        rows.append({"correlation of a and b": str(correlation), **told})
+    return rows
 
 
 def cycle(seed: int, settings: dict, strength: float, sampled: bool, steps: int) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Is one threshold good for many reward models where one weight is not? Bandits with reward models of different scale.
 
-    python benchmarks/constrained_scales.py                    # minutes on one core
+    python benchmarks/constrained_scales.py                    # minutes on one core; save=yes keeps the numbers
     python benchmarks/constrained_scales.py repeats=10 tuned_on=5 worlds=30 steps=150 strength=0.1,0.01
 
 A world has 200 answers, a start policy, and two reward models: two correlated qualities of an answer, standardised
@@ -21,15 +21,15 @@ and after three times the steps; all of it `repeats` times. Errors are over repe
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
-from cells import cell
+import stored_numbers
 
 from trimtab.pipelines.algorithms import tabular
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
@@ -39,7 +39,14 @@ SCALES = (1 / 3, 1.0, 3.0)
 WEIGHTS = tuple(0.02 * 1.5**power for power in range(12))
 POINTS = tuple(0.25 * step for step in range(1, 13))
 HELD = MultiplierSettings(parametrization="projected", learning_rate=0.05, momentum=0.0, max_grad_norm=10.0)
-ARMS = ("weight", "calibrated weight", "xi, z", "xi, proxy points", "best weight here")
+SAID = {
+    "start": "the start",
+    "weight": "one weight of the scores",
+    "calibrated weight": "one weight of calibrated scores",
+    "xi, z": "`xi` at one z",
+    "xi, proxy points": "`xi` at the proxy points of a run of that world",
+    "best weight here": "the best calibrated weight of every world, which no arm knows",
+}
 COMPARED = (("xi, z", "weight"), ("xi, z", "calibrated weight"), ("xi, proxy points", "xi, z"))
 
 
@@ -127,27 +134,33 @@ def _ends(runs: list[np.ndarray], steps: int) -> np.ndarray:
     return np.mean([(run[steps - 1], run[-1]) for run in runs], axis=0)
 
 
-def study(repeats: int, tuned_on: int, count: int, steps: int, strength: float, *, scaled: bool) -> Iterator[str]:
-    """A line for the start and each arm, and the paired differences."""
-    all_values = [read(seed, tuned_on, count, steps, strength, scaled=scaled) for seed in range(repeats)]
-    table = {arm: np.array([values[arm] for values in all_values]) for arm in ("start", *ARMS)}
-    for arm, values in table.items():
-        later = values[:, 1] - values[:, 0]
-        cells = [cell(values[:, 0]), cell(values[:, 1]), cell(later, sign="+")]
-        yield f"{arm:20}" + "".join(f"{cell:>22}" for cell in cells)
-    for ours, control in COMPARED:
-        cells = [cell(table[ours][:, end] - table[control][:, end], sign="+") for end in (0, 1)]
-        yield f"{ours} - {control}: {cells[0]} after {steps} steps, {cells[1]} after {3 * steps}"
-
-
 def main(
-    repeats: str = "10", tuned_on: str = "5", worlds: str = "30", steps: str = "150", strength: str = "0.1,0.01"
-) -> None:
-    for scaled, kl in product((False, True), map(float, strength.split(","))):
-        said = "multiplied by 1/3, 1 or 3" if scaled else "of one scale"
-        print(f"\nreward models {said}, KL {kl}: true reward after {steps} steps, three times as many, the change\n")
-        for line in study(int(repeats), int(tuned_on), int(worlds), int(steps), kl, scaled=scaled):
-            print(line, flush=True)
+    repeats: str = "10", tuned_on: str = "5", worlds: str = "30", steps: str = "150", strength: str = "0.1,0.01",
+    save: str = "no",
+) -> None:  # fmt: skip
+    count, long = int(steps), 3 * int(steps)
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for kl in map(float, strength.split(",")):
+        of_worlds = {
+            title: [read(seed, int(tuned_on), int(worlds), count, kl, scaled=scaled) for seed in range(int(repeats))]
+            for title, scaled in (("one scale", False), ("scales 1/3, 1, 3", True))
+        }
+
+        def ends(title: str, arm: str, end: int, of_worlds: Any = of_worlds) -> np.ndarray:
+            return np.array([values[arm][end] for values in of_worlds[title]])
+
+        columns = [(title, end, after) for title in of_worlds for end, after in ((0, count), (1, long))]
+        named = {column: f"{column[0]}, {column[2]} steps" for column in columns}
+        tables[f"arms-{kl:g}".replace(".", "")] = [
+            {"true reward": SAID[arm], **{named[c]: ends(c[0], arm, c[1]).tolist() for c in columns}} for arm in SAID
+        ]
+        tables[f"differences-{kl:g}".replace(".", "")] = [
+            {"paired by repeat": f"{SAID[ours]} - {SAID[control]}",
+             **{named[c]: (ends(c[0], ours, c[1]) - ends(c[0], control, c[1])).tolist() for c in columns}}
+            for ours, control in COMPARED
+        ]  # fmt: skip
+    named_seeds = f"{repeats} repeats, each tuned on {tuned_on} worlds and read on {worlds} others"
+    stored_numbers.show("thresholds-over-scales", tables, seeds=named_seeds)
 
 
 if __name__ == "__main__":

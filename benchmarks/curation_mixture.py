@@ -5,10 +5,10 @@ mixture of 8 Gaussians on a circle, the reward is -gamma times the distance to o
 Each round the curator keeps one of K samples (`pipelines.algorithms.curation.choose`), and the model is fitted to the
 kept ones and a share of real ones, starting from the last round's:
 
-    python benchmarks/curation_mixture.py                             # two minutes on one core
+    python benchmarks/curation_mixture.py                  # two minutes on one core; save=yes keeps the numbers
     python benchmarks/curation_mixture.py seeds=3 rounds=20 plot=curation_mixture.png
 
-Prints, with standard errors over the seeds, the expected reward, the rewarded mode's share next to that of the exact
+Tells, with standard errors over the seeds, the expected reward, the rewarded mode's share next to that of the exact
 recursion on the modes, the modes alive, and the entropy; then all shares after the last round. Without real data one
 mode is left after three rounds; a fifth of real data keeps all eight, tilted. Choosing at random shows what the
 model's own errors do. `plot` saves samples of the rounds.
@@ -23,14 +23,15 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 import torch
 
 from trimtab.pipelines.algorithms import curation
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 RING, SD, MODES = 4.0, 0.3, 8
 ANGLES = 2 * np.pi * np.arange(MODES) / MODES
@@ -82,39 +83,29 @@ class Density(torch.nn.Module):
 
 
 def main(
-    seeds: str = "5", rounds: str = "10", k: str = "4", kept: str = "2000", steps: str = "300", plot: str = ""
-) -> None:
+    seeds: str = "5", rounds: str = "10", k: str = "4", kept: str = "2000", steps: str = "300", plot: str = "",
+    save: str = "no",
+) -> None:  # fmt: skip
     torch.set_num_threads(1)
-    print(
-        f"K = {k}, gamma = {GAMMA:g}, {kept} points fitted a round, {seeds} seeds; expected is the exact recursion's\n"
-    )
-    row("arm", "round", "reward", "+-", "target", "+-", "expected", "alive", "+-", "entropy", "+-")
-    last, drawn = {}, {}
+    rows: list[dict[str, Any]] = []
+    last, drawn = [], {}
     for name, real, temperature in ARMS:
         runs = [run(seed, int(rounds), int(k), int(kept), int(steps), real, temperature) for seed in range(int(seeds))]
         exact = recursion(int(rounds), int(k), real, temperature)
-        for t in sorted({*PLOTTED, int(rounds)}):
-            if t > int(rounds):
-                break
+        for t in sorted({*PLOTTED, int(rounds)} & set(range(int(rounds) + 1))):
             points = [samples[t] for samples in runs]
-            found = [shares(each) for each in points]
-            last[name] = found
-            row(
-                name,
-                t,
-                *cells([reward(each).mean() for each in points], 2),
-                *cells([share[TARGET] for share in found]),
-                f"{exact[t]:.3f}",
-                *cells([(share >= ALIVE).sum() for share in found], 1),
-                *cells([curation.entropy(share / share.sum()) for share in found]),
-            )
+            by_mode = [shares(each) for each in points]
+            rows.append({
+                "arm": name, "round": t, "reward": [float(reward(each).mean()) for each in points],
+                "share of the rewarded mode": [float(share[TARGET]) for share in by_mode],
+                "the exact recursion's": f"{exact[t]:.3f}",
+                "modes alive of 8": [int((share >= ALIVE).sum()) for share in by_mode],
+                "entropy": [float(curation.entropy(share / share.sum())) for share in by_mode],
+            })  # fmt: skip
+        of_modes = {str(mode): [float(share[mode]) for share in by_mode] for mode in range(MODES)}
+        last.append({"arm": name, **of_modes, "none": [1 - float(share.sum()) for share in by_mode]})
         drawn[name] = runs[0]
-        print()
-    print(f"shares of the samples within {NEAR:g} of each centre after the last round, with standard errors\n")
-    row("arm", *range(MODES), "none")
-    for name, found in last.items():
-        columns = [*np.transpose(found), 1 - np.sum(found, -1)]
-        row(name, *("{} {}".format(*cells(column)) for column in columns))
+    stored_numbers.show("curation-mixture", {"rounds": rows, "modes": last}, seeds=seeds)
     if plot:
         draw(plot, drawn)
 
@@ -158,15 +149,6 @@ def recursion(rounds: int, k: int, real: float, temperature: float) -> list[floa
     for _ in range(rounds):
         path.append(curation.retrain(path[-1], reward(CENTRES) / temperature, k, ratio, start))
     return [float(p[TARGET]) for p in path]
-
-
-def cells(values: list[float], digits: int = 3) -> tuple[str, str]:
-    mean, stderr = mean_stderr(values)
-    return f"{mean:.{digits}f}", f"{stderr:.{digits}f}"
-
-
-def row(*cells: object) -> None:
-    print("".join(f"{cell!s:>12}" for cell in cells))
 
 
 def draw(path: str, drawn: dict[str, list[np.ndarray]]) -> None:

@@ -3,10 +3,10 @@
 Ferbach, Bertrand, Bose and Gidel 2024 (https://arxiv.org/abs/2407.09499), over random instances of 2 to 6 answers and
 K = 2, 3, 4 choices, 10 rounds each:
 
-    python benchmarks/curation_theory.py                              # seconds on one core
+    python benchmarks/curation_theory.py                  # seconds on one core; save=yes keeps the numbers
     python benchmarks/curation_theory.py instances=150000 seed=1
 
-Prints the error of p H(p) against all n^K draws and of the K = 2 identity; how often each statement is violated
+Tells the error of p H(p) against all n^K draws and of the K = 2 identity; how often each statement is violated
 (never) and how close one comes to it; the limit with two equally good answers, which keeps their proportion; the
 divergence from the reference by lambda, with bound S4; and the modes that a finite sample loses although every reward
 is the same. Only this last part draws samples. S1 to S4 are the statements named in `pipelines.algorithms.curation`;
@@ -19,13 +19,14 @@ import math
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 
 from trimtab.pipelines.algorithms import curation, tabular
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ANSWERS, CHOICES, ROUNDS = (2, 3, 4, 5, 6), (2, 3, 4), 10
 LAMBDAS = 20  # different ones for each n and K
@@ -34,14 +35,16 @@ TIE = np.array([0.05, 0.15, 0.3, 0.5]), np.array([1.0, 1.0, 0.0, -1.0])  # p_0 a
 MODES = np.array([0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.415])
 
 
-def main(instances: str = "15000", seed: str = "0") -> None:
+Rows = list[dict[str, Any]]
+
+
+def main(instances: str = "15000", seed: str = "0", save: str = "no") -> None:
     rng = np.random.default_rng(int(seed))
     each = int(instances) // (len(ANSWERS) * len(CHOICES))
-    identities(rng, each)
-    statements(rng, each)
-    tie()
-    divergence()
-    drift(rng)
+    tables = {"identities": identities(rng, each), "statements": statements(rng, each), "tie": tie()}
+    tables |= {"divergence": divergence()}
+    tables["drift"], tables["many-rounds"] = drift(rng)
+    stored_numbers.show("curation-in-theory", tables, seeds=f"{instances} random instances, seed {seed}")
 
 
 def instances_of(rng: np.random.Generator, n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,10 +68,9 @@ def enumerated(p: np.ndarray, reward: np.ndarray, k: int) -> np.ndarray:
     return kept
 
 
-def identities(rng: np.random.Generator, count: int) -> None:
-    """Prints the errors of p H(p), of E_p H = 1, and of H = 2 P(x beats p) for K = 2."""
-    print(f"identities: largest error, {count * len(ANSWERS)} random instances for each K\n")
-    row("K", "p H(p)", "E H = 1", "H = 2 P(beats)")
+def identities(rng: np.random.Generator, count: int) -> Rows:
+    """The largest errors of p H(p), of E_p H = 1, and of H = 2 P(x beats p) for K = 2."""
+    rows = []
     for k in CHOICES:
         errors = np.zeros(3)
         for n in ANSWERS:
@@ -77,14 +79,15 @@ def identities(rng: np.random.Generator, count: int) -> None:
             beats = (p[:, None] / (1 + np.exp(reward[:, None] - reward[..., None]))).sum(-1)
             differences = p * factor - enumerated(p, reward, k), (p * factor).sum(-1) - 1, factor - 2 * beats
             errors = np.maximum(errors, [np.abs(difference).max() for difference in differences])
-        row(k, f"{errors[0]:.0e}", f"{errors[1]:.0e}", f"{errors[2]:.0e}" if k == 2 else "-")
+        of_two = f"{errors[2]:.0e}" if k == 2 else ""
+        told = {"p H(p)": f"{errors[0]:.0e}", "E H = 1": f"{errors[1]:.0e}", "H = 2 P(beats)": of_two}
+        rows.append({"K": k, **told})
+    return rows
 
 
-def statements(rng: np.random.Generator, count: int) -> None:
-    """Prints, for each statement, its violations, the least slack, and the largest (smaller side) / (larger side)."""
-    print(f"\nstatements: {count * len(ANSWERS)} random instances for each K, {ROUNDS} rounds, e^r <= 1. A violation")
-    print(f"exceeds rounding, {ROUNDING}; the largest ratio is of the smaller side to the larger, 1 if attained\n")
-    row("statement", "K", "checks", "violations", "least slack", "largest ratio")
+def statements(rng: np.random.Generator, count: int) -> Rows:
+    """For each statement its violations beyond rounding, and how near the smaller side comes to the larger at most."""
+    rows = []
     found = {k: [checks(rng, n, k, count) for n in ANSWERS] for k in CHOICES}
     for name in found[2][0]:
         for k in CHOICES:
@@ -92,8 +95,12 @@ def statements(rng: np.random.Generator, count: int) -> None:
             slack = large - small
             # a ratio of two rounding errors says nothing
             clear = (large > 1e-6) & (small > 0)
-            ratio = f"{(small[clear] / large[clear]).max():.4f}" if clear.any() else "-"
-            row(name, k, slack.size, (slack < -ROUNDING).sum(), f"{slack.min():.1e}", ratio)
+            nearest = f"{(small[clear] / large[clear]).max():.2%}" if clear.any() else ""
+            violations = int((slack < -ROUNDING).sum())
+            rows.append(
+                {"statement": name, "K": k, "checks": slack.size, "violations": violations, "attained": nearest}
+            )
+    return rows
 
 
 def checks(rng: np.random.Generator, n: int, k: int, count: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -140,39 +147,43 @@ def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return (p * np.log(np.maximum(p, 1e-300) / q)).sum(-1)
 
 
-def tie() -> None:
-    """Prints the way to the limit with two equally good answers."""
-    print("\nS2 with a tie: p_0 = .05, .15, .3, .5 and r = 1, 1, 0, -1; the limit is .25, .75, 0, 0\n")
-    row("K", "round", "p(first)", "p(second)", "KL(p* || p_t)")
+def tie() -> Rows:
+    """The way to the limit with two equally good answers, which is .25, .75, 0, 0."""
+    rows = []
     for k in CHOICES:
         path = trajectory(*TIE, k, count=100)
         for t in (0, 5, 20, 50, 100):
             first, second, *others = path[t]
-            row(k, t, f"{first:.6f}", f"{second:.6f}", f"{-math.log1p(-sum(others)):.1e}")
+            far = f"{-math.log1p(-sum(others)):.1e}"
+            told = {"p of the first": f"{first:.6f}", "p of the second": f"{second:.6f}", "KL to the limit": far}
+            rows.append({"K": k, "round": t, **told})
+    return rows
 
 
-def divergence() -> None:
-    """Prints KL(p_t || p_ref) and the bound for several lambda."""
+def divergence() -> Rows:
+    """KL(p_t || p_ref) after 100 rounds with K = 4, and the bound, for several lambda."""
     p, reward = TIE
-    print("\nS4 on the same answers with K = 4, after 100 rounds; without real data the limit is -log 0.2 = 1.609\n")
-    row("lambda", "real share", "KL", "bound", "p(best)")
+    rows = []
     for ratio in (0.1, 0.2, 0.3, 0.33, 1.0, 4.0, math.inf):
         last = trajectory(p, reward, 4, ratio, 100)[-1]
-        bound = f"{curation.divergence_bound(4, ratio):.3f}"
-        row(ratio, f"{1 / (1 + ratio):.2f}", f"{kl(last, p):.3f}", bound, f"{last[:2].sum():.3f}")
+        told = {"KL": kl(last, p), "bound": curation.divergence_bound(4, ratio), "p of the best": last[:2].sum()}
+        share = f"{1 / (1 + ratio):.2f}"
+        rows.append({"lambda": f"{ratio:g}", "real share": share, **{name: f"{x:.3f}" for name, x in told.items()}})
+    return rows
 
 
-def drift(rng: np.random.Generator, count: int = 20000) -> None:
-    """Prints what refitting on M answers loses when all rewards are equal: then p H(p) = p, and chance is all."""
-    print(f"\ngenetic drift, flat reward, M answers kept each round, {count} runs: share of the runs that have lost a")
-    print("mode of mass q after one round, and (1 - q)^M; a standard error is at most .0035\n")
-    row("M", *MODES)
+def drift(rng: np.random.Generator, count: int = 20000) -> tuple[Rows, Rows]:
+    """What refitting on M answers loses when all rewards are equal, after one round and after many.
+
+    Then p H(p) = p, and chance is all: a mode of mass q is gone after a round with probability (1 - q)^M, and the
+    chance that two answers differ, 1 - sum p^2, has a mean that falls by exactly (1 - 1/M)^t without real data.
+    """
+    once, rows = [], []
     for size in (20, 200):
-        row(size, *(f"{share:.4f}" for share in (rng.multinomial(size, MODES, count) == 0).mean(0)))
-        row("(1 - q)^M", *(f"{lost:.4f}" for lost in (1 - MODES) ** size))
-    print("\nthe same over many rounds: modes alive of 8, and the chance that two answers differ, 1 - sum p^2, whose")
-    print("mean falls by exactly (1 - 1/M)^t without real data; with a real share of 0.2 the exact value is lower\n")
-    row("M", "real", "round", "alive", "+-", "1 - sum p^2", "+-", "exact")
+        lost = (rng.multinomial(size, MODES, count) == 0).mean(0)
+        for q, share in zip(MODES, lost, strict=True):
+            told = {"lost after a round": f"{share:.4f}", "(1 - q)^M": f"{(1 - q) ** size:.4f}"}
+            once.append({"M": size, "mass q of a mode": f"{q:g}", **told})
     for size, real in product((20, 200), (0.0, 0.2)):
         p, differ = np.broadcast_to(MODES, (count, len(MODES))), 1 - (MODES**2).sum()
         same = 1 - differ
@@ -182,13 +193,9 @@ def drift(rng: np.random.Generator, count: int = 20000) -> None:
             kept = same + (1 - same) / size
             same = (real**2 + 2 * real * (1 - real)) * (1 - differ) + (1 - real) ** 2 * kept
             if t in (1, 10, 100):
-                alive, unlike = mean_stderr((p > 0).sum(-1)), mean_stderr(1 - (p**2).sum(-1))
-                cells = f"{alive[0]:.3f}", f"{alive[1]:.3f}", f"{unlike[0]:.4f}", f"{unlike[1]:.4f}", f"{1 - same:.4f}"
-                row(size, real, t, *cells)
-
-
-def row(*cells: object) -> None:
-    print("".join(f"{cell!s:>16}" for cell in cells))
+                measured = {"modes alive of 8": (p > 0).sum(-1).tolist(), "1 - sum p^2": (1 - (p**2).sum(-1)).tolist()}
+                rows.append({"M": size, "real": str(real), "round": t, **measured, "exact": f"{1 - same:.4f}"})
+    return once, rows
 
 
 if __name__ == "__main__":

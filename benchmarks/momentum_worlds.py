@@ -1,6 +1,6 @@
 """Does momentum between rounds help where it could: neural policies whose every round overfits few true labels?
 
-    python benchmarks/momentum_worlds.py                                  # a quarter of an hour on one core
+    python benchmarks/momentum_worlds.py            # a quarter of an hour on one core; save=yes keeps the numbers
     python benchmarks/momentum_worlds.py worlds=100 tuned_on=50 pairs=64 epochs=4,40 rounds=5 beta=0.1 rates=0.003,0.01
 
 A world is a true reward, a network of `FEATURES` numbers of a prompt's answer, and a policy, another one whose outputs
@@ -16,7 +16,7 @@ with equal draws and labels wherever policies are equal:
     momentum a     theta_{t+1} = hat_{t+1} + a (hat_{t+1} - hat_t), in weights
     momentum, early
 
-Every arm has the learning rate that is best for it on `tuned_on` other worlds. Prints the true reward of the last
+Every arm has the learning rate that is best for it on `tuned_on` other worlds. Told are the true reward of the last
 trained policy on prompts that no round has seen, 0 for the mean of their answers and 1 for the best one, with standard
 errors over worlds; the KL to the start; and paired differences.
 """
@@ -25,19 +25,18 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import stored_numbers
 import torch
-from cells import cell
 from torch.nn import functional
 
 from trimtab.pipelines.algorithms import momentum
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 PROMPTS, UNSEEN, ANSWERS, FEATURES, WIDTH = 400, 200, 16, 16, 32
 BATCH, HELD_OUT = 16, 0.2
@@ -198,36 +197,41 @@ def last(worlds: Worlds, arm: Arm, setting: Setting, first_rate: float) -> Weigh
     return hat
 
 
-def study(setting: Setting) -> Iterator[str]:
-    """The lines of one cell: the arms, and paired differences."""
+Rows = list[dict[str, Any]]
+
+
+def study(setting: Setting) -> tuple[Rows, Rows]:
+    """A row of each arm of one cell, and one of each paired difference."""
     worlds, others = Worlds(setting.worlds, setting.seed), Worlds(setting.tuned_on, setting.seed + 1)
-    values, far, rates = {}, {}, {}
+    cell = {"rounds": setting.rounds, "epochs": setting.epochs}
+    start = worlds.value(worlds.start).detach().tolist()
+    values, rows = {}, [{**cell, "arm": "the start", "true reward": start, "KL to the start": "", "rate": ""}]
     for arm in ARMS:
         by_rate = {rate: others.value(last(others, arm, setting, rate)).mean().item() for rate in setting.rates}
-        rates[arm.name] = max(by_rate, key=by_rate.__getitem__)
-        weights = last(worlds, arm, setting, rates[arm.name])
+        rate = max(by_rate, key=by_rate.__getitem__)
+        weights = last(worlds, arm, setting, rate)
         with torch.no_grad():
-            values[arm.name], far[arm.name] = worlds.value(weights).numpy(), worlds.kl(weights).numpy()
-    start = worlds.value(worlds.start).detach().numpy()
-    yield f"{'start':22}{cell(start, 4):>20}"
-    for arm in ARMS:
-        said = f"{cell(values[arm.name], 4):>20}{cell(far[arm.name], 2):>18}"
-        yield f"{arm.name:22}{said}{rates[arm.name]:>10}"
-    for ours, control in COMPARED:
-        mean, stderr = mean_stderr(values[ours] - values[control])
-        yield f"{ours} - {control}: {mean:+.4f} +- {stderr:.4f} ({mean / stderr:+.1f} standard errors)"
+            values[arm.name], far = worlds.value(weights), worlds.kl(weights).tolist()
+        reached = values[arm.name].tolist()
+        rows.append({**cell, "arm": arm.name, "true reward": reached, "KL to the start": far, "rate": str(rate)})
+    pairs = [{**cell, "arm": ours, "control": control, "arm - control": (values[ours] - values[control]).tolist()}
+             for ours, control in COMPARED]  # fmt: skip
+    return rows, pairs
 
 
 def main(
     worlds: str = "100", tuned_on: str = "50", pairs: str = "64", epochs: str = "4,40", rounds: str = "5",
-    beta: str = "0.1", rates: str = "0.001,0.003,0.01,0.03", seed: str = "0",
+    beta: str = "0.1", rates: str = "0.001,0.003,0.01,0.03", seed: str = "0", save: str = "no",
 ) -> None:  # fmt: skip
     steps = tuple(map(float, rates.split(",")))
+    arms: Rows = []
+    differences: Rows = []
     for count, size, long in product(*(map(int, text.split(",")) for text in (rounds, pairs, epochs))):
-        setting = Setting(int(worlds), size, long, count, float(beta), steps, int(tuned_on), int(seed))
-        print(f"\n{count} rounds, {size} pairs, {long} epochs, beta {beta}: reward, KL to the start, rate\n")
-        for line in study(setting):
-            print(line, flush=True)
+        rows, compared = study(Setting(int(worlds), size, long, count, float(beta), steps, int(tuned_on), int(seed)))
+        arms, differences = arms + rows, differences + compared
+    tables = {"arms": arms, "differences": differences}
+    named = f"{worlds} worlds, rates tuned on {tuned_on} others"
+    stored_numbers.show("momentum-in-small-worlds", tables, seeds=named)
 
 
 if __name__ == "__main__":

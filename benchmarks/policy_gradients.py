@@ -1,6 +1,6 @@
 """Look-ahead momentum, and a proximal term in the place of the clip, on a bandit whose rewards are known exactly.
 
-    python benchmarks/policy_gradients.py                    # 20 seeds; ten minutes on one core
+    python benchmarks/policy_gradients.py seeds=10           # five minutes on one core; save=yes keeps the numbers
     python benchmarks/policy_gradients.py seeds=5 steps=100
 
 A policy with 192 weights, softmax of a linear function of 16 features, on 64 contexts with 12 answers each; the
@@ -21,12 +21,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 import torch
-from cells import cell
 from torch import Tensor
 
 from trimtab.pipelines.algorithms.optimizers.igt import Igt
@@ -92,16 +93,17 @@ SEVERAL: dict[str, tuple[Loss, int]] = {
 }
 
 
-def main(seeds: str = "20", steps: str = "200") -> None:
+def main(seeds: str = "20", steps: str = "200", save: str = "no") -> None:
     torch.set_num_threads(1)
     paths = {}
     for name, (make, rates) in ONE_STEP.items():
         paths[name] = best([curves(make, rate, clipped, 1, int(seeds), int(steps)) for rate in rates], rates)
-    say("one step for each rollout", paths)
+    tables = {"one-step": told(paths)}
     paths = {}
     for name, (loss, inner) in SEVERAL.items():
         paths[name] = best([curves(adam, rate, loss, inner, int(seeds), int(steps)) for rate in ADAM], ADAM)
-    say("several steps for each rollout, by Adam", paths)
+    tables["several-steps"] = told(paths)
+    stored_numbers.show("policy-gradients-on-a-bandit", tables, seeds=f"{seeds}, each a world; {steps} rollouts")
 
 
 def curves(make: Optimizer, rate: float, loss: Loss, inner: int, seeds: int, steps: int) -> np.ndarray:
@@ -170,16 +172,17 @@ def best(of_rates: list[np.ndarray], rates: tuple[float, ...]) -> tuple[np.ndarr
     return of_rates[int(np.argmax(ends))], rates[int(np.argmax(ends))]
 
 
-def say(title: str, paths: dict[str, tuple[np.ndarray, float]]) -> None:
+def told(paths: dict[str, tuple[np.ndarray, float]]) -> list[dict[str, Any]]:
+    """A row of each way; differences to the first are paired by seed."""
     first = next(iter(paths.values()))[0]
     level = 0.9 * first[:, -1].mean()
-    print(f"\n{title}; {first.shape[0]} seeds, {first.shape[1]} rollouts")
-    print(f"{'way':24}{'rate':>7}{'reached':>20}{'- the first':>20}{'rollouts to half':>18}{f'to {level:.2f}':>12}")
+    rows = []
     for name, (way, rate) in paths.items():
+        gaps = "" if way is first else (way[:, -1] - first[:, -1]).tolist()
         half, nearly = (rollouts(way, share) for share in (level / 1.8, level))
-        gaps = way[:, -1] - first[:, -1]
-        print(f"{name:24}{rate:>7g}{cell(way[:, -1]):>20}{cell(gaps):>20}{half:>18}{nearly:>12}")
-    sys.stdout.flush()
+        row = {"way": name, "best rate": f"{rate:g}", "reached": way[:, -1].tolist(), "above the first": gaps}
+        rows.append({**row, "rollouts to half": half, f"to {level:.2f}": nearly})
+    return rows
 
 
 def rollouts(paths: np.ndarray, level: float) -> str:

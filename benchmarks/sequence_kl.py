@@ -27,13 +27,9 @@ from trimtab.pipelines.trainers.rollouts import group_advantages
 PROBLEMS, VOCABULARY, BETA = 60, 3, 0.3
 GROUPS, GROUP, STEPS, RATE = 16, 8, 600, 0.05
 PENALTIES = {"sequence": still_to_come, "token": torch.neg}
-CODE = [
-    *("benchmarks/sequence_kl.py", "pipelines/algorithms/tabular_answers.py"),
-    *("pipelines/algorithms/advantages.py", "pipelines/trainers/rollouts.py"),
-]
 
 
-def main(words: list[str]) -> None:
+def main() -> None:
     rows = []
     for name, penalty in PENALTIES.items():
         for length in (2, 3):
@@ -48,10 +44,7 @@ def main(words: list[str]) -> None:
             for how, reached in logits.items():
                 row = {"`kl`": f"`{name}`", "tokens": length, "samples": how}
                 rows.append(row | distances(reached, start, rewards, tree))
-    tables = {"policies": rows}
-    print(stored_numbers.table({"tables": tables}, "policies"))
-    if "save=yes" in words:
-        stored_numbers.store("kl-of-answers", tables, seeds=f"{PROBLEMS} problems a row", code=CODE)
+    stored_numbers.show("kl-of-answers", {"policies": rows}, seeds=f"{PROBLEMS} problems a row")
 
 
 def sampled(start: Tensor, rewards: Tensor, tree: tabular_answers.Tree, penalty: Any, generator: Any) -> Tensor:
@@ -95,4 +88,4 @@ def distances(logits: Tensor, start: Tensor, rewards: Tensor, tree: tabular_answ
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

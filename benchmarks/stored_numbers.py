@@ -3,13 +3,17 @@
     python benchmarks/stored_numbers.py            # make docs-numbers: writes the tables of all pages
     python benchmarks/stored_numbers.py --check    # writes nothing; 1 where a page or what is stored is old
 
-A benchmark that is run with `save=yes` calls `store`, which writes one file in benchmarks/artifacts/: the command, the
-commit, the machine, the day and the seeds, tables of values, one for each seed, world or problem, and what they come
-from: the fingerprints of a recipe's steps, or the code of the program and of the modules that it names. A file is old
-when those are no longer what they were: run its command again. A page has a place for each table, and for the facts:
+A benchmark hands its tables to `show`, which prints them and, where the command has `save=yes`, writes one file in
+benchmarks/artifacts/: the command, the commit, the machine, the day and the seeds, tables of values, one for each
+seed, world or problem, and what they come from: the fingerprints of a recipe's steps, or the code of the program and
+of the mathematics that it has imported. A file is old when those are no longer what they were: run its command again.
+A page has a place for each table, and for the facts:
 
-    <!-- numbers: kl-of-answers fixed-points -->
+    <!-- numbers: kl-of-answers policies -->
     <!-- end of numbers -->
+
+Of such a page the words between the tables are held against them, too: a number with an error stands in a table of the
+page, to the digit. A section that begins with `<!-- typed -->` has older numbers that no program has stored.
 """
 
 from __future__ import annotations
@@ -37,20 +41,42 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks" / "artifacts"
 PLACE = re.compile(r"(<!-- numbers: ([\w-]+) ([\w-]+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 FACTS = ("date", "commit", "seeds", "machine", "command")
+SOURCES = ("benchmarks", "pipelines/algorithms", "pipelines/trainers")
+SHOWING = ("benchmarks/stored_numbers.py", "benchmarks/cells.py")  # of how numbers are shown, and not of what they are
+LISTED = 200
+WITH_ERROR = re.compile(r"[\d.]+ ± [\d.]+")
+Tables = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def show(name: str, tables: Tables, *, seeds: str, recipe: tuple[str, Sequence[str]] | None = None) -> None:
+    """Prints tables, and stores them where the command has `save=yes`.
+
+    A table is a list of rows by column, whose values are words, or numbers to be averaged. `recipe` is that whose
+    steps the numbers come from, with its overrides; without one they come from the program and what it has imported.
+    """
+    for title, rows in tables.items():
+        print(f"\n{title}\n\n{table({'tables': {title: rows}}, title)}", flush=True)
+    if "save=yes" in sys.argv:
+        store(name, tables, seeds=seeds, code=[] if recipe else imported(), recipe=recipe)
+
+
+def imported() -> list[str]:
+    """The program and the mathematics that it has imported, from the repository's root."""
+    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    paths = [Path(file).resolve() for file in modules if file]
+    files = sorted({str(path.relative_to(ROOT)) for path in paths if path.is_relative_to(ROOT)})
+    return [file for file in files if file.startswith(SOURCES) and file not in SHOWING]
 
 
 def store(
     name: str,
-    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    tables: Tables,
     *,
     seeds: str,
     code: Sequence[str] = (),
     recipe: tuple[str, Sequence[str]] | None = None,
 ) -> Path:
-    """Writes an artifact. A table is a list of rows by column, whose values are words, or numbers to be averaged.
-
-    `code` are files, from the repository's root, that the numbers come from; `recipe` is one with its overrides.
-    """
+    """Writes an artifact of `show`; `code` are files, from the repository's root, that the numbers come from."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -112,26 +138,29 @@ def table(artifact: Mapping[str, Any], title: str) -> str:
 
 def cell(value: Any) -> str:
     """A word or a number as it is; several numbers as their mean with its standard error, of one or two digits."""
-    if not isinstance(value, list):
+    if not isinstance(value, list | dict):
         return f"{value:.2g}" if isinstance(value, float) else str(value)
-    mean, error = mean_stderr(value)
+    mean, error = (value["mean"], value["error"]) if isinstance(value, dict) else mean_stderr(value)
     if len(value) == 1:
         return f"{mean:.3g}"
     if not error > 1e-12:
-        return f"{mean:.0g}" if abs(mean) > 1e-12 else "0"
+        return f"{mean:.3g}" if abs(mean) > 1e-12 else "0"
     digits = max(0, 1 - math.floor(math.log10(error)) - (error >= 2 * 10 ** math.floor(math.log10(error))))
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Six digits of every number, which is more than a page shows."""
+    """Six digits of every number, which is more than a page shows, and of more than LISTED numbers mean and error."""
 
     def short(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > LISTED:
+            mean, error = mean_stderr(value)
+            return {"mean": short(mean), "error": short(error), "of": len(value)}
+        if isinstance(value, list):
+            return [short(number) for number in value]
         return float(f"{value:.6g}") if isinstance(value, float) else value
 
-    return {
-        name: [short(v) for v in value] if isinstance(value, list) else short(value) for name, value in row.items()
-    }
+    return {name: short(value) for name, value in row.items()}
 
 
 def written(text: str) -> str:
@@ -144,6 +173,16 @@ def written(text: str) -> str:
     return PLACE.sub(fill, text)
 
 
+def unsupported(text: str) -> list[str]:
+    """Numbers with errors that stand between a page's tables and in none of them."""
+    if not PLACE.search(text):
+        return []
+    shown = set(WITH_ERROR.findall("".join(place[0] for place in PLACE.finditer(text))))
+    sections = re.split(r"^(?=#)", PLACE.sub("", text), flags=re.MULTILINE)
+    words = "".join(section for section in sections if "<!-- typed -->" not in section)
+    return [number for number in WITH_ERROR.findall(words) if number not in shown]
+
+
 def main(words: list[str]) -> int:
     check, trouble = words == ["--check"], 0
     for path in sorted(FOLDER.glob("*.json")):
@@ -154,6 +193,9 @@ def main(words: list[str]) -> int:
     for page in sorted((ROOT / "docs").rglob("*.md")):
         before = page.read_text()
         after = written(before)
+        for number in unsupported(after):
+            print(f"{page.relative_to(ROOT)} says {number}, which stands in none of its tables")
+            trouble = 1
         if before != after and check:
             print(f"{page.relative_to(ROOT)} is not what is stored: make docs-numbers")
             trouble = 1

@@ -1,12 +1,12 @@
 """The search for thresholds on the twelve-armed bandit: Nelder-Mead and Bayes against a grid, by trainings they need.
 
-    python benchmarks/thresholds_bandit.py                  # a few minutes on one core
+    python benchmarks/thresholds_bandit.py                  # a few minutes on one core; save=yes keeps the numbers
     python benchmarks/thresholds_bandit.py instances=50 noise=0.02
 
 A point of two thresholds is tried by a whole training: the project's multipliers hold the exact policy there
 (`equal`), and the gold reward of that policy is what is searched for, with `noise` (a standard deviation, in units of
 the gold reward's range over the box) added to what the search is told. The searches begin in a box from where the
-policy starts to a guess beyond the optimum; a grid has the same box. Printed is, for every budget of trainings, how
+policy starts to a guess beyond the optimum; a grid has the same box. Told is, for every budget of trainings, how
 far the gold reward of the best point (by what was told) is from the optimum, in shares of the range; means over
 instances with standard errors.
 """
@@ -21,10 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 
 from trimtab.pipelines.algorithms import tabular, thresholds
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 ANSWERS, STEPS, BUDGETS = 12, 1500, (9, 16, 25, 49, 81)
 PEAK = np.array([0.8, 0.4])  # the multipliers at whose policy the gold reward is best
@@ -52,8 +52,8 @@ class Bandit:
         return -float(np.square(self.rewards @ policy - self.peak).sum()) / self.range
 
 
-def main(instances: str = "20", noise: str = "0.02") -> None:
-    found: dict[str, list[list[float]]] = {name: [] for name in ("grid", "nelder_mead", "bayes")}
+def main(instances: str = "20", noise: str = "0.02", save: str = "no") -> None:
+    missed: dict[str, list[list[float]]] = {name: [] for name in ("grid", "Nelder-Mead", "Bayes")}
     for seed in range(int(instances)):
         bandit, rng = Bandit(seed), np.random.default_rng(seed)
 
@@ -61,15 +61,16 @@ def main(instances: str = "20", noise: str = "0.02") -> None:
             truth = bandit.gold(point)
             return truth, truth + float(noise) * rng.standard_normal()
 
-        found["grid"].append([best(grid(bandit, int(budget**0.5)), ask, budget) for budget in BUDGETS])
+        missed["grid"].append([best(grid(bandit, int(budget**0.5)), ask, budget) for budget in BUDGETS])
         simplex = thresholds.simplex(bandit.low, bandit.high, seed)
-        found["nelder_mead"].append([best(thresholds.nelder_mead(simplex), ask, budget) for budget in BUDGETS])
-        found["bayes"].append([best(thresholds.bayes(bandit.low, bandit.high, seed), ask, budget)
+        missed["Nelder-Mead"].append([best(thresholds.nelder_mead(simplex), ask, budget) for budget in BUDGETS])
+        missed["Bayes"].append([best(thresholds.bayes(bandit.low, bandit.high, seed), ask, budget)
                                for budget in BUDGETS[:3]])  # fmt: skip
-    print(f"{'trainings':14}" + "".join(f"{budget:>18}" for budget in BUDGETS))
-    for name, rows in found.items():
-        pairs = [mean_stderr([-value for value in column]) for column in zip(*rows, strict=True)]
-        print(f"{name:14}" + "".join(f"{f'{mean:.4f} +- {error:.4f}':>18}" for mean, error in pairs))
+    rows = []
+    for name, values in missed.items():
+        columns = [[-value for value in column] for column in zip(*values, strict=True)]
+        rows.append({"trainings": name, **dict(zip(map(str, BUDGETS), [*columns, "", ""], strict=False))})
+    stored_numbers.show("threshold-search", {"missed": rows}, seeds=f"{instances} bandits, noise {noise}")
 
 
 def grid(bandit: Bandit, size: int) -> Iterator[np.ndarray]:

@@ -146,9 +146,13 @@ def decide(waiting: Iterable[Trial], jobs: int) -> None:
 
 
 def check_killers(chosen: Sequence[Mutant], jobs: int) -> None:
-    """Takes back what a test has killed that fails by itself, too: run once more where nothing is changed."""
+    """Takes back what a test has killed that fails by itself, too: run once more where nothing is changed.
+
+    What results.json has was looked at when it was written.
+    """
     known = results()
     rows = [known[mutant.key] for mutant in chosen if known.get(mutant.key, {}).get("outcome") == "killed"]
+    rows = [row for row in rows if "seconds" in row]
     by_file: dict[str, set[str]] = {}
     for row in rows:
         if row["by"]:
@@ -162,7 +166,7 @@ def check_killers(chosen: Sequence[Mutant], jobs: int) -> None:
         failing |= set(trials.KILLED.findall(words))
     for mutant in chosen:
         row = known.get(mutant.key, {})
-        if row.get("by") in failing and row["outcome"] == "killed":
+        if row.get("by") in failing and row["outcome"] == "killed" and "seconds" in row:
             keep(mutant, "no verdict", row["by"], row["seconds"], row["tests"])
 
 
@@ -174,9 +178,10 @@ def keep(mutant: Mutant, outcome: str, killer: str, seconds: float, tests: int) 
 
 
 def results() -> dict[str, dict]:
-    """The last outcome of every mutant, by its key."""
+    """The last outcome of every mutant, by its key; in a clone that has run none, those that results.json has."""
     lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    return {row["key"]: row for row in map(json.loads, lines)}
+    stored = json.loads(page.KEPT.read_text())["mutants"] if page.KEPT.exists() else []
+    return {row["key"]: row for row in [*stored, *map(json.loads, lines)]}
 
 
 def say(chosen: Sequence[Mutant]) -> None:
