@@ -44,7 +44,7 @@ FACTS = ("date", "commit", "seeds", "machine", "command")
 SOURCES = ("benchmarks", "pipelines/algorithms", "pipelines/trainers")
 SHOWING = ("benchmarks/stored_numbers.py", "benchmarks/cells.py")  # of how numbers are shown, and not of what they are
 LISTED = 200
-WITH_ERROR = re.compile(r"[\d.]+ ± [\d.]+")
+WITH_ERROR = re.compile(r"\d[\d.,]* ± \d+(?:\.\d+)?")
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 
 

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import sys
+import types
 
 import pytest
 from conftest import ROOT
@@ -69,6 +71,37 @@ def test_a_page_gets_its_table_and_keeps_its_text(numbers, elsewhere, capsys):
     facts = numbers.table(json.loads((elsewhere / "benchmarks" / "artifacts" / "study.json").read_text()), "facts")
     assert "| commit | 0123abc |" in facts
     assert "| command | `python benchmarks/study.py rounds=2 save=yes` |" in facts
+
+
+def test_words_say_what_the_tables_say(numbers, elsewhere, capsys):
+    page = elsewhere / "docs" / "page.md"
+    page.write_text(
+        page.read_text() + "\nArm a is at 0.30 ± 0.03, and not at\n\n## Before\n\n<!-- typed -->\n0.31 ± 0.04.\n"
+    )
+    assert numbers.main([]) == 0
+    page.write_text(page.read_text().replace("and not at\n", "and not at 0.31 ± 0.04.\n"))
+    assert numbers.main(["--check"]) == 1
+    assert capsys.readouterr().out == "docs/page.md says 0.31 ± 0.04, which stands in none of its tables\n"
+    (elsewhere / "docs" / "page.md").write_text("A page without tables says 0.31 ± 0.04.\n")
+    assert numbers.main(["--check"]) == 0
+
+
+def test_the_code_that_numbers_come_from_is_found_by_itself(numbers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "study", types.SimpleNamespace(__file__=str(ROOT / "benchmarks" / "cells.py")))
+    monkeypatch.setitem(
+        sys.modules, "other", types.SimpleNamespace(__file__=str(ROOT / "benchmarks" / "best_of_n.py"))
+    )
+    code = numbers.imported()
+    assert "benchmarks/best_of_n.py" in code
+    assert "pipelines/algorithms/statistics.py" in code
+    assert not {"benchmarks/cells.py", "benchmarks/stored_numbers.py"} & set(code)
+
+
+def test_many_values_are_kept_as_their_mean_and_error(numbers, elsewhere):
+    numbers.store("many", {"arms": [{"gold": [float(i % 2) for i in range(900)]}]}, seeds="900")
+    row = json.loads((elsewhere / "benchmarks" / "artifacts" / "many.json").read_text())["tables"]["arms"][0]
+    assert row["gold"] == {"mean": 0.5, "error": pytest.approx(0.5 / 899**0.5, rel=1e-5), "of": 900}
+    assert numbers.cell(row["gold"]) == "0.500 ± 0.017"
 
 
 def test_numbers_are_old_when_the_program_has_changed_and_not_when_its_words_have(numbers, elsewhere, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,25 @@ POLICY = {"on_failure": typing.Literal["stop", "abstain", "skip_group"], "max_fa
 MAX_FAILURES = 0.05
 # of a reward that is trained on: its weight in the task, its threshold and what that means
 WEIGHT = {"weight": float}
+
+
+@dataclass(kw_only=True)
+class Calibrated:
+    """A threshold of `z` standard deviations above a mean, that of `normalize` or of what a step has scored.
+
+    `of` names a step above, whose completions have scores by the reward of that name.
+    """
+
+    z: float
+    of: str | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.z):
+            raise ValueError(f"`z` is a number of standard deviations, got {self.z}")
+
+
 CONSTRAINT = {
-    "threshold": typing.Annotated[float | None, numbers.threshold],
+    "threshold": typing.Annotated[float | Calibrated | None, numbers.threshold],
     "constraint": typing.Literal["at_least", "at_most", "equal"],
     **WEIGHT,
 }

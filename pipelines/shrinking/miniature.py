@@ -188,7 +188,10 @@ class Miniature:
         if isinstance(block.get("kind"), str):
             small = getattr(kinds.find(kinds.REWARDS, block["kind"]), "small", None)
             changed = small(changed, self) if small else changed
-        return {**changed, **parts.policy, **parts.constraint}
+        constraint, threshold = parts.constraint, parts.constraint.get("threshold")
+        if changed != parts.reward and isinstance(threshold, Mapping) and "of" not in threshold:
+            constraint = {**constraint, "threshold": threshold["z"]}  # what stands in its place is not calibrated
+        return {**changed, **parts.policy, **constraint}
 
 
 def _is_arguments(hint: Any) -> bool:

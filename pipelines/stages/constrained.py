@@ -5,8 +5,8 @@
       data: $prompts
       method: xi
       rewards:
-        helpful: {kind: reward_model, path: $helpful, threshold: 1.2}
-        brief: {kind: length, target: 60, threshold: 0.8}
+        helpful: {kind: reward_model, path: $helpful, normalize: true, threshold: {z: 0.5}}
+        brief: {kind: length, target: 60, threshold: {z: 0, of: $score}}
       train: {beta: 0.1, num_generations: 8, learning_rate: 1e-6, max_completion_length: 256}
 
 Moskovitz et al. 2023 (arXiv 2310.04373). A reward model is good up to a point, past which more of it makes answers
@@ -17,6 +17,11 @@ worse; so each one has a threshold, and `method` says what that means:
     all     the weighted sum of all rewards, with every one at its threshold or below
     sat     no multipliers: minus the weighted squared distances of the rewards' means from their thresholds
     fixed   no multipliers: the weighted sum
+
+`threshold: {z: 0.5}` is half a standard deviation above the mean of the answers that a reward model was calibrated on
+(`normalize: true`, which measures its scores in these deviations), and with `of: $score` above that of the completions
+that `$score` has scored with the reward of that name, the start's own for example: one number is then good for any
+reward. A number alone is in the unit of the reward's scores.
 
 In `mu` and `xi` a reward without a threshold is maximised together with minus the KL (as in safe RLHF: `helpful`
 without one, `harmless: {..., threshold: 0}`), and `constraint: at_least | at_most | equal` in a reward's block says
@@ -62,6 +67,7 @@ from trimtab.pipelines.forecasting.work import Held, Work
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
 from trimtab.pipelines.reporting.shows import Shows
+from trimtab.pipelines.scoring import calibration
 from trimtab.pipelines.stages import Metrics, TrainerStage
 from trimtab.pipelines.training import online
 from trimtab.pipelines.training.fit import fit
@@ -227,6 +233,10 @@ class Constrained(TrainerStage):
         online.check_prompts(self, step)
         functions = online.reward_functions(self.rewards, step)
         objective = self._objective(step)
+        for name, block in self.rewards.items():
+            if isinstance(block.get("threshold"), Mapping) and PartialState().is_main_process:
+                value = calibration.threshold(name, block, step)
+                print(f"    {name}: z {block['threshold']['z']:g} is a threshold of {value:.4g}", flush=True)
         extra: dict[str, Any] = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
         if self.trainer == "ppo":
             metrics = fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
@@ -242,9 +252,10 @@ class Constrained(TrainerStage):
         weights, constraints = {}, {}
         for name, block in self.rewards.items():
             weights[name] = block.get("weight", 1.0)
-            if block.get("threshold") is not None:
+            threshold = calibration.threshold(name, block, step)
+            if threshold is not None:
                 kind = block.get("constraint", METHODS[self.method] or "equal")
-                constraints[name] = Constraint(block["threshold"], kind)
+                constraints[name] = Constraint(threshold, kind)
         if self.method == "fixed":
             return Fixed(weights)
         if self.method == "sat":
