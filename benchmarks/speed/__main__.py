@@ -9,6 +9,7 @@
 `data` is a file of preference pairs in chat form (`prompt`, `chosen`, `rejected`), of which each run takes
 `batch` x `steps`. TRL comes as it is and at its best; ours are the stages of a recipe, with their defaults. A run that
 is more than 15 % slower beside TRL than its baseline in benchmarks/baselines/ is named, and the exit code is 1.
+`note` says on the page how the machine was: what else ran on it, and where.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ OPTIONS = {
     "threads": "1",
     "save": "no",
     "machine": "",
+    "note": "",
 }
 TITLES = {
     "dpo": "A preference step",
@@ -101,10 +103,9 @@ def _records(folder: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
     threads, steps, batch = int(options["threads"]), int(options["steps"]), int(options["batch"])
     peak = clock.peak(threads)
     modes = trainings.MODES | {"sample": sampling.sample, "score": scoring.score}
-    machine = (
-        options["machine"]
-        or f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability().lower()}-{threads}-threads"
-    )
+    of_threads = "1-thread" if threads == 1 else f"{threads}-threads"
+    of_processor = f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability().lower()}"
+    machine = options["machine"] or f"{of_processor}-{of_threads}"
     for shape in options["models"].split(","):
         for vocabulary in options["vocabularies"].split(","):
             made = material.make(folder, options["data"], shape, int(vocabulary), steps * batch)
@@ -121,6 +122,7 @@ def _records(folder: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
                     "vocabulary": int(vocabulary),
                     "parameters": made.parameters,
                     "date": time.strftime("%F"),
+                    "note": options["note"],
                     "words": _words(options, mode, shape, vocabulary),
                     "peak": peak,
                     "operations": OPERATIONS.get(mode, 0),
@@ -133,7 +135,7 @@ def _records(folder: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
 def _words(options: dict[str, str], mode: str, shape: str, vocabulary: str) -> str:
     one = options | {"modes": mode, "models": shape, "vocabularies": vocabulary, "data": "..."}
     kept = {key: value for key, value in one.items() if key in ("data", "modes") or value != OPTIONS[key]}
-    return " ".join(f"{key}={value}" for key, value in kept.items() if key not in ("save", "machine"))
+    return " ".join(f"{key}={value}" for key, value in kept.items() if key not in ("save", "machine", "note"))
 
 
 if __name__ == "__main__":

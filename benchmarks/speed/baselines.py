@@ -71,7 +71,9 @@ def path_of(record: dict[str, Any]) -> Path:
 def slower(fresh: dict[str, Any]) -> list[str]:
     """Our sides that are more than SLOWER times slower, beside TRL's in the same run, than in the baseline, if any."""
     path = path_of(fresh)
-    kept = json.loads(path.read_text()) if path.exists() else {"sides": {}}
+    if not path.exists():
+        return [f"{fresh['mode']}: nothing to compare with, as there is no {path}: save=yes makes it"]
+    kept = json.loads(path.read_text())
     sentences = []
     for name, side in fresh["sides"].items():
         if not side["ours"] or name not in kept["sides"]:
@@ -117,14 +119,31 @@ def page(order: list[str]) -> str:
         parts.append(f"## {folder.name}\n")
         records = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
         ordered = sorted(records, key=lambda kept: (order.index(kept["mode"]), kept["parameters"]))
+        parts.append(f"{summary(ordered)}\n")
         parts += [f"{_heading(kept)}\n\n{table(kept)}\n" for kept in ordered]
     return "\n".join(parts)
 
 
+def summary(records: list[dict[str, Any]]) -> str:
+    """How many times faster ours are than TRL as it comes and at its best, by model and vocabulary, as Markdown."""
+    shapes = {f"{kept['model']}, {kept['vocabulary']}": kept["parameters"] for kept in records}
+    rows: dict[str, dict[str, str]] = {}
+    for kept in records:
+        theirs = [ratio(kept, name) for name, side in kept["sides"].items() if not side["ours"]]
+        for name in [name for name, side in kept["sides"].items() if side["ours"] and theirs]:
+            fast = ratio(kept, name)
+            cells = rows.setdefault(f"{kept['title']}: **{name}**", {})
+            cells[f"{kept['model']}, {kept['vocabulary']}"] = f"{fast:.1f} / {fast / max(theirs):.1f}"
+    lines = [["times TRL as it comes / at its best", *shapes], ["---"] * (len(shapes) + 1)]
+    lines += [[work, *(cells.get(shape, "") for shape in shapes)] for work, cells in rows.items()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def _heading(kept: dict[str, Any]) -> str:
-    runs = len(next(iter(kept["sides"].values()))["cpu"])
+    count = len(next(iter(kept["sides"].values()))["cpu"])
+    runs = f"{count} run{'s' if count > 1 else ''}" + (f" {kept['note']}" if kept.get("note") else "")
     needed = f"; {kept['needed']:.1f} k tokens are needed" if kept["needed"] else ""
     return (
         f"### {kept['title']}: {kept['parameters'] / 1e6:.1f} M parameters, {kept['vocabulary']} words\n\n"
-        f"{kept['date']}, `python benchmarks/speed {kept['words']}`, {runs} runs{needed}."
+        f"{kept['date']}, `python benchmarks/speed {kept['words']}`, {runs}{needed}."
     )
