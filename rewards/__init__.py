@@ -37,6 +37,7 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from math import inf, isfinite, prod  # not the module: the kind `math` is loaded under that name here
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,8 +82,9 @@ class RewardFailure(Exception):
         return f"reward {self.reward!r} failed on completion {self.index} ({self.sample!r}): {self.reason}"
 
     def of_completion(self, reward: str, index: int, completion: Any) -> RewardFailure:
-        """The same failure, of one completion of a reward."""
-        failure = RewardFailure(self.reason, reward=reward, index=index, sample=excerpt(completion))
+        """The same failure, of the same class, of one completion of a reward."""
+        failure = copy(self)
+        failure.reward, failure.index, failure.sample = reward, index, excerpt(completion)
         failure.__cause__ = self.__cause__
         return failure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -70,15 +70,16 @@ def _reply(answer: Any) -> tuple[Reply, int]:
 
 
 class Local:
-    """A checkpoint on this machine, which replies with its likeliest tokens."""
+    """A checkpoint on this machine, which replies with its likeliest tokens, or draws them as `drawing` says."""
 
-    def __init__(self, path: str, max_tokens: int, batch_size: int):
+    def __init__(self, path: str, max_tokens: int, batch_size: int, drawing: Mapping[str, Any] | None = None):
         import torch
         from transformers import pipeline
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._generate = pipeline("text-generation", model=path, device=device)
-        self._settings = {"max_new_tokens": max_tokens, "do_sample": False, "batch_size": batch_size}
+        how = {"do_sample": True, **drawing} if drawing else {"do_sample": False}
+        self._settings = {"max_new_tokens": max_tokens, "batch_size": batch_size, **how}
         tokenizer = self._generate.tokenizer
         self._has_chats = tokenizer.chat_template is not None
         tokenizer.padding_side = "left"

@@ -1,7 +1,7 @@
 """Reward kind `judge`: what a language model that is asked for a verdict says of a completion.
 
     rewards:
-      graded: {kind: judge, url: "http://host:8000/v1/chat/completions", model: Qwen/Qwen3-32B, rubric: Is it correct?}
+      graded: {kind: judge, url: "http://host:8000/v1/chat/completions", model: Qwen/Qwen3-32B, rubric: "Correct?"}
       beats: {kind: judge, url: ..., model: ..., mode: pairwise, against: chosen}
       ranked: {kind: judge, url: ..., model: ..., mode: listwise}
       local: {kind: judge, model: Qwen/Qwen2.5-7B-Instruct}
@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from trimtab.rewards import Outcome, RewardFailure, excerpt, settled, text
 from trimtab.rewards._chat import Endpoint, Local, Reply
 from trimtab.rewards._judging import Mode, by_rank, grade, in_both_orders, order, preferred, template
+from trimtab.rewards._wording import is_place, wording
 
 LIMITS = ("connect_timeout", "timeout", "tries", "deadline", "max_response_mb")
 
@@ -39,7 +40,8 @@ class Judge:
 
     `rubric` says what to judge by. `template` is the whole question in Jinja, instead of the one that is built in: it
     names `completion`, or `first` and `second`, or `completions`, and may name `prompt`, `rubric`, `low`, `high` and
-    `reference`, the value of the column `reference`. The reply ends with a line `Verdict: ...`. `settings` are further
+    `reference`, the value of the column `reference`. Both may be files, or stages that leave a text (`rubric: $tune`).
+    A pointwise judge logs what it says as `reply`. The reply ends with a line `Verdict: ...`. `settings` are further
     keys of a request, such as `chat_template_kwargs`. `budget` is the tokens that all requests of a process may take.
 
     Raises PartlyScored: a reply without a verdict, or with one outside the scale, fails its completion, and so does no
@@ -86,7 +88,8 @@ class Judge:
             raise ValueError("judge: `mode: pairwise` and `against`, the column with the other answer, go together")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"judge: url must be the whole address of the endpoint, got {excerpt(self.url)!r}")
-        self._template = template(self.mode, self.template)
+        if self.template is None or not is_place(self.template):
+            self._asks  # noqa: B018  # a template that is written out is looked at now
         self._endpoint: Endpoint | None = None
 
     def __call__(self, prompts: list, completions: list, **columns: Any) -> list[float | None]:
@@ -102,17 +105,21 @@ class Judge:
             for prompt, reference in zip(asked, references, strict=True)
         ]
         if self.mode == "pointwise":
-            return settled(self._graded(cases, answers))
-        if self.mode == "listwise":
-            return settled(self._ranked(cases, answers))
-        outcomes, log = self._compared(cases, answers, columns[self.against or ""])
+            outcomes, log = self._graded(cases, answers)
+        elif self.mode == "listwise":
+            outcomes, log = self._ranked(cases, answers), {}
+        else:
+            outcomes, log = self._compared(cases, answers, columns[self.against or ""])
         for name, values in log.items() if "log_extra" in columns else ():
             columns["log_extra"](name, values)
         return settled(outcomes)
 
-    def _graded(self, cases: list[dict], answers: list[str]) -> list[Outcome]:
+    def _graded(self, cases: list[dict], answers: list[str]) -> tuple[list[Outcome], dict]:
+        """The outcomes of a pointwise judge, and what it has said."""
         questions = [self._question(case, completion=answer) for case, answer in zip(cases, answers, strict=True)]
-        return [_read(reply, grade, *self.scale) for reply in self._ask(questions)]
+        replies = self._ask(questions)
+        said = [reply if isinstance(reply, str) else None for reply in replies]
+        return [_read(reply, grade, *self.scale) for reply in replies], {"reply": said}
 
     def _compared(self, cases: list[dict], answers: list[str], others: Sequence[Any]) -> tuple[list[Outcome], dict]:
         """The outcomes of a pairwise judge, and the columns to log; without another answer there is no score."""
@@ -151,7 +158,7 @@ class Judge:
 
     def _question(self, case: dict[str, Any], **answers: Any) -> str:
         low, high = self.scale
-        return self._template.render(**case, **answers, rubric=self.rubric, low=f"{low:g}", high=f"{high:g}")
+        return self._asks.render(**case, **answers, rubric=self._rubric, low=f"{low:g}", high=f"{high:g}")
 
     def _ask(self, questions: list[str]) -> list[Reply]:
         if self.url is None:
@@ -164,6 +171,14 @@ class Judge:
         token = os.environ.get(self.token_env, "").strip() or None
         with Post(**{name: getattr(self, name) for name in LIMITS}, token=token) as post:
             return self._endpoint(post, questions)
+
+    @functools.cached_property
+    def _asks(self) -> Any:
+        return template(self.mode, None if self.template is None else wording(self.template))
+
+    @functools.cached_property
+    def _rubric(self) -> str:
+        return wording(self.rubric)
 
     @functools.cached_property
     def _local(self) -> Local:

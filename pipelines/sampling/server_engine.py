@@ -6,9 +6,10 @@ where the server says them (vLLM does); else its text is tokenised again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from accelerate import PartialState
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.sampling import shards
-from trimtab.pipelines.sampling.servers import Servers
+from trimtab.pipelines.sampling.servers import LIMITS, Servers
 from trimtab.pipelines.sampling.transformers_engine import end
 from trimtab.pipelines.sampling.vllm_engine import KNOWN, NAMES
 
@@ -58,19 +59,11 @@ def complete(
     `served` are NaN where the server has said none. What was drawn before a run died is not drawn again. Raises
     RecipeError where a request has failed for good.
     """
-    from trimtab.rewards._http import Post, PostFailure
+    from trimtab.rewards._http import PostFailure
 
     size = shards.prompts_of_part(len(prompts), num_generations)
     count = -(-len(prompts) // size)
-    with Post(
-        connect_timeout=servers.connect_timeout,
-        timeout=servers.timeout,
-        tries=servers.tries,
-        deadline=servers.deadline,
-        max_response_mb=servers.max_response_mb,
-        token=os.environ.get(servers.token_env),
-    ) as post:
-        fleet = _Fleet(post, servers, model, config, tokenizer)
+    with reached(model, config, servers, tokenizer) as fleet:
 
         def make(part: int) -> list[dict[str, Any]]:
             places = range(part * size, min(len(prompts), (part + 1) * size))
@@ -90,7 +83,19 @@ def complete(
     return shards.collect(step, "tokens", count)
 
 
-class _Fleet:
+@contextlib.contextmanager
+def reached(
+    model: trl.ModelConfig, config: GenerationConfig, servers: Servers, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Fleet]:
+    """The servers, for as long as they are asked."""
+    from trimtab.rewards._http import Post
+
+    limits = {name: getattr(servers, name) for name in LIMITS if name != "concurrency"}
+    with Post(**limits, token=os.environ.get(servers.token_env)) as post:
+        yield Fleet(post, servers, model, config, tokenizer)
+
+
+class Fleet:
     """The servers of one model, asked by this rank."""
 
     def __init__(

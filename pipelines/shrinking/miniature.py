@@ -164,8 +164,9 @@ class Miniature:
 
     def _sampling(self, block: Mapping[str, Any]) -> dict[str, Any]:
         changes: dict[str, Any] = {"generate.max_new_tokens": GENERATED}
-        if block.get("engine"):  # vLLM has no kernels for models this small
+        if block.get("engine"):  # vLLM has no kernels for models this small, and nobody serves them
             changes["engine"] = "transformers"
+        changes |= {key: None for key in ("server", "ray") if block.get(key)}
         if (block.get("num_generations") or GENERATIONS + 1) > GENERATIONS:
             changes["num_generations"] = GENERATIONS
         return changes

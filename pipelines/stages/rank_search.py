@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -33,9 +32,9 @@ from trimtab.pipelines.forecasting.passes import Drawing
 from trimtab.pipelines.forecasting.work import Held, Work
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import ModelName
-from trimtab.pipelines.planning.files import write_atomically
 from trimtab.pipelines.planning.reward_blocks import RewardBlock
 from trimtab.pipelines.recording import locks, tracking
+from trimtab.pipelines.recording.heard import Heard
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.sampling import generation
 from trimtab.pipelines.sampling.settings import Sampling
@@ -146,7 +145,8 @@ class RankSearch(Sampling, Stage):
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "base")) from error
         worth = self._worth("prompts", step)
-        before = iter(locks.of_main(partial(_heard, step)))
+        ranks = Heard(step.dir / ASKED)
+        before = iter(locks.of_main(lambda: list(ranks)))
         heard: list[list[float]] = []
         finished = 0
 
@@ -155,7 +155,8 @@ class RankSearch(Sampling, Stage):
             told = next(before, None)
             if told is None:
                 told = [worth.mean(between.at(vector), step.seed + finished) for vector in vectors]
-                _note(step, told)
+                if PartialState().is_main_process:
+                    ranks.add(told)
             heard.append(told)
             return np.argsort(-np.array(told), kind="stable")[:count].tolist()
 
@@ -191,21 +192,3 @@ class RankSearch(Sampling, Stage):
             rewards=self.rewards,
             combination=Combination.of(self.reward, self.missing),
         )
-
-
-def _heard(step: Step) -> list[list[float]]:
-    """What the rankings of launches before have heard; a line that a kill has torn is none, and is taken away."""
-    path = step.dir / ASKED
-    lines = path.read_text().split("\n") if path.is_file() else [""]
-    if lines[-1]:
-        write_atomically(path, "".join(f"{line}\n" for line in lines[:-1]))
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def _note(step: Step, told: list[float]) -> None:
-    """Keeps what a ranking has heard, on the main process."""
-    from accelerate import PartialState
-
-    if PartialState().is_main_process:
-        with (step.dir / ASKED).open("a") as file:
-            file.write(json.dumps(told) + "\n")
