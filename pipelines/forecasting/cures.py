@@ -66,6 +66,9 @@ AS_IT_IS: tuple[str, int, dict] = ("", 0, {})
 def _batches(step: Step, setting: Setting) -> Choice:
     """Smaller batches of a rank, with as many rows behind a step of the optimizer: the fingerprint stays."""
     choices = [AS_IT_IS]
+    if setting.tokens is not None:
+        halves = (setting.tokens >> times for times in range(1, setting.tokens.bit_length()))
+        return choices + [(f"tokens_per_batch: {tokens}", 1, {"tokens": tokens}) for tokens in halves]
     follows = step.batch is not None and step.batch.is_given
     whole = setting.batch * setting.accumulation
     for batch in (size for size in range(setting.batch - 1, 0, -1) if setting.batch % size == 0):

@@ -83,7 +83,8 @@ class Forecaster:
     def setting(self, step: Step, launch: Launch) -> Setting:
         """How the step would lie on the machine, as its recipe says."""
         config = yaml.safe_load(accelerate_config(step, None if self.machine.on_cpu else "ddp").read_text())
-        return of_stage(self.memory.stage(step), launch, config, step.options.get("train") or ())
+        setting = of_stage(self.memory.stage(step), launch, config, step.options.get("train") or ())
+        return setting if step.batch is None else replace(setting, tokens=step.batch.tokens)
 
     def forecast(self, step: Step, launch: Launch) -> Forecast:
         """The forecast of a step as its recipe says it."""

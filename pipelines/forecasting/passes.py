@@ -22,7 +22,8 @@ LARGEST = 32  # batches that are drawn to see how rows make room for others
 class Pass:
     """So many `rows` of texts that go through a model, `batch` of them in a call of a rank.
 
-    With `backward` they are learned from. Texts that are `sorted` are in a batch with those of the same prompt.
+    With `backward` they are learned from. Texts that are `sorted` are in a batch with those of the same prompt. A call
+    has no more than `limit` tokens, or one row.
     """
 
     model: Architecture
@@ -31,12 +32,14 @@ class Pass:
     batch: float
     backward: bool = False
     sorted: bool = False
+    limit: float = math.inf
 
     def tokens_of_call(self) -> tuple[float, float]:
         """The tokens of a call: in the mean, and at most."""
         if self.sorted:
             return self.texts.of_batch_by_prompt(self.batch)
-        return self.texts.of_batch(self.batch, self.rows / self.batch)
+        mean, most = self.texts.of_batch(self.batch, self.rows / self.batch)
+        return mean, most if most <= self.limit else max(self.limit, self.texts.of_batch(1)[1])
 
     @property
     def scored_of_call(self) -> float:

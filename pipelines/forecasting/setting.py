@@ -46,7 +46,8 @@ class Setting:
     """Where and how a step is launched; `batch` and `accumulation` are those of a rank.
 
     `adapters` is the rank of LoRA and what it adapts, None where every weight is trained. `numbers_kept` of each
-    weight is what an optimizer of its own class keeps, None where the word of one of transformers' says it.
+    weight is what an optimizer of its own class keeps, None where the word of one of transformers' says it. `tokens`
+    are those of a micro-batch at the most, where a batch is cut by them.
     """
 
     ranks: int = 1
@@ -57,6 +58,7 @@ class Setting:
     bf16: bool = False
     optimizer: str = "adamw_torch_fused"
     numbers_kept: float | None = None
+    tokens: int | None = None
     adapters: tuple[int, Any] | None = None
     engine: Engine = Engine()
 

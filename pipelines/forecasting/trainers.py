@@ -63,6 +63,9 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
         rows = rows.packed(limit)
     steps = updates(train, rows.count, setting.rows_of_update)
     learned = Pass(model, rows, steps * setting.rows_of_update, setting.batch, backward=True)
+    if setting.tokens is not None:
+        fit = setting.tokens / rows.of_batch(1)[0]
+        learned = replace(learned, batch=min(setting.batch, max(1.0, fit)), limit=setting.tokens)
     if _is_flat(train):  # the rows of a batch are one long row
         whole = replace(rows, tokens=rows.tokens * setting.batch, asked=None)
         learned = replace(learned, texts=whole, rows=learned.rows / setting.batch, batch=1)
@@ -71,6 +74,8 @@ def offline(stage: Any, known: Known, shape: Shape, rows: Rows | None = None, he
     if shape.reference:
         is_ahead = _asks_reference_ahead(train, shape, rows.count, setting.rows_of_update)
         looked = replace(learned, backward=False, rows=rows.count if is_ahead else learned.rows)
+        if is_ahead and setting.tokens is not None:
+            looked = replace(looked, batch=train.per_device_eval_batch_size, limit=math.inf)
         evaluated = [replace(one, rows=held.count) if held and is_ahead else one for one in passes[1:]]
         passes += [looked, *evaluated]
         if not is_ahead and setting.adapters is None:

@@ -6,6 +6,10 @@ With `batch_size`, the rows of an optimizer step over all ranks (completions whe
 micro-batch and the accumulation follow from the ranks of the launch; `per_device_train_batch_size` is then the largest
 micro-batch, and without that key it is what the memory of a device is forecast to have room for. Without `batch_size`,
 the three of TRL's keys and the ranks come to a batch.
+
+    sft: {batch_size: 128, tokens_per_batch: 16384, ...}
+
+makes micro-batches of as many of the same rows as have no more than so many tokens.
 """
 
 from __future__ import annotations
@@ -21,10 +25,20 @@ from trimtab.pipelines.planning.errors import RecipeError
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
+TOKENS = "tokens_per_batch"
+KEYS = ("batch_size", TOKENS)  # of a stage, beside its training arguments
 SIZE, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_steps"
 ROLLOUT, STEPS = "generation_batch_size", "steps_per_generation"
 PARTS = (SIZE, ACCUMULATION, ROLLOUT, STEPS, "auto_find_batch_size")  # stand for the batch and a rollout
 ORDERS = ("random", "sequential")  # of `train_sampling_strategy`, that look at no batch
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a stage says of its batch beside its training arguments: `batch_size` and `tokens_per_batch`."""
+
+    rows: int | None = None
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,8 @@ class Batch:
 
     `rollout` is how many completions are sampled at once, on all ranks, where a training samples. Where it `is_given`,
     the recipe says `batch_size`, and the others follow; where the size of a micro-batch then `is_open`, neither the
-    recipe says it nor does the result depend on it.
+    recipe says it nor does the result depend on it. With `tokens`, `per_device` is a rank's rows of a step, which the
+    trainer cuts.
     """
 
     per_device: int
@@ -42,6 +57,7 @@ class Batch:
     rollout: int | None = None
     is_given: bool = False
     is_open: bool = False
+    tokens: int | None = None
 
     @property
     def rows(self) -> int:
@@ -66,6 +82,8 @@ class Batch:
         return replace(self, per_device=size, accumulation=self.per_device * self.accumulation // size)
 
     def __str__(self) -> str:
+        if self.tokens is not None:
+            return f"{self.rows} = {self.per_device} x {self.ranks} by {self.tokens} tokens"
         return f"{self.rows} = {self.per_device} x {self.accumulation} x {self.ranks}"
 
 
@@ -79,9 +97,9 @@ def of_keys(cls: Any, options: Mapping[str, Any], ranks: int) -> Batch | None:
 
 
 def derived(
-    cls: Any, options: dict[str, Any], rows: int, ranks: int, path: tuple[str, ...]
+    cls: Any, options: dict[str, Any], asked: Asked, ranks: int, path: tuple[str, ...]
 ) -> tuple[dict[str, Any], Batch | None]:
-    """The options of a step whose batch is `rows`, with the keys that make it up on so many ranks; and the batch.
+    """The options of a step whose batch is `asked`, with the keys that make it up on so many ranks; and the batch.
 
     Raises RecipeError where nothing does, or where the recipe says too how it is made up.
     """
@@ -89,7 +107,12 @@ def derived(
     train = options.get(field) or {} if field else {}
     if field is None or not isinstance(train, dict):
         return options, None
+    if asked.rows is None:
+        raise RecipeError("cuts the rows of an optimizer step: say how many, by `batch_size`", (*path, TOKENS))
+    rows = asked.rows
     _refuse_parts(train, (*path, field))
+    if asked.tokens is not None:
+        _check_tokens(cls, train, asked.tokens, path)
     numbers = _Numbers.of(cls, options)
     if numbers is None:  # the check of the keys says so
         return options, None
@@ -105,6 +128,9 @@ def derived(
         _require_divisor(rows, numbers.generations, f"is no multiple of num_generations, {numbers.generations}", place)
         uneven = f"completions cannot be shared out evenly on {ranks} ranks"
         _require_divisor(rollout, ranks, uneven, (*path, field, ROLLOUT))
+    if asked.tokens is not None:
+        batch = Batch(rows // ranks, 1, ranks, is_given=True, tokens=asked.tokens)
+        return {**options, field: {**train, **batch.keys()}}, batch
     is_open = SIZE not in train and not _is_ordered_by_parts(train) and not cls.by_micro_batch(train)
     whole = Batch(rows // ranks, 1, ranks, rollout, is_given=True, is_open=is_open)
     batch = whole.of_size(next(size for size in whole.sizes if size <= max(numbers.size, 1)))
@@ -144,6 +170,25 @@ def _is_split(train: Mapping[str, Any]) -> bool:
     """Whether accelerate cuts a micro-batch of that size for all ranks, in the place of one for each."""
     settings = train.get("accelerator_config")
     return isinstance(settings, Mapping) and bool(settings.get("split_batches"))
+
+
+def _check_tokens(cls: Any, train: Mapping[str, Any], tokens: int, path: tuple[str, ...]) -> None:
+    """Raises RecipeError where micro-batches cannot be of so many tokens, or would train something else."""
+    place = (*path, TOKENS)
+    if tokens < 1:
+        raise RecipeError(f"must be at least 1, got {tokens}", place)
+    if not cls.cuts_by_tokens:
+        message = "is not for this kind, whose trainer counts the rows of a micro-batch: leave it out, and set"
+        raise RecipeError(f"{message} `{SIZE}`", place)
+    if SIZE in train:
+        raise RecipeError(f"follows from `{TOKENS}`: leave one of them out", (*path, "train", SIZE))
+    packed = next((key for key in ("packing", "padding_free") if train.get(key)), None)
+    if packed:
+        message = f"lays rows end to end, of one length: count them with `{SIZE}` in the place of `{TOKENS}`"
+        raise RecipeError(message, (*path, "train", packed))
+    if cls.by_micro_batch(train) or _is_ordered_by_parts(train):
+        message = "cuts a step anew each time, and here the result depends on how it is cut: leave it out, and set"
+        raise RecipeError(f"{message} `{SIZE}`", place)
 
 
 def _refuse_parts(train: Mapping[str, Any], place: tuple[str, ...]) -> None:

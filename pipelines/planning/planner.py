@@ -108,7 +108,7 @@ class Planner:
             return
         cls = kinds.find(kinds.STAGES, kind, (*path, "kind") if "kind" in block else path)
         keys = {field.name for field in dataclasses.fields(cls)}
-        of_trainings = {"batch_size", *HANDED_ON} if field_types.trains(cls) else set()
+        of_trainings = {*batch.KEYS, *HANDED_ON} if field_types.trains(cls) else set()
         of_any = {"accelerate", "seed", *of_trainings}
         known = {"kind", *of_any, *keys}
         # the batch of trainings, whatever a stage that does not train calls so
@@ -121,7 +121,8 @@ class Planner:
         options = {key: value for key, value in {**options, **block}.items() if key in keys}
         accelerate = self._value(block, "accelerate", str, "auto", (*path, "accelerate"))
         seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
-        rows = self._value(block, "batch_size", int, None, (*path, "batch_size")) if "batch_size" in of_any else None
+        counts = (self._value(block, key, int, None, (*path, key)) for key in batch.KEYS)
+        asked = batch.Asked(*counts) if of_trainings else batch.Asked()
         last = None
         handed_on = {key: block[key] for key in HANDED_ON if key not in keys and block.get(key)}
         for step_name, step_kind, step_options in self._expanded(cls, name, kind, options):
@@ -130,7 +131,7 @@ class Planner:
             if step_name in self.references.steps:
                 raise RecipeError(f"two steps are called {step_name!r}: rename the stage", path)
             offset = step_options.pop("seed_offset", 0)
-            last = self._step(step_name, name, step_kind, step_options, seed + offset, accelerate, rows)
+            last = self._step(step_name, name, step_kind, step_options, seed + offset, accelerate, asked)
         if last is not None:
             self.references.steps[name] = last  # what `$name` means: the last step of a macro
         elif not self.mistakes.kept:
@@ -143,7 +144,7 @@ class Planner:
         accelerate = self._value(block, "accelerate", str, "auto", (*path, "accelerate"))
         seed = self._value(block, "seed", int, self.seed, (*path, "seed"))
         options = {key: value for key, value in block.items() if key not in ("kind", "accelerate", "seed")}
-        self._step(name, name, kind, options, seed, accelerate, None)
+        self._step(name, name, kind, options, seed, accelerate, batch.Asked())
 
     def _expanded(self, cls: Any, name: str, kind: str, options: dict[str, Any]) -> list[Any]:
         """The steps of a stage; where some of its keys are wrong, those that it has without them, if any."""
@@ -170,11 +171,18 @@ class Planner:
         return block
 
     def _step(
-        self, name: str, stage: str, kind: str, options: dict[str, Any], seed: int, accelerate: str, rows: int | None
+        self,
+        name: str,
+        stage: str,
+        kind: str,
+        options: dict[str, Any],
+        seed: int,
+        accelerate: str,
+        asked: batch.Asked,
     ) -> Step:
         path = ("stages", stage)
         cls = None if kinds.is_withheld(kinds.STAGES, kind) else kinds.find(kinds.STAGES, kind, path)
-        options, of_step = self._batch(cls, options, rows, accelerate, path)
+        options, of_step = self._batch(cls, options, asked, accelerate, path)
         inputs: dict[str, Step] = {}
         resolved = self.references.resolve(options, path, inputs)
         identity: dict[str, Any] = {}
@@ -210,12 +218,12 @@ class Planner:
         return step
 
     def _batch(
-        self, cls: Any, options: dict[str, Any], rows: int | None, accelerate: str, path: tuple[str, ...]
+        self, cls: Any, options: dict[str, Any], asked: batch.Asked, accelerate: str, path: tuple[str, ...]
     ) -> tuple[dict[str, Any], batch.Batch | None]:
         """The batch of a step that trains, and its options with what makes that up on the ranks that it will have."""
         if cls is None or field_types.training(cls) is None:
             return options, None
         ranks = self.ranks.of(accelerate)
-        if rows is None:
+        if asked == batch.Asked():
             return options, batch.of_keys(cls, options, ranks)
-        return batch.derived(cls, options, rows, ranks, path)
+        return batch.derived(cls, options, asked, ranks, path)

@@ -61,6 +61,7 @@ OF_STAGES: Schema = {
     "seed": PLAIN[int],
     "accelerate": {"type": "string", "description": "a name from accelerate_configs/, a path, or auto"},
     optimizer_blocks.KEY: OPTIMIZER,
+    "tokens_per_batch": {"allOf": [PLAIN[int]], "description": "tokens of a micro-batch at most, with `batch_size`"},
     "batch_size": {"allOf": [PLAIN[int]], "description": "rows of an optimizer step, on all ranks together"},
 }
 

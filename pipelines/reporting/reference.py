@@ -32,8 +32,9 @@ HEADS = {
 # Stages
 
 Every stage also takes `kind`, `seed` and `accelerate` (a name from `accelerate_configs/` or a path). Those that train
-take `batch_size`, the [rows of an optimizer step](many-gpus.md#the-batch) on all ranks together, and
-[`optimizer`](optimizers.md) and [`schedule`](learning-rates.md), which a macro hands on to all its trainings.
+take `batch_size`, the [rows of an optimizer step](many-gpus.md#the-batch) on all ranks together, some with it
+`tokens_per_batch`, the [tokens of a micro-batch](many-gpus.md#by-tokens), and [`optimizer`](optimizers.md) and
+[`schedule`](learning-rates.md), which a macro hands on to all its trainings.
 A value `$name` is the artifact of the stage `name` above. `data` keys take a hub name, a file (json, jsonl, csv,
 parquet, txt; also compressed), a folder, `{path: ..., split: ...}`, a list of those, or `trl.DatasetMixtureConfig`
 in full. `train` and `model` blocks take exactly the keys of the trl classes named below.

@@ -13,7 +13,7 @@ from typing import Any
 import trl
 
 from trimtab.pipelines.data.forms import Form, makers
-from trimtab.pipelines.planning import field_types, kinds, optimizer_blocks
+from trimtab.pipelines.planning import batch, field_types, kinds, optimizer_blocks
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward, RewardBlock, WeightedReward, cut
 from trimtab.pipelines.sampling.settings import Sampling
@@ -81,8 +81,8 @@ class Miniature:
             changes |= {f"{optimizer_blocks.KEY}.{key}": value for key, value in small.items()}
         if issubclass(cls, Sampling):
             changes |= self._sampling(block)
-        if block.get("batch_size") is not None and field_types.trains(cls):
-            changes["batch_size"] = None  # the small sizes come to one
+        if field_types.trains(cls):  # the small sizes come to a batch
+            changes |= {key: None for key in batch.KEYS if block.get(key) is not None}
         return changes
 
     def rows(self, form: Form) -> str:

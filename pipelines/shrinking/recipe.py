@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from trimtab.pipelines.planning import kinds
+from trimtab.pipelines.planning import batch, kinds
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.references import is_reference
 from trimtab.pipelines.planning.yaml_words import Dumper
@@ -36,7 +36,7 @@ def shrunk(path: str, overrides: Sequence[str] = ()) -> str:
     miniature = Miniature(FOLDER, frozenset(stages))
     words = [f"output_dir={FOLDER}", "wandb=false"]
     words += [f"defaults.train.{key}={json.dumps(value)}" for key, value in TRAIN.items()]
-    words += ["defaults.batch_size=null"] if "batch_size" in (document.values.get("defaults") or {}) else []
+    words += [f"defaults.{key}=null" for key in batch.KEYS if key in (document.values.get("defaults") or {})]
     for name, block in stages.items():
         block = block or {}
         stage = kinds.find(kinds.STAGES, block.get("kind", name), ("stages", name))

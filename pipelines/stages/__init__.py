@@ -66,6 +66,7 @@ class Stage:
     head: ClassVar[Literal["words", "score"] | None] = None  # of the model that it leaves, where that is known
     shows: ClassVar[Shows] = Shows()
     starts: ClassVar[Start | None] = None  # how a first recipe begins with it, where one does
+    cuts_by_tokens: ClassVar[bool] = False  # whether its trainer cuts steps by tokens (trainers/micro_batches.py)
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterable[StepOptions]:

@@ -43,6 +43,7 @@ class Dpo(TrainerStage):
     train: trl.DPOConfig
 
     neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "ref_model")
+    cuts_by_tokens: ClassVar[bool] = True
     shows: ClassVar[reporting.Shows] = reporting.PREFERENCE
     starts: ClassVar[Start | None] = Start(
         "prefer the better of two answers",
@@ -99,6 +100,9 @@ class Dpo(TrainerStage):
     def run(self, step: Step) -> Metrics:
         from trimtab.pipelines.trainers.whole_steps import DPOTrainer
 
+        if step.batch is not None and step.batch.tokens is not None:  # the reference's pass is no step's
+            ahead = self.train.precompute_ref_batch_size or self.train.per_device_eval_batch_size
+            self.train.precompute_ref_batch_size = ahead
         reference = {} if self.ref_model is None else {"ref_model": self._reference(self.ref_model)}
         return fit(DPOTrainer, self, step, **reference)
 

@@ -89,6 +89,7 @@ class Prefer(TrainerStage):
     train: trl.SFTConfig
 
     neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "mask", "reference")
+    cuts_by_tokens: ClassVar[bool] = True
     shows: ClassVar[Shows] = PREFERENCE
 
     def reads(self) -> dict[str, Form]:

@@ -56,6 +56,7 @@ class Reward(TrainerStage):
     train: trl.RewardConfig
 
     head: ClassVar[Literal["words", "score"] | None] = "score"
+    cuts_by_tokens: ClassVar[bool] = True
     shows: ClassVar[Shows] = Shows(
         {"Loss": LOSS, "Accuracy": ("*/accuracy",)},
         ("eval/accuracy", "eval/loss", "train/loss"),

@@ -40,6 +40,7 @@ class Sft(TrainerStage):
     added_tokens: list[str] = field(default_factory=list)
 
     neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "added_tokens")
+    cuts_by_tokens: ClassVar[bool] = True
     shows: ClassVar[Shows] = Shows(
         {"Loss": LOSS, "Token accuracy": ("*/mean_token_accuracy",)},
         ("eval/loss", "train/loss"),

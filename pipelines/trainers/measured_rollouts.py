@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trimtab.pipelines.trainers.merged_metrics import EvaluatedCompletions, MergedMetrics
-from trimtab.pipelines.trainers.row_means import rows_that_count
+from trimtab.pipelines.trainers.micro_batches import rows_that_count
 from trimtab.pipelines.trainers.seeded_rollouts import SeededRollouts
 
 

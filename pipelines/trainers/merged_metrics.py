@@ -15,7 +15,8 @@ from trimtab.pipelines.trainers.rollouts import nanstd
 class MergedMetrics:
     """Numbers of several batches, each with its weight, that become one.
 
-    Names that end in `_min` or `_max` become the least or the greatest of theirs, all others the weighted mean.
+    Names that end in `_min` or `_max`, or begin with `min_` or `max_`, become the least or the greatest of theirs, all
+    others the weighted mean.
     """
 
     def __init__(self) -> None:
@@ -39,8 +40,10 @@ class MergedMetrics:
         merged = {}
         for name, pairs in self._values.items():
             numbers = [value for value, _ in pairs]
-            if name.endswith(("_min", "_max")):
-                merged[name] = min(numbers) if name.endswith("_min") else max(numbers)
+            if name.endswith("_min") or name.startswith("min_"):
+                merged[name] = min(numbers)
+            elif name.endswith("_max") or name.startswith("max_"):
+                merged[name] = max(numbers)
             else:
                 merged[name] = sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs)
         self._values.clear()

@@ -11,22 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer
+
+from trimtab.pipelines.trainers.micro_batches import MicroBatchTrainer, StepRows, rows_of_this_rank
 
 
-def rows_that_count(trainer: Trainer, size: int, repeats: int = 1) -> int:
-    """How many rows of all ranks' batches, of `size` each, are no repeats; those stand in the ranks' order, in front.
-
-    The data loader gives every row of its dataset `repeats` times. accelerate's count of the rest is not used: it
-    knows neither of these, nor of the rest in an epoch that is gone on with.
-    """
-    state, ranks = trainer.accelerator.gradient_state, trainer.accelerator.num_processes
-    if ranks == 1 or not state.end_of_dataloader or trainer.args.dataloader_drop_last:
-        return size * ranks
-    return len(state.active_dataloader.dataset) * repeats % (size * ranks) or size * ranks
-
-
-class RowMeansTrainer(Trainer):
+class RowMeansTrainer(MicroBatchTrainer):
     """The loss of an optimizer step is the mean over its rows, and a metric that over the rows between two logs.
 
     A subclass says in `row_losses` what each row loses, and hands its metrics to `tally`. Its collator gives every
@@ -49,24 +38,22 @@ class RowMeansTrainer(Trainer):
         tallies = self._tallies[self._mode()]
         tallies[name] = tallies[name] + sums if name in tallies else sums
 
+    def rows_of(self, batch):
+        return len(batch["counts"])
+
+    def leave_out(self, batch, start):
+        batch["counts"] = batch["counts"] & (torch.arange(len(batch["counts"]), device=batch["counts"].device) < start)
+
+    def begin_step(self, step: StepRows) -> None:
+        self._rows_of_step = step.total
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batches:
-            self._leave_out_repeats(batches[-1])
-            rows = torch.stack([batch["counts"].sum() for batch in batches]).sum()
-            count = self.accelerator.reduce(rows.to(device))
-        return batches, count
+        return batches, self._rows_of_step if batches else count
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        self._leave_out_repeats(inputs)
+        self.leave_out(inputs, rows_of_this_rank(self, self.rows_of(inputs)))
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-
-    def _leave_out_repeats(self, batch: dict[str, Tensor]) -> None:
-        """Makes `counts` False at the rows that are there a second time, in the last batch of an epoch."""
-        size = len(batch["counts"])
-        rows = rows_that_count(self, size)
-        places = torch.arange(size, device=batch["counts"].device) + self.accelerator.process_index * size
-        batch["counts"] = batch["counts"] & (places < rows)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, outputs = self.row_losses(model, inputs)

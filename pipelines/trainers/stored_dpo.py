@@ -7,6 +7,7 @@ from typing import Any
 import trl
 from datasets import Dataset
 
+from trimtab.pipelines.trainers.seams.engines import sharding
 from trimtab.rewards._packing import pack
 
 
@@ -20,6 +21,9 @@ class StoredReferenceDPOTrainer(trl.DPOTrainer):
         settings, rows = kwargs["args"], kwargs["train_dataset"]
         if not settings.sync_ref_model and _meets_every_row(settings, rows):
             settings.precompute_ref_log_probs = True
+        if settings.precompute_ref_log_probs and sharding() == "DEEPSPEED":  # ZeRO-3 fails after a single pass of it
+            given = settings.precompute_ref_batch_size or settings.per_device_train_batch_size
+            settings.precompute_ref_batch_size = min(given, max(1, len(rows) // (2 * settings.world_size)))
         super().__init__(*args, **kwargs)
 
     def compute_ref_log_probs(self, model, inputs):

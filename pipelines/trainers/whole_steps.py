@@ -15,28 +15,25 @@ from typing import Any
 import torch
 import trl
 from torch import Tensor
-from transformers import Trainer
 
-from trimtab.pipelines.trainers.row_means import rows_that_count
+from trimtab.pipelines.trainers.micro_batches import MicroBatchTrainer, StepRows
 from trimtab.pipelines.trainers.stored_dpo import StoredReferenceDPOTrainer
 
 
-class SFTTrainer(trl.SFTTrainer):
+class SFTTrainer(MicroBatchTrainer, trl.SFTTrainer):
     """trl.SFTTrainer, whose loss is a mean over the tokens of a step: rows that are repeats have none to learn."""
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if not batches or "labels" not in batches[-1]:
-            return batches, count
-        labels = batches[-1]["labels"]
-        size = len(labels)
-        # rows that are laid end to end in one, without padding, are not told apart
-        laid_end_to_end = size == 1 < self.args.per_device_train_batch_size
-        if laid_end_to_end or rows_that_count(self, size) == size * self.accelerator.num_processes:
-            return batches, count
-        repeats = torch.arange(rows_of_this_rank(self, size), size, device=labels.device)
-        batches[-1]["labels"] = labels.index_fill(0, repeats, -100)
-        return batches, self._get_num_items_in_batch(batches, device)  # which all ranks count together
+    def rows_of(self, batch):
+        size = len(batch.get("labels", ()))
+        laid_end_to_end = size == 1 < self.args.per_device_train_batch_size and self.tokens_per_batch is None
+        return 0 if laid_end_to_end else size
+
+    def leave_out(self, batch, start):
+        labels = batch["labels"]
+        batch["labels"] = labels.index_fill(0, torch.arange(start, len(labels), device=labels.device), -100)
+
+    def weight_of(self, batch):
+        return float(self.accelerator.reduce((batch["labels"][:, 1:] != -100).sum().float()))
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Part:
     weight: float
 
 
-class PairsTrainer(Trainer):
+class PairsTrainer(MicroBatchTrainer):
     """A mixin for trl's trainers of pairs, whose loss is a mean over the pairs of a micro-batch.
 
     Their batches hold the chosen answers of all pairs and behind them the rejected ones.
@@ -56,12 +53,15 @@ class PairsTrainer(Trainer):
 
     _parts: Iterator[list[Part]] = iter(())
 
+    def rows_of(self, batch):
+        return len(batch["input_ids"]) // 2
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        pairs = [len(batch["input_ids"]) // 2 for batch in batches]
-        laid_end_to_end = 0 in pairs
-        self._parts = iter(() if laid_end_to_end else parts_of_step(self, pairs))
-        return batches, count
+        self._parts = iter(())
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def begin_step(self, step: StepRows) -> None:
+        self._parts = iter(parts_of_step(step, self.accelerator.num_processes))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         whole = [Part(0, len(inputs["input_ids"]) // 2, 1.0)]
@@ -83,31 +83,23 @@ class RewardTrainer(PairsTrainer, trl.RewardTrainer):
     """trl.RewardTrainer with whole steps."""
 
 
-def rows_of_this_rank(trainer: Trainer, size: int) -> int:
-    """How many rows of this rank's newest batch, of `size`, are no repeats; they stand in front."""
-    before = trainer.accelerator.process_index * size
-    return min(max(rows_that_count(trainer, size) - before, 0), size)
-
-
-def parts_of_step(trainer: Trainer, sizes: list[int]) -> list[list[Part]]:
-    """The parts of each micro-batch of an optimizer step, for micro-batches of so many rows.
+def parts_of_step(step: StepRows, ranks: int) -> list[list[Part]]:
+    """The parts of each micro-batch of an optimizer step, weighted so that the step's loss is the mean over its pairs.
 
     The last one is cut at the same place on all ranks, whose batches have to be of one size: of the rank whose rows
     are in part repeats, the first part counts and the second does not.
     """
-    if not sizes:
-        return []
-    ranks, size = trainer.accelerator.num_processes, sizes[-1]
-    counted = rows_that_count(trainer, size)
-    rows = sum(sizes[:-1]) * ranks + counted
-    divided = len(sizes) * ranks  # by upstream
-    whole = [[Part(0, count, count * divided / rows)] for count in sizes[:-1]]
-    cut, kept = counted % size, rows_of_this_rank(trainer, size)
-    places = [0, cut, size] if cut else [0, size]
-    last = [
-        Part(start, end, (end - start) * divided / rows if end <= kept else 0.0) for start, end in pairwise(places)
+    divided = len(step.sizes) * ranks  # by upstream
+    places = [[0, size] for size in step.sizes]
+    if step.cut:
+        places[-1].insert(1, step.cut)
+    return [
+        [
+            Part(start, end, (end - start) * divided / step.total if end <= kept else 0.0)
+            for start, end in pairwise(cuts)
+        ]
+        for cuts, kept in zip(places, step.counted, strict=True)
     ]
-    return [*whole, last]
 
 
 def pairs_of(batch: dict[str, Any], part: Part) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trimtab.pipelines.trainers.micro_batches import parts
 from trimtab.rewards import text
 
 SHOWN = 400  # characters of each text
@@ -25,7 +26,7 @@ class BatchAtHand:
 
     def _drawn(self, *args: Any) -> Any:
         batches, count = self._draw(*args)
-        self.batches = batches
+        self.batches = [part for batch in batches for part in parts(batch)]
         return batches, count
 
     def save(self, folder: Path) -> Path:

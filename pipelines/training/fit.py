@@ -41,6 +41,8 @@ def fit(
 
     rows = splits(stage, step)
     trainer = trainer_class(**policy(stage.model, stage.train), **rows, **extra)
+    if step.batch is not None and step.batch.tokens is not None:
+        trainer.tokens_per_batch = step.batch.tokens
     optimizers.install(trainer, stage.optimizer)
     display.install(trainer, step.name, [*stage.shows.watches, *stage.shows.results], table=stage.shows.table)
     compute_once(trainer)

@@ -83,6 +83,27 @@ def test_a_smaller_batch_is_proposed_where_only_the_batch_is_too_large(write, mo
     assert cure.changes == ("train: {per_device_train_batch_size: 512}",)
 
 
+def test_a_batch_that_is_cut_by_tokens_takes_what_so_many_tokens_take(write, model, tmp_path):
+    rows = [{"text": "a b c d " * count} for count in (10, 10, 10, 100)]
+    stages = {"sft": {"model": {"model_name_or_path": model}, "data": write("t.jsonl", rows * 64), "batch_size": 256,
+                      "tokens_per_batch": 2000, "train": {"max_length": 512}}}  # fmt: skip
+    path = str(write_recipe(tmp_path, stages))
+    forecaster, launch = Forecaster(machines.budget("cpu")), Launch(1, on_cpu=True)
+    step, half, whole = (
+        Recipe.load(path, [f"stages.sft.tokens_per_batch={tokens}"]).steps[0] for tokens in (2000, 1000, 10**6)
+    )
+    (learned,) = forecaster.work(step, forecaster.setting(step, launch))[0].passes
+    mean, most = learned.tokens_of_call()
+    assert most == 2000
+    assert mean == pytest.approx(2000)
+    forecasts = [Forecaster(machines.budget("cpu")).forecast(one, launch) for one in (half, step, whole)]
+    assert forecasts[0].peak < forecasts[1].peak < forecasts[2].peak
+    assert forecasts[0].tokens == pytest.approx(forecasts[2].tokens)
+    tight = Forecaster(replace(forecaster.machine, memory=0.999 * forecasts[1].peak))
+    cure = cures.cheapest(tight, step, tight.setting(step, launch))
+    assert cure.changes[0].startswith("tokens_per_batch: ")
+
+
 def test_steps_that_share_a_launch_pay_for_one_and_hold_what_was_left(tmp_path, write, model):
     train = {"max_steps": 1, "max_length": 64}
     sft = {"kind": "sft", "model": {"model_name_or_path": model}, "data": write("s.jsonl", SFT_ROWS), "train": train}

@@ -9,6 +9,7 @@ from trimtab.pipelines.planning.errors import Mistakes, RecipeError
 from trimtab.pipelines.planning.ranks import Ranks
 from trimtab.pipelines.planning.recipe import Recipe
 
+TOKENS = "tokens_per_batch"
 SIZE, PARTS, ROLLOUT = "per_device_train_batch_size", "gradient_accumulation_steps", "generation_batch_size"
 MODEL = {"model_name_or_path": "hub/model"}
 REWARDS = {"brief": {"kind": "length", "target": 5, "threshold": 0.5}, "as": {"kind": "pattern", "regex": "a"}}
@@ -98,6 +99,19 @@ def test_a_step_with_another_size_is_the_same_step(planned):
     assert (other.fingerprint, other.batch.rows) == (step.fingerprint, step.batch.rows)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_micro_batches_by_tokens_are_of_the_same_step(ranks, planned):
+    """As many rows as ever are a step's, so the fingerprint is that of micro-batches by rows."""
+    rows = ("stages.sft.batch_size=16", "stages.apo.batch_size=16")
+    whole = planned(*rows, ranks=ranks)
+    steps = planned(*rows, f"stages.sft.{TOKENS}=4096", f"stages.apo.{TOKENS}=4096", ranks=ranks)
+    assert marks(steps) == marks(whole)
+    for name in ("sft", "apo"):
+        assert made_up(steps[name]) == (16 // ranks, 1, ranks)
+        assert (steps[name].batch.tokens, steps[name].batch.is_open) == (4096, False)
+        assert str(steps[name].batch) == f"16 = {16 // ranks} x {ranks} by 4096 tokens"
+
+
 def test_evaluating_and_finding_a_size_are_outside(planned):
     same = ("defaults.train.per_device_eval_batch_size=2", "stages.sft.train.auto_find_batch_size=true")
     assert marks(planned(*same)) == marks(planned())
@@ -145,6 +159,13 @@ def test_what_depends_on_micro_batches_says_so_in_the_fingerprint(stage, train, 
         ("stages.sft.batch_size=8 stages.sft.train.auto_find_batch_size=true", 1, "would train another batch"),
         ("stages.sample.batch_size=8", 1, "a stage that samples has 'sample_batch_size'"),
         ("stages.sft.train.batch_size=8", 1, "stands beside its `train`"),
+        (f"stages.sft.{TOKENS}=9", 1, f"stages.sft.{TOKENS}: cuts the rows of an optimizer step: say how many"),
+        (f"stages.sft.batch_size=8 stages.sft.{TOKENS}=0", 1, "must be at least 1, got 0"),
+        (f"stages.sft.batch_size=8 stages.sft.{TOKENS}=9 stages.sft.train.{SIZE}=2", 1, f"{SIZE}: follows from"),
+        (f"stages.sft.batch_size=8 stages.sft.{TOKENS}=9 stages.sft.train.packing=true", 1, "lays rows end to end"),
+        (f"stages.grpo.batch_size=8 stages.grpo.{TOKENS}=9", 1, "is not for this kind"),
+        (f"stages.sft.batch_size=8 stages.sft.{TOKENS}=9 stages.sft.train.dataloader_drop_last=true", 1,
+         "the result depends on how it is cut"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_up_is_an_error_with_what_can(words, ranks, error, planned):

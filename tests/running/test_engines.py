@@ -37,6 +37,7 @@ OF_ENGINE = {
     "ddp": ("lion", "frugal", "factored", "ahead")
 }  # the others split weights, and Lion treats each by itself
 SAMPLES = ("grpo", "ppo")
+BY_TOKENS = ("reward", "dpo", "prefer")
 NAMES = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
 STEPS = {"max_steps": 3, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 1, "save_total_limit": 5,
          "gradient_checkpointing": False, "lr_scheduler_type": "constant", "adam_epsilon": 1e-4}  # fmt: skip
@@ -109,6 +110,9 @@ def ranks(inputs, tmp_path_factory):
             with_adapters = ADAPTED if engine in SHARDING else ()
             optimized = OF_ENGINE.get(engine, ("lion",))
             stages = {stage: block(stage, inputs, 2) for stage in (*STAGES, *with_adapters, *optimized)}
+            for stage in () if engine == "ddp" else BY_TOKENS:  # with the same result
+                del stages[stage]["train"]["per_device_train_batch_size"]
+                stages[stage] |= {"batch_size": 4, "tokens_per_batch": 12}
             launched[engine] = launch(tmp_path_factory.mktemp(engine), stages | in_bf16(engine, inputs), engine)
         return launched[engine]
 

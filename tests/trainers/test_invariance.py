@@ -15,6 +15,7 @@ from tiny_trainers import CPU, list_trainer
 from transformers import AutoTokenizer
 
 from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.trainers import micro_batches
 from trimtab.pipelines.trainers.classifier import ClassifierTrainer
 from trimtab.pipelines.trainers.listwise_reward import ListwiseRewardTrainer
 
@@ -129,6 +130,20 @@ def test_accumulation_changes_nothing(name, size, parts, whole, model, tmp_path)
     split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
     trainer = TRAINERS[name](model, tmp_path, **PLAIN_DESCENT, **split, per_device_eval_batch_size=size)
     assert_same(outcome(trainer), whole[name][0])
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_micro_batches_by_tokens_change_nothing(name, whole, model, tmp_path, monkeypatch):
+    """A step of eight rows is at least two of them, and the one of three rows has fewer."""
+    counts = []
+    cut = micro_batches.group_sizes
+    monkeypatch.setattr(micro_batches, "group_sizes", lambda *args: counts.append(sizes := cut(*args)) or sizes)
+    rows = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 8}
+    trainer = TRAINERS[name](model, tmp_path, **PLAIN_DESCENT, **rows)
+    trainer.tokens_per_batch = 14
+    assert_same(outcome(trainer), whole[name][0])
+    assert list(map(sum, counts)) == [8, 3, 8, 3]
+    assert len(counts[0]) > len(counts[1]) >= 1
 
 
 @pytest.mark.parametrize("name", TRAINERS)

@@ -9,10 +9,14 @@ from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 
 from trimtab.pipelines.planning.ranks import Ranks
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.trainers.micro_batches import MicroBatchTrainer
 from trimtab.pipelines.trainers.whole_steps import Part, pairs_of
 
 ROWS = 11  # an epoch ends with a step of three rows: on four ranks of two rows one is full, one in part, two are empty
 FOUR = Ranks(every=4)
+NOT_COMPARED = ("time", "per_second", "flos", "epoch", "seconds")
+OF_PAIRS = ("rewards/accuracies", "logits/", "entropy", "token_accuracy")  # of ratios of 0, and means over tokens
 TRAIN = {"num_train_epochs": 2, "learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 1e6, "save_steps": 1,
          "save_total_limit": 9, "logging_steps": 1, "gradient_checkpointing": False, "beta": 0.5,
          "lr_scheduler_type": "constant"}  # fmt: skip
@@ -27,11 +31,12 @@ def stages(model, write):
     """A stage for each of these trainers, whose two epochs are four steps, of eight rows and of three."""
     data = {"sft": write("answers.jsonl", ANSWERS), **dict.fromkeys(("dpo", "reward"), write("pairs.jsonl", PAIRS))}
 
-    def block(name, **train):
+    def block(name, tokens=None, **train):
         given = {key: value for key, value in TRAIN.items() if key != "beta" or name == "dpo"}
-        return {"model": {"model_name_or_path": model}, "data": data[name], "batch_size": 8, "train": given | train}
+        sizes = {"batch_size": 8, **({"tokens_per_batch": tokens} if tokens else {})}
+        return {"model": {"model_name_or_path": model}, "data": data[name], **sizes, "train": given | train}
 
-    return lambda **train: {name: block(name, **train) for name in data}
+    return lambda tokens=None, **train: {name: block(name, tokens, **train) for name in data}
 
 
 def assert_same(step, other, name):
@@ -74,11 +79,46 @@ def test_micro_batches_change_nothing_also_in_the_last_step_of_an_epoch(stages, 
         assert_same(step, cut[name], name)
 
 
+def logged(step):
+    left_out = (*NOT_COMPARED, *(OF_PAIRS if step.kind == "dpo" else ()))
+    rows = tracking.read(step.dir / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if not any(word in key for word in left_out)} for row in rows]
+
+
+def test_micro_batches_by_tokens_change_nothing(stages, tmp_path, monkeypatch):
+    """Neither weights nor what is logged; the micro-batches of a step have one to five rows."""
+    sizes = {}
+    collate = MicroBatchTrainer._cut_by_tokens
+
+    def noted(trainer, rows):
+        batches, step = collate(trainer, rows)
+        sizes.setdefault(type(trainer).__name__, []).append(step.sizes)
+        return batches, step
+
+    monkeypatch.setattr(MicroBatchTrainer, "_cut_by_tokens", noted)
+    whole = run_recipe(in_folder(tmp_path, "whole"), stages(per_device_train_batch_size=8))
+    assert not sizes
+    cut = run_recipe(in_folder(tmp_path, "cut"), stages(tokens=30))
+    assert sizes.keys() == {"SFTTrainer", "DPOTrainer", "RewardTrainer"}
+    assert all(list(map(sum, of_steps)) == [8, 3, 8, 3] for of_steps in sizes.values())
+    assert all(min(map(len, of_steps)) < max(map(len, of_steps)) for of_steps in sizes.values())
+    assert all(len(set(of_steps[0])) > 1 for of_steps in sizes.values())
+    for name, step in whole.items():
+        assert str(cut[name].batch) == "8 = 8 x 1 by 30 tokens"
+        assert step.fingerprint == cut[name].fingerprint
+        for ours, theirs in zip(logged(cut[name]), logged(step), strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-4), name
+        assert_same(step, cut[name], name)
+
+
 @pytest.mark.slow
 def test_ranks_change_nothing_also_where_a_run_goes_on_with_more_or_fewer(stages, tmp_path):
     alone = run_recipe(in_folder(tmp_path, "alone"), stages())
     four = trained(write_recipe(in_folder(tmp_path, "four"), stages(), wandb=False), ranks=4)
-    more, fewer = (write_recipe(in_folder(tmp_path, name), stages(), wandb=False) for name in ("more", "fewer"))
+    more, fewer = (
+        write_recipe(in_folder(tmp_path, name), stages(tokens), wandb=False)
+        for name, tokens in (("more", 30), ("fewer", None))
+    )
     for name in alone:
         resumed(more.parent, alone[name], 1, FOUR)
         resumed(fewer.parent, four[name], 3)

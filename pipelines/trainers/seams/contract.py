@@ -44,6 +44,7 @@ RESUMABLE = "pipelines/trainers/resumable_rollouts.py"
 SEEDED = "pipelines/trainers/seeded_rollouts.py"
 ROWS = "pipelines/trainers/row_means.py"
 STEPS = "pipelines/trainers/whole_steps.py"
+MICRO = "pipelines/trainers/micro_batches.py"
 LISTS = "pipelines/trainers/lists.py"
 RANKINGS = "pipelines/trainers/listwise_reward.py"
 STORED = "pipelines/trainers/stored_dpo.py"
@@ -217,13 +218,16 @@ CONTRACT = (
     # transformers
     Entry("transformers.Trainer", "loss_is_scaled_for_ga", "attribute", "writes", (ROWS,)),
     Entry(
-        "transformers.Trainer", "get_batch_samples", "method", "overrides", (ROWS, STEPS),
+        "transformers.Trainer", "get_batch_samples", "method", "overrides", (ROWS, STEPS, MICRO),
         ("epoch_iterator", "num_batches", "device"),
     ),
     Entry(
-        "transformers.Trainer", "_get_num_items_in_batch", "method", "calls", (STEPS,), ("batch_samples", "device"),
-        "the tokens of an optimizer step, on all ranks",
+        "transformers.Trainer", "training_step", "method", "overrides", (MICRO,),
+        ("model", "inputs", "num_items_in_batch"), "returns a micro-batch's part of the step's loss",
     ),
+    Entry("transformers.Trainer", "get_train_dataloader", "method", "overrides", (MICRO,), (), "with the collator"),
+    Entry("transformers.Trainer", "floating_point_ops", "method", "overrides", (MICRO,), ("inputs",)),
+    Entry("transformers.Trainer", "data_collator", "attribute", "writes", (MICRO,), note="of the training's loader"),
     Entry("transformers.Trainer", "_get_output_dir", "method", "calls", (RESUMABLE, REWARDED), ("trial",)),
     Entry("transformers.Trainer", "_save", "method", "calls", (ENGINES,), ("output_dir", "state_dict")),
     Entry("transformers.Trainer", "_get_grad_norm", "method", "patches", (TRL,), ("model", "grad_norm")),
@@ -233,9 +237,9 @@ CONTRACT = (
     Entry("transformers.Trainer", "_total_loss_scalar", "attribute", "writes", (COUNTING,), note="up to the last log"),
     Entry("transformers.Trainer", "_globalstep_last_logged", "attribute", "writes", (COUNTING,)),
     Entry("trl.SFTTrainer", "_total_train_tokens", "attribute", "writes", (COUNTING,), note="also of DPO and others"),
-    Entry("trl.SFTTrainer", "_metrics", "attribute", "reads", (COUNTING,), note="of all trainers of trl, by mode"),
+    Entry("trl.SFTTrainer", "_metrics", "attribute", "reads", (COUNTING, MICRO), note="of all of trl, by mode"),
     Entry("transformers.Trainer", "callback_handler", "attribute", "reads", (REWARDED,)),
-    Entry("transformers.Trainer", "current_gradient_accumulation_steps", "attribute", "reads", (PPO,)),
+    Entry("transformers.Trainer", "current_gradient_accumulation_steps", "attribute", "writes", (PPO, MICRO)),
     Entry("transformers.Trainer", "is_deepspeed_enabled", "attribute", "reads", (ENGINES,)),
     Entry("transformers.Trainer", "model_wrapped", "attribute", "reads", (ENGINES,), note="DeepSpeed's engine"),
     Entry("trl.RewardTrainer", "is_in_train", "attribute", "writes", (ENGINES,), note="an evaluation asks"),
@@ -267,6 +271,10 @@ CONTRACT = (
     Entry(
         "accelerate.PartialState", "_prepare_backend", "method", "patches", (ENGINES,),
         ("cpu", "sagemaker_dp", "backend"), "returns the backend and the distributed type",
+    ),
+    Entry(
+        "accelerate.state.GradientState", "_set_sync_gradients", "method", "calls", (ENGINES,), ("sync_gradients",),
+        "as transformers' loop does before each micro-batch",
     ),
     Entry("accelerate.state", "ACCELERATE_TORCH_DEVICE", "variable", "writes", (ENGINES,)),
     Entry("accelerate.state", "ACCELERATE_USE_FSDP", "variable", "reads", (ENGINES,)),

@@ -116,6 +116,21 @@ def untouched() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def gradients_kept(trainer: Any, model: Any) -> Iterator[None]:
+    """Gradients of a pass in here are kept on its rank, and shared with those of the pass that ends the step.
+
+    That is what transformers does between the micro-batches of its own accumulation.
+    """
+    state, is_deepspeed = trainer.accelerator.gradient_state, trainer.is_deepspeed_enabled
+    state._set_sync_gradients(False)
+    try:
+        with contextlib.nullcontext() if is_deepspeed else trainer.accelerator.no_sync(model):
+            yield
+    finally:
+        state._set_sync_gradients(True)
+
+
+@contextlib.contextmanager
 def saved_whole(trainer: Any) -> Iterator[None]:
     """What is saved here is a whole model, where checkpoints of FSDP are in shards."""
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
