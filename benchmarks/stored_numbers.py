@@ -1,4 +1,4 @@
-"""Tables of documentation pages, made from what benchmarks have stored: written, or held against what they come from.
+"""Tables and pictures of documentation pages, made from what benchmarks have stored: written, or held against it.
 
     python benchmarks/stored_numbers.py            # make docs-numbers: writes the tables of all pages
     python benchmarks/stored_numbers.py --check    # writes nothing; 1 where a page or what is stored is old
@@ -12,8 +12,9 @@ A page has a place for each table, and for the facts:
     <!-- numbers: kl-of-answers policies -->
     <!-- end of numbers -->
 
-Of such a page the words between the tables are held against them, too: a number with an error stands in a table of the
-page, to the digit. A section that begins with `<!-- typed -->` has older numbers that no program has stored.
+A table of curves becomes docs/figures/NAME-TITLE.svg (pictures.py). The words of a page with tables are held against
+them, too: a number with an error stands in a table, to the digit; of pages outside of docs/results/, and of its
+README.md, in a table of some study. A section that begins with `<!-- typed -->` has older numbers that were typed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import pictures
 
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 
@@ -42,7 +44,11 @@ FOLDER = ROOT / "benchmarks" / "artifacts"
 PLACE = re.compile(r"(<!-- numbers: ([\w-]+) ([\w-]+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 FACTS = ("date", "commit", "seeds", "machine", "command")
 SOURCES = ("benchmarks", "pipelines/algorithms", "pipelines/trainers")
-SHOWING = ("benchmarks/stored_numbers.py", "benchmarks/cells.py")  # of how numbers are shown, and not of what they are
+SHOWING = (
+    "benchmarks/stored_numbers.py",
+    "benchmarks/pictures.py",
+    "benchmarks/cells.py",
+)  # of how numbers are shown, and not of what they are
 LISTED = 200
 WITH_ERROR = re.compile(r"\d[\d.,]* ± \d+(?:\.\d+)?")
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -173,14 +179,29 @@ def written(text: str) -> str:
     return PLACE.sub(fill, text)
 
 
-def unsupported(text: str) -> list[str]:
-    """Numbers with errors that stand between a page's tables and in none of them."""
-    if not PLACE.search(text):
-        return []
-    shown = set(WITH_ERROR.findall("".join(place[0] for place in PLACE.finditer(text))))
+def unsupported(page: Path, text: str) -> list[str]:
+    """Numbers with errors in a page's words that no table has: its own, or, where it tells of studies, one of theirs.
+
+    A study's page without tables that are stored was typed, and is not looked at.
+    """
+    studies = ROOT / "docs" / "results"
+    if page.parent == studies and page.name != "README.md":
+        tables = [place[0] for place in PLACE.finditer(text)]
+        if not tables:
+            return []
+    else:
+        tables = re.findall(r"^\|.*$", "\n".join(path.read_text() for path in studies.glob("*.md")), re.MULTILINE)
+        tables = [line for line in tables if "](" not in line]  # which are of README.md
+    shown = set(WITH_ERROR.findall("\n".join(tables)))
     sections = re.split(r"^(?=#)", PLACE.sub("", text), flags=re.MULTILINE)
     words = "".join(section for section in sections if "<!-- typed -->" not in section)
     return [number for number in WITH_ERROR.findall(words) if number not in shown]
+
+
+def without_command(page: Path, text: str) -> bool:
+    """Whether a study's page has numbers with errors and no command that they come from."""
+    is_study = page.parent == ROOT / "docs" / "results" and page.name != "README.md"
+    return is_study and bool(WITH_ERROR.search(text)) and not re.search(r"(python|trimtab|make) [\w/.-]+", text)
 
 
 def main(words: list[str]) -> int:
@@ -190,11 +211,23 @@ def main(words: list[str]) -> int:
         if changed := old(artifact):
             print(f"{path.relative_to(ROOT)} is older than {', '.join(changed)}: {artifact['command']} save=yes")
             trouble = 1
+        for title, rows in artifact["tables"].items():
+            picture = ROOT / "docs" / "figures" / f"{path.stem}-{title}.svg"
+            if not pictures.is_of_curves(rows) or pictures.is_current(rows, picture):
+                continue
+            if check:
+                print(f"{picture.relative_to(ROOT)} is not of the curves that are stored: make docs-numbers")
+                trouble = 1
+            else:
+                pictures.draw(rows, picture)
     for page in sorted((ROOT / "docs").rglob("*.md")):
         before = page.read_text()
         after = written(before)
-        for number in unsupported(after):
-            print(f"{page.relative_to(ROOT)} says {number}, which stands in none of its tables")
+        for number in unsupported(page, after):
+            print(f"{page.relative_to(ROOT)} says {number}, which stands in no table")
+            trouble = 1
+        if without_command(page, after):
+            print(f"{page.relative_to(ROOT)} has numbers and no command that they come from")
             trouble = 1
         if before != after and check:
             print(f"{page.relative_to(ROOT)} is not what is stored: make docs-numbers")

@@ -10,7 +10,8 @@ from conftest import ROOT
 
 
 @pytest.fixture
-def numbers():
+def numbers(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("stored_numbers", ROOT / "benchmarks" / "stored_numbers.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -20,7 +21,7 @@ def numbers():
 @pytest.fixture
 def elsewhere(numbers, tmp_path, monkeypatch):
     """A repository of its own, with a program, a recipe's place and a page."""
-    for folder in ("benchmarks/artifacts", "docs", "recipes"):
+    for folder in ("benchmarks/artifacts", "docs/results", "docs/figures", "recipes"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "benchmarks" / "study.py").write_text('"""A study."""\nRATE = 0.1\n')
     (tmp_path / "docs" / "page.md").write_text("<!-- numbers: study arms -->\n<!-- end of numbers -->\n\nThe end.\n")
@@ -74,16 +75,45 @@ def test_a_page_gets_its_table_and_keeps_its_text(numbers, elsewhere, capsys):
 
 
 def test_words_say_what_the_tables_say(numbers, elsewhere, capsys):
-    page = elsewhere / "docs" / "page.md"
-    page.write_text(
-        page.read_text() + "\nArm a is at 0.30 ± 0.03, and not at\n\n## Before\n\n<!-- typed -->\n0.31 ± 0.04.\n"
-    )
+    page = elsewhere / "docs" / "results" / "study.md"
+    typed = "\n\n## Before\n\n<!-- typed -->\n0.31 ± 0.04 by `python benchmarks/study.py`.\n"
+    places = "<!-- numbers: study arms -->\n<!-- end of numbers -->\n\n"
+    page.write_text(places + "Arm a is at 0.30 ± 0.03." + typed)
     assert numbers.main([]) == 0
-    page.write_text(page.read_text().replace("and not at\n", "and not at 0.31 ± 0.04.\n"))
+    page.write_text(places + "Arm a is at 0.31 ± 0.04." + typed)
+    assert numbers.main([]) == 1
+    assert capsys.readouterr().out == "docs/results/study.md says 0.31 ± 0.04, which stands in no table\n"
+
+
+def test_other_pages_say_what_a_table_of_some_study_says(numbers, elsewhere, capsys):
+    (elsewhere / "docs" / "results" / "study.md").write_text("| `make x` |\n| 0.5 ± 0.1 |\n")
+    (elsewhere / "docs" / "results" / "README.md").write_text("| [study](study.md) | 0.5 ± 0.1 |\n")
+    assert numbers.main([]) == 0
+    (elsewhere / "docs" / "results" / "README.md").write_text("| [study](study.md) | 0.6 ± 0.1 |\n")
+    (elsewhere / "docs" / "method.md").write_text("It gains 0.7 ± 0.1.\n")
+    assert numbers.main([]) == 1
+    said = capsys.readouterr().out
+    assert "docs/results/README.md says 0.6 ± 0.1, which stands in no table" in said
+    assert "docs/method.md says 0.7 ± 0.1, which stands in no table" in said
+
+
+def test_numbers_without_a_command_are_a_mistake(numbers, elsewhere, capsys):
+    (elsewhere / "docs" / "results" / "study.md").write_text("It was 0.5 ± 0.1.\n")
+    assert numbers.main([]) == 1
+    assert capsys.readouterr().out == "docs/results/study.md has numbers and no command that they come from\n"
+
+
+def test_curves_become_a_picture_that_is_as_old_as_they(numbers, elsewhere, capsys):
+    row = {"panel": "a", "x": "step", "y": "reward", "curve": "b", "at": [0, 1], "values": [0.0, 1.0]}
+    numbers.store("waves", {"all": [row]}, seeds="1")
     assert numbers.main(["--check"]) == 1
-    assert capsys.readouterr().out == "docs/page.md says 0.31 ± 0.04, which stands in none of its tables\n"
-    (elsewhere / "docs" / "page.md").write_text("A page without tables says 0.31 ± 0.04.\n")
+    assert "docs/figures/waves-all.svg is not of the curves that are stored" in capsys.readouterr().out
+    assert numbers.main([]) == 0
+    drawn = (elsewhere / "docs" / "figures" / "waves-all.svg").read_text()
     assert numbers.main(["--check"]) == 0
+    numbers.store("waves", {"all": [row | {"values": [0.0, 2.0]}]}, seeds="1")
+    numbers.main([])
+    assert (elsewhere / "docs" / "figures" / "waves-all.svg").read_text() != drawn
 
 
 def test_the_code_that_numbers_come_from_is_found_by_itself(numbers, monkeypatch):

@@ -1,0 +1,45 @@
+"""Pictures of the curves that a benchmark has stored: one SVG with a panel for each `panel` of a table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def is_of_curves(rows: Rows) -> bool:
+    """Whether a table is one of curves: `panel`, `x`, `y`, `curve` and the numbers `at` and `values`."""
+    return "curve" in rows[0]
+
+
+def is_current(rows: Rows, path: Path) -> bool:
+    """Whether the picture at `path` is of these curves."""
+    return path.exists() and _digest(rows) in path.read_text()
+
+
+def draw(rows: Rows, path: Path) -> None:
+    """Writes the picture, with the hash of its curves in it."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys(row["panel"] for row in rows))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name, "font.size": 8}):
+        figure = Figure(figsize=(3.5 * len(panels), 2.9), layout="constrained")
+        for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            curves = [row for row in rows if row["panel"] == panel]
+            for row in curves:
+                axis.plot(row["at"], row["values"], lw=1.2, label=row["curve"])
+            axis.set_title(panel, fontsize=8)
+            axis.set(xlabel=curves[0]["x"], ylabel=curves[0]["y"])
+            axis.set_xscale("log" if 0 < min(curves[0]["at"]) < 1 else "linear")
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.legend(frameon=False, fontsize=7)
+        figure.savefig(path, metadata={"Date": None, "Description": _digest(rows)})
+
+
+def _digest(rows: Rows) -> str:
+    return "curves " + hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
