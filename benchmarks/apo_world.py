@@ -1,8 +1,8 @@
 """Does momentum help? Five arms of three rounds on the tiny world, where the true reward is known, over several seeds.
 
-    python benchmarks/apo_world.py                          # 5 seeds; about half an hour on 2 cores
+    python benchmarks/apo_world.py                # 5 seeds; half an hour on 2 cores; save=yes keeps the numbers
     python benchmarks/apo_world.py seeds=3 plot=apo.svg stages.apo.loss=sppo
-    python benchmarks/apo_world.py recipe=my.yaml reward=helpful seeds=2 inputs.pairs=...
+    python benchmarks/apo_world.py recipe=my.yaml reward=helpful seeds=2 save=yes as=NAME inputs.pairs=...
 
 Every seed has its own world, language model and reward model (recipes/tiny-apo.yaml); the arms share them, the prompts
 of each round, and the number of samples and optimizer steps:
@@ -23,10 +23,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
-from cells import cell
+import stored_numbers
 
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
@@ -46,7 +47,14 @@ QUANTITIES = ("kl", "length")
 
 
 def main(words: list[str]) -> None:
-    options = {"seeds": "5", "plot": "", "recipe": RECIPE, "reward": "gold"}
+    options = {
+        "seeds": "5",
+        "plot": "",
+        "recipe": RECIPE,
+        "reward": "gold",
+        "save": "no",
+        "as": "momentum-on-the-tiny-world",
+    }
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     overrides = [f"{key}={value}" for key, value in given.items()]
@@ -55,7 +63,9 @@ def main(words: list[str]) -> None:
         for arm, own in ARMS.items():
             words = [f"seed={seed}", "wandb=false", *overrides, *own]
             found[arm].append(run(options["recipe"], words))
-            say(found, options["reward"])
+    seeds = f"{options['seeds']}, each with a world, a language model and a reward model"
+    recipe = (options["recipe"], ["seed=0", "wandb=false", *overrides])
+    stored_numbers.show(options["as"], tables(found, options["reward"]), seeds=seeds, recipe=recipe)
     if options["plot"]:
         plot(found, options["reward"], options["plot"])
 
@@ -68,26 +78,22 @@ def run(recipe: str, words: list[str]) -> dict:
     return json.loads((step.output / "evaluation.json").read_text())["policies"]
 
 
-def say(found: dict[str, list[dict]], reward: str) -> None:
-    """The table of what is there so far."""
+def tables(found: dict[str, list[dict]], reward: str) -> dict[str, list[dict[str, Any]]]:
+    """The reward on held-out prompts after each round, by arm, and differences paired by seed."""
+
+    def means(arm: str, policy: str) -> list[float]:
+        return [run_[policy]["rewards"][reward]["mean"] for run_ in found[arm]]
+
     rounds = list(next(iter(found.values()))[0])
-    count = min(len(runs) for runs in found.values())
-    print(f"\n{reward} reward on held-out prompts, mean +- standard error over the seeds of each arm")
-    print("  ".join([f"{'arm':10}", "seeds", *(f"{name:>16}" for name in rounds), f"{'KL':>14}", f"{'tokens':>14}"]))
-    for arm, runs in found.items():
-        if runs:
-            cells = [cell([run_[name]["rewards"][reward]["mean"] for run_ in runs]) for name in rounds]
-            cells += [cell([run_[rounds[-1]][key]["mean"] for run_ in runs], 1) for key in QUANTITIES]
-            print("  ".join([f"{arm:10}", f"{len(runs):5}", *(f"{cell:>16}" for cell in cells)]))
+    arms = [{"arm": arm, **{name: means(arm, name) for name in rounds},
+             **{key: [run_[rounds[-1]][key]["mean"] for run_ in runs] for key in QUANTITIES}}
+            for arm, runs in found.items()]  # fmt: skip
+    differences = []
     for first, second in PAIRS:
-        for name in rounds[1:]:
-            gaps = [a[name]["rewards"][reward]["mean"] - b[name]["rewards"][reward]["mean"]
-                    for a, b in zip(found[first], found[second], strict=False)]  # fmt: skip
-            if count > 1:
-                mean, stderr = mean_stderr(gaps)
-                sigmas = f" ({mean / stderr:+.1f} standard errors)" if stderr else ""
-                print(f"{first} - {second}, {name}: {mean:+.4f} +- {stderr:.4f}{sigmas}")
-    sys.stdout.flush()
+        pairs = {name: zip(means(first, name), means(second, name), strict=True) for name in rounds[1:]}
+        gaps = {name: [a - b for a, b in values] for name, values in pairs.items()}
+        differences.append({"paired by seed": f"{first} - {second}", **gaps})
+    return {"arms": arms, "differences": differences}
 
 
 def plot(found: dict[str, list[dict]], reward: str, path: str) -> None:

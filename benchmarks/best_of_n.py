@@ -3,10 +3,10 @@
 Gao et al. 2023 (https://arxiv.org/abs/2210.10760). The samples and scores are steps of the embedded recipe, with
 overrides, so they are made once and shared:
 
-    python benchmarks/best_of_n.py                      # about 2 minutes on 2 cores after `make demo`
+    python benchmarks/best_of_n.py           # 2 minutes on 2 cores after `make demo`; save=yes keeps the numbers
     python benchmarks/best_of_n.py seed=1               # another world, other models
 
-Prints a table with standard errors over prompts, and the paired differences from n = 1 to the best n to the largest.
+Tables with standard errors over prompts, and the paired differences from n = 1 to the best n to the largest.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import pyarrow.parquet as pq
+import stored_numbers
 
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.scripts import train
 
@@ -33,7 +34,8 @@ OVERRIDES = (
 SIZES = (1, 2, 4, 8, 16, 64)
 
 
-def main(overrides: list[str]) -> None:
+def main(given: list[str]) -> None:
+    overrides = [word for word in given if word != "save=yes"]
     words = [RECIPE, *OVERRIDES, *overrides]
     for stage in ("world", "scratch", "sft", "coverage", "politeness", "sample", "score"):
         if train.main([*words, "--stage", stage]):
@@ -42,20 +44,21 @@ def main(overrides: list[str]) -> None:
     groups: dict[int, list[dict[str, float]]] = defaultdict(list)
     for row in pq.read_table(step.output / "train.parquet").to_pylist():
         groups[row["prompt_index"]].append(row["scores"])
-    print(f"\n{len(groups)} prompts x {SIZES[-1]} completions of the SFT model; mean +- standard error over prompts")
+    gold: dict[str, dict[int, list[float]]] = {}
+    scored: dict[int, dict[str, Any]] = {n: {"n": n} for n in SIZES}
+    differences = []
     for proxy in ("coverage", "politeness"):
-        print(f"\nbest of n by {proxy}\n{'n':>4}  {'proxy':>16}  {'gold':>16}")
-        gold = {}
+        chosen = {n: [best_of(scores, proxy, n) for scores in groups.values()] for n in SIZES}
+        gold[proxy] = {n: [reward for _, reward in chosen[n]] for n in SIZES}
         for n in SIZES:
-            chosen = [best_of(scores, proxy, n) for scores in groups.values()]
-            gold[n] = [reward for _, reward in chosen]
-            proxies, golds = mean_stderr([score for score, _ in chosen]), mean_stderr(gold[n])
-            print(f"{n:>4}  {proxies[0]:>7.3f} +- {proxies[1]:.3f}  {golds[0]:>7.3f} +- {golds[1]:.3f}")
-        peak = max(SIZES, key=lambda n: sum(gold[n]))
+            scored[n] |= {proxy: [score for score, _ in chosen[n]], f"gold, best of n by {proxy}": gold[proxy][n]}
+        peak = max(SIZES, key=lambda n, proxy=proxy: sum(gold[proxy][n]))
         for a, b in ((SIZES[0], peak), (peak, SIZES[-1])):
-            if a != b:
-                mean, stderr = mean_stderr([y - x for x, y in zip(gold[a], gold[b], strict=True)])
-                print(f"gold, n = {a} to {b}: {mean:+.3f} +- {stderr:.3f} ({mean / stderr:+.1f} standard errors)")
+            changed = [y - x for x, y in zip(gold[proxy][a], gold[proxy][b], strict=True)]
+            differences.append({"best of n by": proxy, "n": f"{a} to {b}", "gold": changed})
+    tables = {"sizes": list(scored.values()), "differences": differences}
+    said = f"one; {len(groups)} prompts x {SIZES[-1]} completions of the SFT model"
+    stored_numbers.show("best-of-n", tables, seeds=said, recipe=(RECIPE, words[1:]))
 
 
 def best_of(scores: list[dict[str, float]], proxy: str, n: int) -> tuple[float, float]:

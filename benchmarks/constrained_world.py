@@ -1,6 +1,6 @@
 """Two reward models pushed too far on the tiny world, and held at thresholds: by every method, over several seeds.
 
-    python benchmarks/constrained_world.py                      # 5 seeds; about 40 minutes on 2 cores
+    python benchmarks/constrained_world.py      # 5 seeds; 40 minutes on 2 cores; save=yes keeps the numbers
     python benchmarks/constrained_world.py seeds=2 plot=runs/constrained.svg stages.constrained.train.max_steps=60
 
 Every seed has its own world, language model and reward models (recipes/tiny-constrained.yaml), which all arms share;
@@ -20,10 +20,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
-from cells import cell
+import stored_numbers
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import tracking
@@ -62,7 +63,7 @@ BLOCK = 5  # steps
 
 
 def main(words: list[str]) -> None:
-    options = {"seeds": "5", "plot": "", "recipe": RECIPE}
+    options = {"seeds": "5", "plot": "", "recipe": RECIPE, "save": "no"}
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     overrides = ["wandb=false", f"{STAGE}train.logging_steps=1", *(f"{key}={value}" for key, value in given.items())]
@@ -73,7 +74,9 @@ def main(words: list[str]) -> None:
         for name, own in ARMS.items():
             arm = [f"seed={seed}", *overrides, *(STAGE + word for word in own)]
             found[name].append(run(options["recipe"], arm))
-        say(found, thresholds)
+    seeds = f"{options['seeds']}, each with a world, a language model and reward models"
+    recipe = (options["recipe"], ["seed=0", *overrides])
+    stored_numbers.show("constrained-methods", tables(found, thresholds), seeds=seeds, recipe=recipe)
     if options["plot"]:
         plot(found, thresholds, options["plot"])
 
@@ -95,37 +98,34 @@ def blocks(values: list[float]) -> list[float]:
     return [sum(values[at : at + BLOCK]) / BLOCK for at in range(0, len(values) - BLOCK + 1, BLOCK)]
 
 
-def say(found: dict[str, list[dict]], thresholds: dict[str, float]) -> None:
-    seeds = len(found["sum"])
-    print(f"\ntrue reward while the proxies are pushed, {seeds} seeds")
-    row("arm", "first", "peak", "last", "last - peak", "step", *(f"{name} there" for name in PROXIES))
+def tables(found: dict[str, list[dict]], thresholds: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
+    """The true reward while the proxies are pushed, and the last policies on held-out prompts."""
+    pushed, last = [], []
     for name in FREE:
         runs = [{key: blocks(values) for key, values in each["series"].items()} for each in found[name]]
         gold = [each["rewards/gold"] for each in runs]
         peaks = [max(range(len(each)), key=each.__getitem__) for each in gold]
-        row(name, cell([each[0] for each in gold]), cell([each[at] for each, at in zip(gold, peaks, strict=True)]),
-            cell([each[-1] for each in gold]), cell([each[-1] - max(each) for each in gold]),
-            cell([float((at + 1) * BLOCK) for at in peaks], 0),
-            *(cell([each[f"rewards/{proxy}"][at] for each, at in zip(runs, peaks, strict=True)], 2)
-              for proxy in PROXIES))  # fmt: skip
-    print(f"\nthe last policy on held-out prompts, {seeds} seeds; thresholds {thresholds}")
-    row("arm", "gold", *PROXIES, *(f"|{name} off|" for name in PROXIES), "KL", "tokens", "gold - sum")
+        pushed.append({
+            "pushed": name, "the first steps": [each[0] for each in gold], "at its peak": [max(each) for each in gold],
+            "the last steps": [each[-1] for each in gold], "last - peak": [each[-1] - max(each) for each in gold],
+            "peak at step": [float((at + 1) * BLOCK) for at in peaks],
+            **{f"{proxy} there": [each[f"rewards/{proxy}"][at] for each, at in zip(runs, peaks, strict=True)]
+               for proxy in PROXIES},
+        })  # fmt: skip
     starts = [each["policies"]["sft"] for each in found["sum"]]
-    unconstrained = [each["policies"]["constrained"] for each in found["sum"]]
-    for name, policies in {"the start": starts, **{n: [e["policies"]["constrained"] for e in r]
-                                                   for n, r in found.items()}}.items():  # fmt: skip
+    of_arms = {name: [each["policies"]["constrained"] for each in runs] for name, runs in found.items()}
+    for name, policies in {"the start": starts, **of_arms}.items():
         means = {reward: [policy["rewards"][reward]["mean"] for policy in policies] for reward in ("gold", *PROXIES)}
-        gaps = [p["rewards"]["gold"]["mean"] - u["rewards"]["gold"]["mean"]
-                for p, u in zip(policies, unconstrained, strict=True)]  # fmt: skip
-        row(name, cell(means["gold"]), *(cell(means[proxy], 2) for proxy in PROXIES),
-            *(cell([abs(mean - thresholds[proxy]) for mean in means[proxy]], 2) for proxy in PROXIES),
-            cell([policy["kl"]["mean"] for policy in policies], 1),
-            cell([policy["length"]["mean"] for policy in policies], 1), cell(gaps))  # fmt: skip
-    sys.stdout.flush()
-
-
-def row(first: str, *cells: str) -> None:
-    print(f"{first:17}" + "".join(f"{each:>18}" for each in cells))
+        of_sum = [policy["rewards"]["gold"]["mean"] for policy in of_arms["sum"]]
+        last.append({
+            "arm": name, "gold": means["gold"],
+            "gold - sum": [a - b for a, b in zip(means["gold"], of_sum, strict=True)],
+            **{proxy: means[proxy] for proxy in PROXIES},
+            **{f"{proxy}, distance": [abs(mean - thresholds[proxy]) for mean in means[proxy]] for proxy in PROXIES},
+            "KL": [policy["kl"]["mean"] for policy in policies],
+            "tokens": [policy["length"]["mean"] for policy in policies],
+        })  # fmt: skip
+    return {"pushed": pushed, "last": last}
 
 
 def plot(found: dict[str, list[dict]], thresholds: dict[str, float], path: str) -> None:

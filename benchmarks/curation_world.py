@@ -1,6 +1,6 @@
 """What curated retraining does: reward, diversity and real data, by K and share of real data.
 
-    python benchmarks/curation_world.py                       # 3 seeds of 11 arms of 6 rounds; an hour on one core
+    python benchmarks/curation_world.py           # 3 seeds of 11 arms of 6 rounds; an hour; save=yes keeps the numbers
     python benchmarks/curation_world.py seeds=2 rounds=3 plot=curation.svg stages.curated.temperature=0
     python benchmarks/curation_world.py arms=collapse         # a reward that sees one aspect only, and the limit
     python benchmarks/curation_world.py arms=stories recipe=recipes/stories-curated.yaml rounds=4 inputs.model=...
@@ -21,10 +21,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
-from cells import cell
+import stored_numbers
 
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
@@ -64,7 +65,7 @@ PANELS = {"distinct_2": "distinct-2", "real_nll": "real data, nats per token"}
 
 
 def main(words: list[str]) -> None:
-    options = {"seeds": "3", "rounds": "6", "plot": "", "recipe": RECIPE, "arms": "grid"}
+    options = {"seeds": "3", "rounds": "6", "plot": "", "recipe": RECIPE, "arms": "grid", "save": "no"}
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     overrides = [
@@ -76,7 +77,9 @@ def main(words: list[str]) -> None:
     for seed in range(int(options["seeds"])):
         for name, own in ARMS[options["arms"]].items():
             found[name].append(run(options["recipe"], [f"seed={seed}", *overrides, *own]))
-            say(found)
+    recipe = (options["recipe"], ["seed=0", *overrides])
+    seeds = f"{options['seeds']}, each with a world and a language model"
+    stored_numbers.show(f"curation-{options['arms']}", {"arms": rows(found)}, seeds=seeds, recipe=recipe)
     if options["plot"]:
         plot(found, options["plot"])
 
@@ -101,19 +104,16 @@ def _columns(policy: dict) -> dict[str, float]:
             "tokens": policy["length"]["mean"]}  # fmt: skip
 
 
-def say(found: dict[str, list[dict]]) -> None:
-    """The table of what is there so far."""
+def rows(found: dict[str, list[dict]]) -> list[dict[str, Any]]:
+    """The start and the last policy of each arm."""
     titles = list(next(iter(found.values()))[0]["sft"])
-    print("  ".join(["\n" + f"{'arm':26}", "seeds", *(f"{title:>16}" for title in titles), "last round"]))
-    lines = {name: [(each["curated"], each["ended"]) for each in runs] for name, runs in found.items()}
+    ends = {name: [(each["curated"], each["ended"]) for each in runs] for name, runs in found.items()}
     start = [(each["sft"], 0) for each in next(iter(found.values()))]
-    for name, runs in {"the start": start, **lines}.items():
-        if runs:
-            columns = [[policy[title] for policy, _ in runs] for title in titles]
-            cells = [cell(values, 3 if abs(sum(values) / len(values)) < 10 else 1) for values in columns]
-            ended = " ".join(str(at) for _, at in runs)
-            print("  ".join([f"{name:26}", f"{len(runs):5}", *(f"{cell:>16}" for cell in cells), ended]))
-    sys.stdout.flush()
+    return [
+        {"arm": name, **{title: [policy[title] for policy, _ in runs] for title in titles},
+         "last good round": ", ".join(str(at) for _, at in runs)}
+        for name, runs in {"the start": start, **ends}.items()
+    ]  # fmt: skip
 
 
 def plot(found: dict[str, list[dict]], path: str) -> None:
