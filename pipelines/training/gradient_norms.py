@@ -31,7 +31,10 @@ class GradientNorms(TrainerCallback):
         if self.checkpoint is None:
             return
         file = self.checkpoint / FILE
-        of_no_step = {"norms": [None] * state.global_step, "rates": [math.nan] * state.global_step}
+        of_no_step: dict[str, list[Any]] = {
+            "norms": [None] * state.global_step,
+            "rates": [math.nan] * state.global_step,
+        }
         kept = json.loads(file.read_text()) if file.is_file() else of_no_step  # a checkpoint of an older version
         self.norms, self.rates = kept["norms"], kept["rates"]
 
