@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from fractions import Fraction
 from typing import Literal
 
@@ -37,6 +38,13 @@ def in_box(solution: str) -> str | None:
             if depth == 0:
                 return solution[start:end].strip()
     return None
+
+
+def vote(completion: str) -> Hashable | None:
+    """What a completion votes for: its answer as a number, or as it stands; None for one without an answer."""
+    answer = marked(completion)
+    value = number(completion if answer is None else answer)
+    return answer if value is None else value
 
 
 def number(answer: str) -> Fraction | None:

@@ -23,9 +23,11 @@ def reward_functions() -> list[RewardFunction]:
     return [RewardFunction("brief", brief), RewardFunction("as", count)]
 
 
-def grpo_trainer(trainer: type, model: str, prompts: str, folder, train: dict[str, Any], **extra: Any) -> Any:
-    """A trainer of GRPO's kind with those rewards; `train` are keys of trl.GRPOConfig."""
-    args = trl.GRPOConfig(str(folder), **{**CPU, **train})
+def grpo_trainer(
+    trainer: type, model: str, prompts: str, folder, train: dict[str, Any], config: type = trl.GRPOConfig, **extra: Any
+) -> Any:
+    """A trainer of GRPO's kind with those rewards; `train` are keys of `config`."""
+    args = config(str(folder), **{**CPU, **train})
     data = load_dataset("json", data_files=prompts, split="train")
     return trainer(model=model, reward_funcs=reward_functions(), args=args, train_dataset=data, **extra)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.pipelines.importing.sources import Source
+from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.yaml_words import settled
 
 
@@ -48,6 +49,10 @@ class Draft:
     def of(cls, kind: str, source: Source) -> Draft:
         """An empty stage, with every key of the source still to be accounted for."""
         return cls(kind, source, dict(source.values))
+
+    def takes_prompts(self) -> bool:
+        """Whether a stage of the kind draws the answers that it trains on."""
+        return kinds.find(kinds.STAGES, self.kind).takes_prompts()
 
     def look(self, *keys: str) -> Any:
         """The value of the first of the keys that is there and not null, which stays to be accounted for."""

@@ -8,7 +8,6 @@ from typing import Any
 from trimtab.pipelines.importing import names
 from trimtab.pipelines.importing.draft import Draft
 
-SAMPLES = ("grpo", "rloo", "ppo", "distill")  # kinds that read prompts
 HELD_OUT = ("test", "eval", "valid", "dev")
 MIXED = ("dataset_mixer", "dataset_mixture", "datasets", "dataset_name")  # keys that name data, of which one counts
 
@@ -53,7 +52,7 @@ def of_family(draft: Draft) -> None:
 
 def prompts(draft: Draft, key: str) -> None:
     """The longest prompt: those beyond are left out where prompts are read, with a count."""
-    if draft.kind in SAMPLES and isinstance(draft.look(key), int) and "data" in draft.block:
+    if draft.takes_prompts() and isinstance(draft.look(key), int) and "data" in draft.block:
         draft.rename(key, "data.max_prompt_tokens", why="longer prompts are left out and counted")
 
 

@@ -38,6 +38,7 @@ def render(
     reward_models = [sections.reward_model(record) for record in records if shows(record).section == "reward model"]
     reports = [sections.reward_report(record) for record in records if shows(record).section == "reward report"]
     labels = [sections.labels(record) for record in records if shows(record).section == "labels"]
+    left_out = [sections.left_out(record) for record in records if shows(record).section == "left out"]
     completions = [] if evaluations else sections.completions(records, samples)
     for evaluation in evaluations:
         evaluation["verdict"] = verdict.words(evaluation)
@@ -69,6 +70,7 @@ def render(
         reward_reports=reports,
         labels=[about for about in labels if about["rows"]],
         audited=audited,
+        left_out=[about for about in left_out if about["reasons"]],
         completions=completions,
         samples=samples,
         refresh=refresh,

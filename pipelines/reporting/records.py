@@ -115,6 +115,19 @@ def json_object(path: Path, notes: list[str]) -> dict[str, Any]:
     return mapping(value)
 
 
+def json_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """A file's JSON list of objects, or an empty one with a note of what is wrong."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        notes.append(f"{path.name} cannot be read: {error}")
+        return []
+    if not isinstance(value, list):
+        notes.append(f"{path.name} holds no JSON list")
+        return []
+    return list(map(mapping, value))
+
+
 def mapping(value: Any) -> dict[str, Any]:
     """The value where it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}

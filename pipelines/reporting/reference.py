@@ -67,6 +67,7 @@ SECTIONS = {
     "reward model": "Reward models",
     "reward report": "Reward models",
     "labels": "People",
+    "left out": "Data",
     "completions": "Completions",
 }
 ARGUMENTS = "Neutral training arguments"

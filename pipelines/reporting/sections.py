@@ -9,7 +9,7 @@ from typing import Any
 from trimtab.pipelines.planning import field_types
 from trimtab.pipelines.reporting import plots
 from trimtab.pipelines.reporting.numerals import finite, number, with_error
-from trimtab.pipelines.reporting.records import Record, json_object, mapping, shows, stage_class
+from trimtab.pipelines.reporting.records import Record, json_object, json_rows, mapping, shows, stage_class
 
 FOLDED = 480  # characters of a completion or prompt that are shown; the rest is folded away
 ANSWERS = 4  # completions of one prompt, where a dataset of completions is shown
@@ -91,7 +91,17 @@ def reward_report(record: Record) -> dict[str, Any]:
         parts = ("accuracy", "calibration", "length", "subsets")
         rewards[name] = mapping(numbers) | {key: mapping(mapping(numbers).get(key)) for key in parts}
     subsets = list(dict.fromkeys(subset for numbers in rewards.values() for subset in numbers["subsets"]))
-    return {**left, "rewards": rewards, "subsets": subsets, "record": record}
+    policies = {policy: mapping(of_rewards) for policy, of_rewards in mapping(left.get("rounds")).items()}
+    return {**left, "rewards": rewards, "subsets": subsets, "rounds": policies, "record": record}
+
+
+def left_out(record: Record) -> dict[str, Any]:
+    """By reason, how many rows a step has left out and the first of them; and its `record`."""
+    metrics = record["metrics"]
+    counts = {key.removeprefix("dropped/"): metrics[key] for key in metrics if key.startswith("dropped/")}
+    examples = json_rows(record["output"] / "dropped.json", record["notes"]) if counts else []
+    reasons = [(why, count, [row for row in examples if row.get("reason") == why]) for why, count in counts.items()]
+    return {"reasons": reasons, "record": record}
 
 
 def labels(record: Record) -> dict[str, Any]:

@@ -22,7 +22,8 @@ class Shows:
     while a training goes, the first three in a bar, or with `table` eight in a row for each log. With `by_round` the
     curves are those of the steps of a loop, one point each, instead of one step's. `section` says what the artifact
     is: an `evaluation` (with its evaluation.json), a `reward model` with its accuracy, a `reward report` (with its
-    reward_report.json), `labels` by people (with their labels.json), or a dataset of `completions`.
+    reward_report.json), `labels` by people (with their labels.json), a dataset of which rows are `left out` (with
+    their dropped.json), or one of `completions`.
     """
 
     panels: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -31,7 +32,7 @@ class Shows:
     watches: Sequence[str] = ("train/loss",)
     table: bool = False
     by_round: bool = False
-    section: Literal["evaluation", "reward model", "reward report", "labels", "completions", None] = None
+    section: Literal["evaluation", "reward model", "reward report", "labels", "left out", "completions", None] = None
 
 
 PREFERENCE = Shows(

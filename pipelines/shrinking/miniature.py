@@ -154,12 +154,15 @@ class Miniature:
         return {f"{key}.{name}".rstrip("."): self.model(model) for name, model in outside.items()}
 
     def _stage_keys(self, key: str, hint: Any, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Of a macro's block that takes the keys of another kind of stage: what that kind changes."""
+        """Of a macro's block, or blocks by name, that take the keys of another kind: what that kind changes."""
         notes = [note for note in field_types.notes(hint) if isinstance(note, field_types.KeysOf)]
+        is_one = any(isinstance(note, field_types.KeysOf) for note in getattr(hint, "__metadata__", ()))
+        blocks = {key: value} if is_one else {f"{key}.{name}": block for name, block in value.items()}
         changes: dict[str, Any] = {}
         for kind in notes[0].names if notes else ():
             stage = kinds.find(kinds.STAGES, kind)
-            changes |= {f"{key}.{name}": small for name, small in stage.small(value, self).items()}
+            for place, block in blocks.items():
+                changes |= {f"{place}.{name}": small for name, small in stage.small(block, self).items()}
         return changes
 
     def _sampling(self, block: Mapping[str, Any]) -> dict[str, Any]:

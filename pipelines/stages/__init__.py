@@ -27,7 +27,7 @@ import trl
 from trimtab.pipelines.algorithms.schedules import ScheduleSettings
 from trimtab.pipelines.data import promises
 from trimtab.pipelines.data.audit import classes
-from trimtab.pipelines.data.forms import Data, Form
+from trimtab.pipelines.data.forms import PROMPTS, Data, Form
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Rows, Work
@@ -87,6 +87,11 @@ class Stage:
     def by_micro_batch(cls, train: Mapping[str, Any]) -> bool:
         """Whether a row's loss depends on the others of its micro-batch, whose size then is in the fingerprint."""
         return False
+
+    @classmethod
+    def takes_prompts(cls) -> bool:
+        """Whether its `data` are prompts: where it trains, it draws the answers itself."""
+        return PROMPTS in field_types.notes(field_types.hints(cls).get("data"))
 
     @classmethod
     def as_written(cls, name: str, options: dict[str, Any]) -> Self:
@@ -223,8 +228,7 @@ class TrainerStage(Stage):
     def audit_of(self, step: Step) -> Audit:
         from trimtab.pipelines.training import inputs
 
-        asked = any("prompts" in form.audit for form in self.reads().values())
-        room = (getattr(self.train, "max_completion_length", None) or 1) if asked else None
+        room = (getattr(self.train, "max_completion_length", None) or 1) if self.takes_prompts() else None
         audit = inputs.audit(self.model, self.train, self.audit, step, room=room)
         if not hasattr(self, "rewards"):
             return audit

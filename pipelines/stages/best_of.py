@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -115,7 +115,7 @@ class BestOf(Stage):
     def _of_prompt(self, samples: Sequence[Mapping[str, Any]], seed: str) -> dict[str, float]:
         """Every number of one prompt."""
         gold = [row["scores"][self.gold] for row in samples]
-        answers = [answer(text(row["completion"])) for row in samples] if self.votes else []
+        answers = [_answers.vote(text(row["completion"])) for row in samples] if self.votes else []
         values = {"one": sum(gold) / len(gold)}
         for n in self.n:
             values[f"passing/{n}"] = best_of.passing(gold, n)
@@ -135,10 +135,3 @@ class BestOf(Stage):
         given = [scores.get(self.gold) for scores in rows["scores"]]
         numbers = statistics.grouped(given, rows["prompt_index"][:])
         return {f"greedy/{key}": value for key, value in numbers.items()}
-
-
-def answer(completion: str) -> Hashable | None:
-    """What a completion votes for: its answer as a number, or as it stands; None for one without an answer."""
-    marked = _answers.marked(completion)
-    number = _answers.number(completion if marked is None else marked)
-    return marked if number is None else number

@@ -2,8 +2,9 @@
 
     critique: {completions: $sample}
 
-Rows are `prompt`, what the critic is asked; `asked`, the prompt that was answered; `spent`, the tokens that were
-drawn for it so far; and the prompt's other columns. Scores and samples do not stay. See `reflect`.
+Rows are `prompt`, what the critic is asked; `asked`, the prompt that was answered, with the numbers of prompt and
+answer in `asked_index` and `asked_sample`; `spent`, the tokens that were drawn for it so far; and the prompt's other
+columns. Scores and samples do not stay. See `reflect`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from trimtab.pipelines.data import counting, grouping, passages
-from trimtab.pipelines.data.forms import COMPLETIONS, OF_SAMPLES, Data, said
+from trimtab.pipelines.data.forms import OF_SAMPLES, SAMPLED, Data, said
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.stages import Metrics, Stage
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Critique(Stage):
     """`asks` takes the `{question}`, the `{thoughts}` and the `{answer}`."""
 
-    completions: Annotated[Data, COMPLETIONS.where("completion_ids")]
+    completions: Annotated[Data, SAMPLED.where("completion_ids")]
     marks: list[str] = field(default_factory=lambda: list(MARKS))
     asks: str = (
         "Question: {question}\n\nThoughts: {thoughts}\n\nAnswer: {answer}\n\nFind what is wrong or missing in these "
@@ -55,6 +56,7 @@ class Critique(Stage):
                 asked = self.asks.format(question=text(row["prompt"]), thoughts=thoughts, answer=answer)
                 kept = {name: row[name] for name in row if name not in OF_SAMPLES}
                 spent = row.get("spent", len(row["completion_ids"]))
-                yield {**kept, "prompt": said("user", asked), "asked": row["prompt"], "spent": spent}
+                of = {"asked": row["prompt"], "asked_index": row["prompt_index"], "asked_sample": row["sample_index"]}
+                yield {**kept, "prompt": said("user", asked), **of, "spent": spent}
 
         return {"rows": write_rows(step, prompts())}

@@ -18,7 +18,7 @@ in any data block (docs/data.md). What is left out, in this order:
 - `duplicates`: rows that say what one before them says, exactly or with the similarity `deduplicate`, as in `curate`
 
 The dataset has the columns of `data`, with `prompts` those of the prompt alone: what was sampled and scored is left
-away, and answers or tests to check stay. `dropped.json` has a few rows of each reason.
+away, and answers or tests to check stay. `dropped.json` and the report have a few rows of each reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import clean_text
 from trimtab.pipelines.data import counting
-from trimtab.pipelines.data.forms import CORPUS, PROMPTS, Data, Form
+from trimtab.pipelines.data.forms import CORPUS, OF_SAMPLES, PROMPTS, Data, Form
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting.shows import Shows
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 Test = Callable[[list[int]], Mapping[int, str]]  # the numbers of the rows that are left -> why some of them are not
 SHOWN = 5  # rows of each reason that are kept to be looked at
-OF_SAMPLES = ("completion", "sample_index", "prompt_ids", "completion_ids", "vocabulary", "logprobs", "truncated")
 
 
 @dataclass(kw_only=True)
@@ -68,7 +67,7 @@ class Filter(Stage):
     deduplicate: float | None = None
     decontaminate: Annotated[Data | None, PROMPTS] = None
 
-    shows: ClassVar[Shows] = Shows(results=("rows", "left_out"))
+    shows: ClassVar[Shows] = Shows(results=("rows", "left_out"), section="left out")
 
     @classmethod
     def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
@@ -125,7 +124,7 @@ class Filter(Stage):
             (step.output / "dropped.json").write_text(json.dumps(examples, indent=1, ensure_ascii=False))
         kept = rows.select(left)
         if self.prompts:
-            kept = kept.remove_columns([name for name in (*OF_SAMPLES, "scores") if name in kept.column_names])
+            kept = kept.remove_columns([name for name in OF_SAMPLES if name in kept.column_names])
         dropped = {f"dropped/{reason}": count for reason, count in counts.items()}
         return {"read": len(rows), "rows": write_rows(step, kept), "left_out": len(why) / len(rows), **dropped}
 

@@ -9,19 +9,20 @@
 A macro, PRefLexOR's recursive inference (arXiv 2410.12375). The policy answers (`NAME-0-sample`); in each round `n` a
 critic reads its thoughts and answer and writes the thoughts anew (`NAME-n-critique`, `NAME-n-thoughts`), and the
 policy goes on from them to an answer (`NAME-n-prefill`, `NAME-n-sample`). `NAME-n` holds the answers of a round and
-`$NAME` those of the last one, with the tokens that all rounds have drawn in `spent`. Every round asks every prompt.
+`$NAME` those of the last one, with the tokens that all rounds have drawn in `spent`. Every round asks every prompt;
+each of its `num_generations` answers has thoughts and a critic of its own.
 
-    evaluate: {policies: {reason: $reason}, completions: {reflect: $reflect}, num_generations: 1, ...}
+    evaluate: {policies: {reason: $reason}, reflect: {reason: {critic: {...}, rounds: 3}}, ...}
 
-compares them, with the tokens that were spent. The control is as many tokens spent on samples: `best_of` of
-`evaluate`, at n = `spent` / length. A critic that knows no better makes thoughts longer, and nothing better.
+does the same with the policy and the prompts of an evaluation, and compares it with the policy's best of as many
+samples as come to the same tokens. A critic that knows no better makes thoughts longer, and nothing better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import trl
 
@@ -30,9 +31,6 @@ from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.field_types import KeysOf
 from trimtab.pipelines.sampling.settings import Sampling
 from trimtab.pipelines.stages import Stage, StepOptions
-
-if TYPE_CHECKING:
-    from trimtab.pipelines.shrinking.miniature import Miniature
 
 
 @dataclass(kw_only=True)
@@ -48,17 +46,10 @@ class Reflect(Sampling, Stage):
     num_generations: int = 1
 
     @classmethod
-    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
-        return {**super().small(block, miniature), "num_generations": 1}
-
-    @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
         macro = cls.as_written(name, options)
         if macro.rounds < 1:
             raise RecipeError(f"must be at least 1, got {macro.rounds}", ("stages", name, "rounds"))
-        if macro.num_generations != 1:
-            message = f"must be 1, the answer that is thought over, got {macro.num_generations}"
-            raise RecipeError(message, ("stages", name, "num_generations"))
         marks = {"marks": macro.marks} if macro.marks is not None else {}
         asks = {"asks": macro.asks} if macro.asks is not None else {}
         sampling = {"model": options["model"], **cls.handed_on(options)}
@@ -71,7 +62,8 @@ class Reflect(Sampling, Stage):
             yield f"{of}-thoughts", "sample", {**criticised, "seed_offset": number}
             filled = {"thoughts": f"${of}-thoughts", "model": options["model"], **marks}
             yield f"{of}-prefill", "prefill", filled
-            yield f"{of}-sample", "sample", {**sampling, "prompts": f"${of}-prefill", "seed_offset": number}
+            again = {**sampling, "prompts": f"${of}-prefill", "num_generations": 1, "seed_offset": number}
+            yield f"{of}-sample", "sample", again
             last = of if number < macro.rounds else name
             yield last, "reflected", {"completions": f"${of}-sample", **marks}
             answers = f"${last}"

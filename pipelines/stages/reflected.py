@@ -23,8 +23,9 @@ from trimtab.rewards._thoughts import MARKS, wrong
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
 
-PREFILLED = SAMPLED.where("asked", "thought", "spent", "completion_ids", "truncated")
-OF_PREFILLED = ("asked", "thought", "prompt_ids", "logprobs")  # whose tokens are those of another prompt
+ASKED = ("asked", "asked_index", "asked_sample")
+PREFILLED = SAMPLED.where(*ASKED, "thought", "spent", "completion_ids", "truncated")
+OF_PREFILLED = (*ASKED, "thought", "prompt_ids", "logprobs")  # whose tokens are those of another prompt
 
 
 @dataclass(kw_only=True)
@@ -66,7 +67,8 @@ class Reflected(Stage):
                 total += spent
                 kept = {name: row[name] for name in row if name not in OF_PREFILLED}
                 completion = whole if isinstance(row["asked"], str) else said("assistant", whole)
-                yield {**kept, "prompt": row["asked"], "completion": completion, "spent": spent}
+                place = {"prompt_index": row["asked_index"], "sample_index": row["asked_sample"]}
+                yield {**kept, **place, "prompt": row["asked"], "completion": completion, "spent": spent}
 
         written = write_rows(step, answers())
         return {"rows": written, "spent": total / written}

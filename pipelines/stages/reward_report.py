@@ -7,8 +7,16 @@
       subset: subset                       # the column that names a row's source or kind
       require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here, behind the step `quality-report`
 
+      rounds: {before: $improve-1-sample, later: $improve-2-sample}  # completions of one policy after another
+      gold: right                          # one of the rewards, which is true
+
 Both answers of every pair are scored as `score` does, with `batch_size`, `on_failure` and scores that are kept. Beside
 the data's columns a reward is given `other`, the pair's other answer: `{kind: judge, mode: pairwise, against: other}`.
+
+A policy that is trained on a reward leaves the answers on which that was good. So `rounds` has each reward's numbers
+on the completions of each policy: mean and spread, its correlation with length, and best of n; with `gold`, how often
+it orders two answers to a prompt as gold does, and what gold its best of n has. Where that no longer rises with n, or
+accuracy falls to 0.5, the policy has left the range in which the reward can be trusted.
 
 Pairs in which a reward has no score of an answer are left out of its numbers and counted in `unscored`. A reward of
 which all numbers are good can still be gamed by a policy that is trained on it: look at `best_of`, too.
@@ -23,15 +31,16 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from trimtab.pipelines.algorithms import reward_quality, statistics
+from trimtab.pipelines.algorithms import reward_quality, reward_rounds, statistics
 from trimtab.pipelines.data import counting, grouping
-from trimtab.pipelines.data.forms import PREFERENCE, Data
+from trimtab.pipelines.data.forms import PREFERENCE, SAMPLED, Data
 from trimtab.pipelines.forecasting.passes import judged
 from trimtab.pipelines.forecasting.work import Work
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
-from trimtab.pipelines.reporting import by_prompt
+from trimtab.pipelines.recording import tracking
+from trimtab.pipelines.reporting import by_prompt, reward_numbers
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage, StepOptions
 from trimtab.rewards import text
@@ -54,8 +63,10 @@ class RewardReport(Stage):
     subset: str | None = None
     batch_size: int = 256
     require: dict[str, float] = field(default_factory=dict)
+    rounds: dict[str, Annotated[Data, SAMPLED]] = field(default_factory=dict)
+    gold: str | None = None
 
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ("require",)
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("require", "rounds", "gold")
     neutral: ClassVar[tuple[str, ...]] = ("batch_size",)
     shows: ClassVar[Shows] = Shows(
         results=("*/accuracy/mean",), section="reward report", compares=("*/accuracy/mean",)
@@ -75,9 +86,10 @@ class RewardReport(Stage):
         """Raises RecipeError for a number that the report will not have."""
         empty = {"rewards": {name: _of_reward([], [], []) for name in self.rewards}}
         agreements = [{"rewards": list(pair), "share": 0.0} for pair in combinations(self.rewards, 2)]
-        known = _metrics({**empty, "agreement": agreements})
+        known = reward_numbers.metrics({**empty, "agreement": agreements})
         further = [f"rewards/{name}/" for name in self.rewards]  # what scoring leaves
         further += [f"{name}/subset/" for name in self.rewards] if self.subset else []
+        further += [f"rounds/{name}/{reward}/" for name in self.rounds for reward in self.rewards]
         for name in self.require:
             if name not in known and not name.startswith(tuple(further)):
                 message = f"there will be no such number{suggest(name, known)} (but {', '.join(known)})"
@@ -88,12 +100,29 @@ class RewardReport(Stage):
             raise RecipeError("name at least one reward", (*step.path, "rewards"))
         if self.batch_size < 1:
             raise RecipeError(f"must be at least 1, got {self.batch_size}", (*step.path, "batch_size"))
+        if self.gold is not None and self.gold not in self.rewards:
+            hint = f"{suggest(self.gold, self.rewards)} (there are: {', '.join(self.rewards)})"
+            raise RecipeError(f"{self.gold!r} is none of the rewards{hint}", (*step.path, "gold"))
+        if self.gold is not None and not self.rounds:
+            message = "is what `rounds` are held against, and there are none: `data` is held against its labels"
+            raise RecipeError(message, (*step.path, "gold"))
         super().check(step)
+
+    def _of_policy(self, rows: Dataset, scores: Mapping[str, Scores]) -> dict[str, Any]:
+        """The numbers of every reward on the completions of a policy."""
+        lengths, prompts = [len(text(completion)) for completion in rows["completion"]], rows["prompt_index"][:]
+        gold = scores[self.gold] if self.gold else None
+        return {
+            name: reward_rounds.of_policy(scores[name], lengths, prompts, None if name == self.gold else gold)
+            for name in scores
+        }
 
     def work(self, known: Known) -> Work:
         rows, judges = known.rows("data"), known.rewards(self.rewards)
-        passes = tuple(judged(judge.model, rows.shaped(1), 2 * rows.count) for judge in judges)
-        handled = 2 * rows.count * len(self.rewards)
+        asked = [(rows.shaped(1), 2 * rows.count)]
+        asked += [(said, said.count) for said in (known.rows("rounds", block) for block in self.rounds.values())]
+        passes = tuple(judged(judge.model, shape, count) for judge in judges for shape, count in asked)
+        handled = sum(count for _, count in asked) * len(self.rewards)
         return Work("models" if judges else "rows", tuple(judges[:1]), passes, handled=handled)
 
     def run(self, step: Step) -> Metrics:
@@ -106,15 +135,22 @@ class RewardReport(Stage):
         if self.subset is not None and self.subset not in pairs.column_names:
             message = f"the data has no column {self.subset!r} (columns: {', '.join(pairs.column_names)})"
             raise RecipeError(message, (*step.path, "subset"))
-        answers, of = _answers(pairs), {"answers of": step.identity["options"]["data"]}
+        options = step.identity["options"]
+        answers, of = _answers(pairs), {"answers of": options["data"]}
+        said = {name: counting.rows(block, step, "rounds", name) for name, block in self.rounds.items()}
         report: dict[str, Any] = {"pairs": len(pairs), "rewards": {}}
         metrics: Metrics = {}
         scores: dict[str, Scores] = {}
+        of_policies: dict[str, dict[str, Scores]] = {policy: {} for policy in said}
         for name, block in self.rewards.items():
             reward = schema.load_reward(cut(block).reward, (*step.path, "rewards", name))
             scored = journal.score(step, name, reward, answers, self.batch_size, of=of)
-            scores[name] = scored.settled(block.get("on_failure", "stop"), answers["pair"][:])
+            on_failure = block.get("on_failure", "stop")
+            scores[name] = scored.settled(on_failure, answers["pair"][:])
             metrics |= scored.summary(name, scores[name])
+            for policy, rows in said.items():
+                scored = journal.score(step, name, reward, rows, self.batch_size, of=options["rounds"][policy])
+                of_policies[policy][name] = scored.settled(on_failure, rows["prompt_index"][:])
             del reward, scored
             release_memory()
         lengths = [len(text(answer)) for answer in answers["completion"]]
@@ -122,10 +158,16 @@ class RewardReport(Stage):
         for name, of_reward in scores.items():
             report["rewards"][name] = _of_reward(of_reward, lengths, subsets)
         report["agreement"] = _agreements(scores)
+        report |= {"gold": self.gold, "rounds": {}}
+        for policy, rows in said.items():
+            report["rounds"][policy] = self._of_policy(rows, of_policies[policy])
+        numbers = reward_numbers.metrics(report)
+        tracking.table("rewards", reward_numbers.of_rewards(report, numbers))
+        tracking.table("rounds", list(reward_numbers.of_rounds(report)))
         if PartialState().is_main_process:
             (step.output / "reward_report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
             by_prompt.write(step.output, _by_prompt(scores, [text(prompt) for prompt in answers["prompt"][::2]]))
-        return metrics | _metrics(report)
+        return metrics | numbers
 
 
 def _answers(pairs: Dataset) -> Dataset:
@@ -203,17 +245,3 @@ def _by_prompt(scores: Mapping[str, Scores], prompts: Sequence[str]) -> dict[str
                 of_prompt.setdefault(name, []).append(0.5 if gap == 0 else float(gap > 0))
         values[f"{reward}/accuracy/mean"] = {name: statistics.mean_stderr(some)[0] for name, some in of_prompt.items()}
     return values
-
-
-def _metrics(report: Mapping[str, Any]) -> Metrics:
-    """The numbers of the report that are compared over steps."""
-    metrics: Metrics = {}
-    for name, numbers in report["rewards"].items():
-        metrics |= {f"{name}/accuracy/{key}": numbers["accuracy"][key] for key in ("mean", "stderr", "ties")}
-        metrics |= {f"{name}/calibration/{key}": numbers["calibration"][key] for key in ("ece", "nll", "scale")}
-        metrics |= {f"{name}/length/{key}": value for key, value in numbers["length"].items()}
-        for subset, of_subset in numbers["subsets"].items():
-            metrics[f"{name}/subset/{subset}/accuracy"] = of_subset["accuracy"]["mean"]
-    for pair in report["agreement"]:
-        metrics["agreement/" + "/".join(pair["rewards"])] = pair["share"]
-    return metrics

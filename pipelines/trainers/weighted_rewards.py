@@ -58,7 +58,27 @@ class WeightedGRPOTrainer(RewardedRollouts, trl.GRPOTrainer):
 
 
 class WeightedRLOOTrainer(RewardedRollouts, trl.RLOOTrainer):
-    """trl.RLOOTrainer."""
+    """trl.RLOOTrainer, whose normalized advantages are divided by their standard deviation plus `std_floor`.
+
+    None is trl's own floor. It is the standard deviation over the whole batch, since trl's RLOO has no other.
+    """
+
+    def __init__(self, *, args: trl.RLOOConfig, std_floor: float | None = None, **kwargs: Any):
+        if std_floor is not None:
+            args.normalize_advantages = False  # by trl, which would divide by too little
+        super().__init__(args=args, **kwargs)
+        self.std_floor = std_floor
+
+    def _sample(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._sample(inputs)
+        if self.std_floor is None:
+            return output
+        of_all = self.accelerator.gather(output["advantages"])
+        scored = ~self.rollout.rewards.isnan().all(dim=1)
+        mean, deviation = of_all[scored].mean(), nanstd(of_all[scored], 0)
+        normalized = ((of_all - mean) / (deviation + self.std_floor)).where(scored, 0.0)
+        start = self.accelerator.process_index * len(output["advantages"])
+        return output | {"advantages": normalized[start : start + len(output["advantages"])]}
 
     def handed_back(self, completions: list[list[int]]) -> list[list[int]]:
         return completions

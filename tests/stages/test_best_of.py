@@ -5,7 +5,7 @@ import json
 import pytest
 from run_steps import refused, run_recipe
 
-from trimtab.pipelines.stages.best_of import answer
+from trimtab.rewards._answers import vote
 
 SAMPLES = [("#### 7", 1.0, 0.9), ("it is 7", 1.0, 0.2), ("#### 8", 0.0, 0.5), ("no idea", 0.0, 0.1)]
 
@@ -52,9 +52,9 @@ def test_what_is_not_there_is_refused(tmp_path, capsys):
 
 
 def test_a_vote_is_a_number_or_what_stands_for_it():
-    assert answer(r"\boxed{1/2}") == answer("#### 0.5") == answer("so .50")
-    assert answer(r"\boxed{x + y}") == "x + y"
-    assert answer("no idea") is None
+    assert vote(r"\boxed{1/2}") == vote("#### 0.5") == vote("so .50")
+    assert vote(r"\boxed{x + y}") == "x + y"
+    assert vote("no idea") is None
 
 
 def test_an_evaluation_chooses_among_each_policys_samples(model, prompts, tmp_path):

@@ -30,13 +30,17 @@ def scored(*scores_of_prompts):
 def test_prompts_that_some_samples_solve_stay_as_prompts(tmp_path):
     data = write_rows(tmp_path / "scored.jsonl", scored([1.0] * 4, [0.0] * 4, [1.0, 0.0, 0.0, 1.0], [1.0, None, 0.0]))
     block = {"data": data, "reward": "right", "passing": [1, 3], "prompts": True}
-    step = run_recipe(tmp_path, {"filter": block})["filter"]
-    assert rows_of(step) == [{"prompt": f"p{i}", "answer": str(i), "prompt_index": i} for i in (2, 3)]
+    steps = run_recipe(tmp_path, {"filter": block, "report": {}})
+    step = steps["filter"]
+    assert rows_of(step) == [{"prompt": f"p{i}", "answer": str(i)} for i in (2, 3)]
     metrics = metrics_of(step)
     dropped = {key.removeprefix("dropped/"): metrics[key] for key in metrics if key.startswith("dropped/")}
     assert dropped == {"unscored": 1, "too_easy": 4, "too_hard": 4, "repeated": 4}
     examples = json.loads((step.output / "dropped.json").read_text())
     assert [row["row"] for row in examples if row["reason"] == "too_easy"] == [0, 1, 2, 3]
+    page = (steps["report"].output / "report.html").read_text()
+    assert "2 of 15 rows are kept" in page
+    assert '<th scope="row" rowspan="4">too easy</th><td class="n" rowspan="4">4</td>' in page
 
 
 def test_two_to_five_of_eight_are_kept_most_often_at_the_closed_form():

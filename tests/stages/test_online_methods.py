@@ -130,6 +130,26 @@ def test_the_trainer_uses_the_floor(model, prompts, tmp_path):
     assert batches[1.0].abs().max() < 0.9 * batches[None].abs().max()
 
 
+def test_the_normalized_advantages_of_a_batch_are_divided_by_their_deviation_and_the_floor(model, prompts, tmp_path):
+    """With trl's own floor they are trl's; a completion without any score has none, and is no part of the mean."""
+    from trimtab.pipelines.trainers.weighted_rewards import TRL_FLOOR, WeightedRLOOTrainer
+
+    args = {key: value for key, value in TRAIN.items() if key not in OF_GRPO} | {**CPU, "save_strategy": "no"}
+    batches = {}
+    for floor in ("plain", None, TRL_FLOOR, 0.5):
+        settings = {**args, "normalize_advantages": floor != "plain"}
+        given = None if floor == "plain" else floor
+        trainer = grpo_trainer(
+            WeightedRLOOTrainer, model, prompts, tmp_path, settings, trl.RLOOConfig, std_floor=given
+        )
+        rows = [trainer.train_dataset[index] for index in (0, 0, 0, 0, 1, 1, 1, 1)]
+        trainer.model.train()
+        batches[floor] = trainer._generate_and_score_completions(rows)["advantages"]
+    assert torch.allclose(batches[TRL_FLOOR], batches[None], atol=1e-5)
+    raw = batches["plain"]
+    assert torch.allclose(batches[0.5], (raw - raw.mean()) / (raw.std() + 0.5), atol=1e-5)
+
+
 def surrogate(model, prompts, folder, proximal, **train):
     from trimtab.pipelines.trainers.weighted_rewards import WeightedGRPOTrainer
 
@@ -192,6 +212,8 @@ def test_the_student_comes_nearer_to_its_teacher(model, prompts, tmp_path):
         ("grpo", {"train": {"per_device_train_batch_size": 64}}, "grpo.data: a rollout needs 16 different prompts"),
         ("grpo", {"std_floor": 0.0, "train": {"scale_rewards": "group"}}, "grpo.std_floor: must be above 0, got 0"),
         ("grpo", {"std_floor": 0.1}, "grpo.std_floor: is of the standard deviation of a group's sums"),
+        ("rloo", {"std_floor": 0.1}, "rloo.std_floor: nothing is divided by a standard deviation"),
+        ("rloo", {"std_floor": 0.0, "train": {"normalize_advantages": True}}, "std_floor: must be above 0, got 0"),
         ("grpo", {"proximal": 0.0, "train": {"beta": 0.0}}, "grpo.proximal: must be above 0, got 0"),
         (
             "grpo",

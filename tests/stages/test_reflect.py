@@ -74,6 +74,73 @@ def test_the_error_of_thoughts_that_are_halved_is_rho_to_the_rounds(served, thin
     assert "mended: " in (steps["evaluate"].output / "summary.txt").read_text()
 
 
+def test_an_evaluation_sets_a_policy_that_reflects_against_its_best_of_as_many_tokens(served, thinker, tmp_path):
+    asked = [{"prompt": [{"role": "user", "content": f"say {number}"}]} for number in range(3)]
+    keys = {key: served[key] for key in ("engine", "server", "generate")}
+    evaluate = {
+        "policies": {"plain": thinker},
+        "reflect": {"plain": {"critic": served, "rounds": ROUNDS}},
+        "prompts": write_rows(tmp_path / "prompts.jsonl", asked),
+        "rewards": {"brief": {"kind": "answer_span", "rewards": {"brief": {"kind": "length", "target": 2}}}},
+        "num_generations": 2,
+        **keys,
+    }
+    steps = run_recipe(tmp_path, {"evaluate": evaluate})
+    mended, best = (rows_of(steps[f"evaluate-plain-{name}"]) for name in ("reflect-score", "best-of-tokens"))
+    for rows in (mended, best):
+        assert [(row["prompt_index"], row["sample_index"]) for row in rows] == [
+            (p, s) for p in range(3) for s in (0, 1)
+        ]
+    samples = rows_of(steps["evaluate-plain-more-sample"])
+    assert len(samples) == 3 * 2 * (1 + 2 * ROUNDS)
+    of_one = len(samples[0]["completion_ids"])  # all are alike
+    for row, other in zip(best, mended, strict=True):
+        assert row["spent"] % of_one == 0
+        assert abs(row["spent"] - other["spent"]) <= of_one / 2
+        assert float(split(other["completion"][0]["content"], BEGIN, END)[1]) == 64 * RHO**ROUNDS
+    policies = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
+    assert list(policies) == ["plain", "plain-reflect", "plain-best"]
+    assert metrics_of(steps["evaluate-plain-best-of-tokens"])["short"] == 0
+
+
+def test_of_samples_within_the_tokens_the_one_that_most_agree_with_or_that_is_liked_best_is_kept(tmp_path, capsys):
+    def row(prompt, number, said, score, tokens):
+        place = {"prompt_index": prompt, "sample_index": number, "completion_ids": [0] * tokens}
+        return {"prompt": f"p{prompt}", "completion": said, **place, "scores": {"liked": score}}
+
+    said = [("it is 7", 0.1, 4), ("it is 8", 0.9, 4), ("8", 0.5, 3), ("9", 2.0, 9)]
+    samples = [row(prompt, number, *one) for prompt in (0, 1) for number, one in enumerate(said)]
+    spent = [{**row(prompt, 0, "x", 0.0, 1), "spent": tokens} for prompt, tokens in ((0, 12), (1, 90))]
+    block = {
+        "kind": "equal_tokens",
+        "completions": write_rows(tmp_path / "samples.jsonl", samples),
+        "budget": write_rows(tmp_path / "spent.jsonl", spent),
+    }
+    steps = run_recipe(tmp_path, {"voted": block, "liked": {**block, "reward": "liked"}})
+    assert [(one["completion"], one["spent"]) for one in rows_of(steps["voted"])] == [("it is 8", 11), ("it is 8", 20)]
+    assert [one["completion"] for one in rows_of(steps["liked"])] == ["it is 8", "9"]
+    assert (metrics_of(steps["voted"])["samples"], metrics_of(steps["voted"])["short"]) == (3.5, 0.5)
+    assert "no reward 'like' in the scores" in refused(tmp_path, {"liked": {**block, "reward": "like"}}, capsys)
+
+
+@pytest.mark.parametrize(
+    ("reflect", "message"),
+    [
+        ({"other": {}}, "stages.evaluate.reflect.other: is not one of the policies"),
+        ({"plain": {"roundz": 1}}, "stages.evaluate.reflect.plain.roundz: unknown key"),
+        ({"plain": {"rounds": 0}}, "stages.evaluate.reflect.plain.rounds: must be at least 1, got 0"),
+    ],
+)
+def test_reflections_of_an_evaluation_that_cannot_be_are_refused(reflect, message, served, thinker, tmp_path, capsys):
+    block = {
+        "policies": {"plain": thinker},
+        "reflect": {policy: {"critic": served, **keys} for policy, keys in reflect.items()},
+        "prompts": write_rows(tmp_path / "prompts.jsonl", [{"prompt": "say"}]),
+        "rewards": {"brief": {"kind": "length", "target": 2}},
+    }
+    assert message in refused(tmp_path, {"evaluate": block}, capsys)
+
+
 @pytest.mark.parametrize(
     ("said", "thought", "answer"),
     [
@@ -105,7 +172,6 @@ def test_rewards_of_the_answer_do_not_see_the_thoughts():
     ("change", "message"),
     [
         ({"rounds": 0}, "stages.reflect.rounds: must be at least 1, got 0"),
-        ({"num_generations": 2}, "stages.reflect.num_generations: must be 1"),
         (
             {"asks": "{question}"},
             "stages.reflect.asks: takes {question} and {thoughts} and {answer}, and has {question}",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from run_steps import refused, run_recipe
-from short_trainings import plan
+from short_trainings import plan, write_rows
 
 PAIRS = [
     {"prompt": "Say a.", "chosen": "a a", "rejected": "b b b", "source": "easy"},
@@ -51,6 +51,39 @@ def test_the_page_shows_it_and_escapes_names_of_the_data(steps):
     assert "&lt;b&gt;hard&lt;/b&gt;" in page
     assert "<b>hard</b>" not in page
     assert 'class="reliability"' in page
+
+
+def test_each_round_has_its_numbers_in_the_report_and_on_the_page(tmp_path):
+    """A policy that has learned to write b: the reward that counts a likes what gold does not."""
+
+    def said(name, *answers):
+        rows = [
+            {"prompt": f"p{prompt}", "completion": answer, "prompt_index": prompt, "sample_index": number}
+            for prompt in range(2)
+            for number, answer in enumerate(answers)
+        ]
+        return write_rows(tmp_path / f"{name}.jsonl", rows)
+
+    rounds = {"first": said("first", "b b", "a a"), "later": said("later", "b b b a", "b")}
+    gold = {"kind": "pattern", "regex": "b", "count": True}
+    rewards = {**REWARDS, "true": gold}
+    data = write_rows(tmp_path / "pairs.jsonl", PAIRS)
+    quality = {"kind": "reward_report", "data": data, "rewards": rewards, "rounds": rounds, "gold": "true"}
+    stages = {"quality": {**quality, "require": {"rounds/later/as/accuracy": 1.0}}, "report": {}}
+    steps = run_recipe(tmp_path, stages)
+    metrics = json.loads((steps["quality-report"].dir / "done.json").read_text())["metrics"]
+    assert (metrics["rounds/first/as/accuracy"], metrics["rounds/later/as/accuracy"]) == (0.0, 1.0)
+    assert (metrics["rounds/first/as/gold_of_best"], metrics["rounds/later/as/gold_of_best"]) == (0.0, 3.0)
+    assert metrics["rounds/later/brief/length"] == pytest.approx(-1)
+    assert "rounds/later/true/accuracy" not in metrics
+    page = (steps["report"].output / "report.html").read_text()
+    assert "Best of n: true" in page
+    assert page.count(">later</th>") == 3
+
+
+def test_gold_is_one_of_the_rewards_and_of_rounds(block, tmp_path, capsys):
+    assert "'tru' is none of the rewards" in refused(tmp_path, {"quality": {**block, "gold": "tru"}}, capsys)
+    assert "and there are none" in refused(tmp_path, {"quality": {**block, "gold": "as"}}, capsys)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from trimtab.pipelines.importing import adapters, arguments, rewards, rows
 from trimtab.pipelines.importing.draft import Draft
 from trimtab.pipelines.importing.formats._openrlhf_flags import FLAT, REASONS, RENAMES
 from trimtab.pipelines.importing.sources import Source
+from trimtab.pipelines.planning import field_types, kinds
 from trimtab.pipelines.planning.errors import RecipeError
 
 PROGRAMS = (  # in the words of the command
@@ -51,7 +52,7 @@ def translate(source: Source) -> list[Draft]:
         draft.kind = ESTIMATORS.get(str(draft.look("advantage_estimator") or "gae"), "grpo")
     _model(draft)
     _data(draft)
-    if draft.kind in rows.SAMPLES:
+    if draft.takes_prompts():
         _policy(draft)
     _batch(draft)
     _rest(draft)
@@ -189,19 +190,20 @@ def _batch(draft: Draft) -> None:
     """The global batch, in rows; micro-batches are the most that fit, and a rollout is completions."""
     size, micro = draft.look("train_batch_size"), draft.look("micro_train_batch_size")
     answers = draft.look("n_samples_per_prompt") or 1
-    if draft.kind in ("grpo", "ppo", "rloo") and answers < 2:
+    in_groups = "num_generations" in field_types.training_defaults(kinds.find(kinds.STAGES, draft.kind))
+    if in_groups and answers < 2:
         answers = 2
         if draft.look("n_samples_per_prompt") is not None:
             draft.change("n_samples_per_prompt", "train.num_generations", 2, "TRL samples two answers or more")
         else:
             draft.put("train.num_generations", 2)
     if isinstance(size, int):
-        whole = math.ceil(size / answers) * answers if draft.kind in rows.SAMPLES else size
+        whole = math.ceil(size / answers) * answers if draft.takes_prompts() else size
         draft.rename("train_batch_size", "batch_size", whole)
     if isinstance(micro, int):
         draft.rename("micro_train_batch_size", "train.per_device_train_batch_size")
     prompts = draft.look("rollout_batch_size")
-    if isinstance(prompts, int) and draft.kind in ("grpo", "ppo", "rloo"):
+    if isinstance(prompts, int) and in_groups:
         rollout = prompts * answers
         if "batch_size" in draft.block and rollout % draft.block["batch_size"] == 0:
             draft.change("rollout_batch_size", "train.generation_batch_size", rollout, "in completions")

@@ -55,7 +55,7 @@ def translate(source: Source) -> list[Draft]:
     """The one stage that it is. Raises RecipeError where its kind cannot be told."""
     draft = Draft.of(kind_of(source), source)
     _model(draft)
-    if draft.kind in ("grpo", "rloo"):
+    if draft.takes_prompts():
         _policy(draft)
     _loss(draft)
     _template(draft)
