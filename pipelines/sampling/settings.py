@@ -32,14 +32,15 @@ class Sampling:
     """`generate` takes transformers' GenerationConfig keys, `vllm` vLLM's EngineArgs keys.
 
     `sample_batch_size` is completions per forward pass and rank. `engine: auto` is vllm where that is installed,
-    `server` asks the servers of `server`, and `ray` is transformers on the workers of a cluster.
+    `continuous` is transformers' continuous batching, `server` asks the servers of `server`, and `ray` is transformers
+    on the workers of a cluster.
     `audit` says what follows from prompts that are not right, such as `{beyond_context: drop}`: see docs/data.md.
     """
 
     num_generations: int = 4
     generate: dict[str, Any] = field(default_factory=dict)
     sample_batch_size: int = 64
-    engine: Literal["transformers", "vllm", "server", "ray", "auto"] = "transformers"
+    engine: Literal["transformers", "continuous", "vllm", "server", "ray", "auto"] = "transformers"
     vllm: dict[str, Any] = field(default_factory=dict)
     server: Servers | None = None
     ray: Cluster | None = None
@@ -75,6 +76,10 @@ class Sampling:
             from trimtab.pipelines.sampling import vllm_engine
 
             vllm_engine.check(self.generate, self.vllm, step)
+        if self.engine == "continuous":
+            from trimtab.pipelines.sampling import continuous_engine
+
+            continuous_engine.check(self.generate, step)
         if self.engine == "server":
             from trimtab.pipelines.sampling import server_engine
 
@@ -93,6 +98,11 @@ class Sampling:
             from trimtab.pipelines.sampling import vllm_engine
 
             return vllm_engine.complete(step, model, prompts, self.num_generations, config, self.vllm)
+        if self.engine == "continuous":
+            from trimtab.pipelines.sampling import continuous_engine
+
+            width = self.sample_batch_size
+            return continuous_engine.complete(step, model, prompts, self.num_generations, config, width, tokenizer)
         if self.server is not None:
             from trimtab.pipelines.sampling import server_engine
 

@@ -24,6 +24,9 @@ vLLM takes the model's dtype unless told otherwise, and is slow in float32. Log-
 transformers, as the trainings that follow compute theirs. `engine: auto` is vllm where that is installed: the samples
 then depend on the machine.
 
+`engine: continuous` is transformers' continuous batching, which runs wherever transformers does. It knows
+`temperature`, `top_k` and `top_p` alone; the sampler of `transformers` is what has been measured.
+
 `engine: server` asks vLLM's servers, or others with OpenAI's completions, and `engine: ray` has the workers of a Ray
 cluster (`pip install trimtab[ray]`) do what `transformers` does, with the same rows:
 
@@ -146,7 +149,7 @@ class Sample(Sampling, Stage):
             return Work("rows", handled=count, leaves=size)
         drawn = Drawing(model, prompts, count, batch, lengths, self._longest, self.num_generations, part)
         is_drawn_elsewhere = self.server is not None
-        passes = (told(model, answers, count),) if self.engine == "vllm" or is_drawn_elsewhere else ()
+        passes = (told(model, answers, count),) if self.engine in ("vllm", "continuous") or is_drawn_elsewhere else ()
         draws = () if is_drawn_elsewhere else (drawn,)  # the sampler tells its own log-probabilities
         return Work("models", (Held(model),), passes, draws=draws, handled=count, leaves=size)
 

@@ -62,6 +62,7 @@ OPTIMIZERS = "pipelines/training/optimizers.py"
 OPTIMIZER_STATE = "pipelines/training/optimizer_state.py"
 REWARD_CHECKPOINT = "rewards/_checkpoint.py"
 PACKING = "rewards/_packing.py"
+CONTINUOUS = "pipelines/sampling/continuous_engine.py"
 
 LOSS = ("model", "inputs", "return_outputs", "num_items_in_batch")
 ROLLOUT = "trl.GRPOTrainer._generate_and_score_completions"  # the dictionary that it returns
@@ -254,7 +255,7 @@ CONTRACT = (
         "transformers.trainer_callback.CallbackHandler", "on_save", "method", "calls", (REWARDED,),
         ("args", "state", "control"),
     ),
-    Entry("transformers.PreTrainedConfig", "_attn_implementation", "attribute", "reads", (PACKING,)),
+    Entry("transformers.PreTrainedConfig", "_attn_implementation", "attribute", "reads", (PACKING, CONTINUOUS)),
     Entry("transformers.PreTrainedModel", "base_model", "attribute", "reads", (TRL, PPO), note="which the head runs"),
     Entry("transformers.PreTrainedConfig", "_name_or_path", "attribute", "reads", (PPO,)),
     Entry("transformers.training_args", "is_torch_bf16_gpu_available", "global", "patches", (ENGINES,)),
