@@ -106,7 +106,7 @@ def main(words: list[str]) -> None:
     print(stored_numbers.table({"tables": tables}, "steps"))
     if save:
         stored_numbers.store(
-            "-".join(["optimizers", *chosen]), tables, seeds=f"{len(seeds)} ({seeds[0]} to {seeds[-1]})", code=CODE
+            "-".join(["optimizers", *chosen]), tables, seeds=f"{len(seeds)} ({', '.join(seeds)})", code=CODE
         )
 
 
@@ -141,7 +141,7 @@ def training(rows: Any) -> dict[str, Any]:
     batch |= {"max_steps": STEPS, "logging_steps": 20, "save_steps": STEPS, "warmup_steps": 10}
     batch |= {"lr_scheduler_type": "linear", "weight_decay": 0.01}
     if not rows.startswith("$"):
-        block: dict[str, Any] = {"data": {"path": rows, "eval_fraction": 0.2}, "train": {**batch, "max_length": 128}}
+        block: dict[str, Any] = {"data": {"path": rows, "eval_fraction": 0.1}, "train": {**batch, "max_length": 64}}
         return {**block, "audit": {"endless": "warn"}}  # the beginnings of texts are enough
     return {"data": rows, "eval_data": {"path": rows, "split": "test"}, "train": batch}
 

@@ -1,6 +1,6 @@
 """Look-ahead momentum, and a proximal term in the place of the clip, on a bandit whose rewards are known exactly.
 
-    python benchmarks/policy_gradients.py seeds=10           # five minutes on one core; save=yes keeps the numbers
+    python benchmarks/policy_gradients.py seeds=10           # ten minutes on one core; save=yes keeps the numbers
     python benchmarks/policy_gradients.py seeds=5 steps=100
 
 A policy with 192 weights, softmax of a linear function of 16 features, on 64 contexts with 12 answers each; the
@@ -12,8 +12,9 @@ difference to the first way, paired by seed.
 
 First one step for each rollout: Adam, steps along the gradient of equal length, those with momentum, and with
 look-ahead momentum (igt). Then several steps for each rollout, by Adam, with the ratio of probabilities clipped at 0.2
-(PPO), free, and held by the KL to the policy that sampled (`proximal`): besides the share reached, the rollouts
-until half of the way and until nine tenths of what one clipped step a rollout reaches.
+(PPO), free, and held by the KL to the policy that sampled (`proximal`) or by squared differences of log-probabilities
+(`distance: squared`): besides the share reached, the rollouts until half of the way and until nine tenths of what one
+clipped step a rollout reaches, and the calls of the reward until then, 64 for each rollout.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor
 
 from trimtab.pipelines.algorithms.optimizers.igt import Igt
+from trimtab.pipelines.algorithms.target_surrogates import Distance, surrogate
 
 FEATURES, CONTEXTS, ANSWERS, ASKED, GROUP, NOISE = 16, 64, 12, 8, 8, 1.0
 ADAM = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -72,12 +74,8 @@ def free(log_ratio: Tensor, advantage: Tensor) -> Tensor:
     return -log_ratio.exp() * advantage
 
 
-def held(proximal: float) -> Loss:
-    def loss(log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        ratio = log_ratio.exp()
-        return -ratio * advantage + (ratio * log_ratio - ratio + 1) / proximal
-
-    return loss
+def held(proximal: float, distance: Distance = "kl") -> Loss:
+    return lambda log_ratio, advantage: -surrogate(log_ratio, advantage, proximal, distance)
 
 
 SEVERAL: dict[str, tuple[Loss, int]] = {
@@ -86,10 +84,14 @@ SEVERAL: dict[str, tuple[Loss, int]] = {
     "4 steps, free": (free, 4),
     "4 steps, proximal 0.3": (held(0.3), 4),
     "4 steps, proximal 1": (held(1.0), 4),
+    "4 steps, squared 0.3": (held(0.3, "squared"), 4),
+    "4 steps, squared 1": (held(1.0, "squared"), 4),
     "8 steps, clip 0.2": (clipped, 8),
     "8 steps, free": (free, 8),
     "8 steps, proximal 0.3": (held(0.3), 8),
     "8 steps, proximal 1": (held(1.0), 8),
+    "8 steps, squared 0.3": (held(0.3, "squared"), 8),
+    "8 steps, squared 1": (held(1.0, "squared"), 8),
 }
 
 
@@ -181,14 +183,20 @@ def told(paths: dict[str, tuple[np.ndarray, float]]) -> list[dict[str, Any]]:
         gaps = "" if way is first else (way[:, -1] - first[:, -1]).tolist()
         half, nearly = (rollouts(way, share) for share in (level / 1.8, level))
         row = {"way": name, "best rate": f"{rate:g}", "reached": way[:, -1].tolist(), "above the first": gaps}
-        rows.append({**row, "rollouts to half": half, f"to {level:.2f}": nearly})
+        calls = "" if nearly is None else f"{nearly * ASKED * GROUP:,}"
+        row |= {
+            "rollouts to half": half or "never",
+            f"to {level:.2f}": nearly or "never",
+            "reward calls until then": calls,
+        }
+        rows.append(row)
     return rows
 
 
-def rollouts(paths: np.ndarray, level: float) -> str:
-    """After how many rollouts the mean over seeds has come to a level."""
+def rollouts(paths: np.ndarray, level: float) -> int | None:
+    """After how many rollouts the mean over seeds has come to a level, if it has."""
     there = np.flatnonzero(paths.mean(0) >= level)
-    return str(there[0] + 1) if len(there) else "never"
+    return int(there[0]) + 1 if len(there) else None
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ found is in the artifact, and `$constrained.helpful` is the threshold it found f
 `trainer: ppo` learns a critic for each reward and one for the KL (`critics`) in the place of GRPO's mean over a
 prompt's completions; the KL is a reward of every token there, too, as in the paper.
 
+`proximal: 1.0` holds several steps on a rollout (`num_iterations`) by a `distance` from the policy that sampled it, in
+the place of the clip, as in `grpo`.
+
 A checkpoint holds the multipliers and the rollouts at hand: a run that was killed ends with the weights of one that
 was not. A reward that fails (NaN, infinity, too few scores, an exception) stops the run with the completion named, at
 a checkpoint of the last whole step; `on_failure: abstain | skip_group` goes on without, up to `max_failures` of a
@@ -61,6 +64,7 @@ from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.lagrange import Constraint, Multipliers, MultiplierSettings
 from trimtab.pipelines.algorithms.objectives import METHODS, Fixed, Lagrangian, Objective, Saturating
 from trimtab.pipelines.algorithms.searching import Searching, ThresholdSearch
+from trimtab.pipelines.algorithms.target_surrogates import Distance
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Held, Work
@@ -100,8 +104,11 @@ class Constrained(TrainerStage):
     thresholds: ThresholdSearch | None = None
     target_kl: float | None = None
     kl: Literal["sequence", "token"] | None = None
+    proximal: float | None = None
+    distance: Distance | None = None
     train: trl.GRPOConfig
 
+    neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "proximal", "distance")
     shows: ClassVar[Shows] = Shows(
         {
             "* and its threshold": ("train/rewards/*/mean", "train/thresholds/*"),
@@ -136,6 +143,7 @@ class Constrained(TrainerStage):
         self._check_weights(step)
         self._check_trainer(step)
         self._check_kl(step)
+        online.check_proximal(self, step)
         if self.thresholds is not None:
             self._check_search(self.thresholds, step)
         if self.target_kl is not None and not self.target_kl > 0:
@@ -238,6 +246,7 @@ class Constrained(TrainerStage):
                 value = calibration.threshold(name, block, step)
                 print(f"    {name}: z {block['threshold']['z']:g} is a threshold of {value:.4g}", flush=True)
         extra: dict[str, Any] = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
+        extra["proximal"] = online.proximal(self)
         if self.trainer == "ppo":
             metrics = fit(ConstrainedPPOTrainer, self, step, critics=self.critics, **extra)
         else:

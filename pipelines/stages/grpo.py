@@ -20,7 +20,8 @@ differ by the reward model's noise alone, which trl would blow up to a standard 
 
 `proximal: 1.0` holds the `num_iterations` of a rollout by the KL of the policy to the one that sampled, divided by
 this, in the place of trl's clip: they then go towards pi_old exp(proximal A) / Z, however many they are (a target
-surrogate, Lavington et al. 2023, arXiv 2302.02607, with a KL: mirror descent). One of them is the plain gradient.
+surrogate, Lavington et al. 2023, arXiv 2302.02607, with a KL: mirror descent). With `distance: squared` the targets
+are the log-probabilities of the sampled tokens plus `proximal` A. One step is the plain gradient.
 
 `tools: [my_tools.calculator]` are functions that the policy may call, and `environment_factory: my_tools.Browser`
 makes an environment for each completion, whose methods are tools (trl's documentation says how they are written).
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import trl
 
+from trimtab.pipelines.algorithms.target_surrogates import Distance
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.importing.starting import Start
 from trimtab.pipelines.planning.errors import RecipeError
@@ -46,10 +48,6 @@ from trimtab.pipelines.training.fit import fit
 
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
-
-CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo")  # losses with the clipped ratio of each token
-HELD = dict.fromkeys(("epsilon", "epsilon_high", "delta", "use_bias_correction_kl"), "`proximal`")
-HELD["beta"] = "`proximal`, whose KL is to the policy that sampled, or a clip and `beta` without it"
 
 FIRST = """\
   grpo:
@@ -76,12 +74,13 @@ class Grpo(TrainerStage):
     rewards: dict[str, WeightedReward]
     std_floor: float | None = None
     proximal: float | None = None
+    distance: Distance | None = None
     tools: list[str] = field(default_factory=list)
     environment_factory: str | None = None
     train: trl.GRPOConfig
 
     names_code: ClassVar[tuple[str, ...]] = ("tools", "environment_factory")
-    neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "proximal")
+    neutral_when_empty: ClassVar[tuple[str, ...]] = (*TrainerStage.neutral_when_empty, "proximal", "distance")
     shows: ClassVar[Shows] = ROLLOUTS
     starts: ClassVar[Start | None] = Start(
         "reach a higher reward on prompts",
@@ -106,25 +105,13 @@ class Grpo(TrainerStage):
         if self.std_floor is not None and not (is_by_group and not self._normalizes_each_reward()):
             message = "is of the standard deviation of a group's sums: leave `scale_rewards` and "
             raise RecipeError(f"{message}`multi_objective_aggregation` as trl has them", (*step.path, "std_floor"))
-        self._check_proximal(step)
+        online.check_proximal(self, step)
         for index, word in enumerate(self.tools):
             online.check_word(word, (*step.path, "tools", str(index)))
         if self.environment_factory:
             online.check_word(self.environment_factory, (*step.path, "environment_factory"))
         super().check(step)
         online.check_prompts_ahead(self, step)
-
-    def _check_proximal(self, step: Step) -> None:
-        """Raises RecipeError where the proximal term cannot take the place of the clip."""
-        if self.proximal is None:
-            return
-        if not self.proximal > 0:
-            raise RecipeError(f"must be above 0, got {self.proximal:g}", (*step.path, "proximal"))
-        online.check_set_elsewhere(self, step, HELD)
-        if self.train.loss_type not in CLIPPED or self.train.importance_sampling_level != "token":
-            known = ", ".join(CLIPPED)
-            message = f"takes the place of the clip of each token's ratio: `loss_type` one of {known}"
-            raise RecipeError(message, (*step.path, "proximal"))
 
     def _normalizes_each_reward(self) -> bool:
         return self.train.multi_objective_aggregation == "normalize_then_sum"
@@ -139,4 +126,4 @@ class Grpo(TrainerStage):
             extra["tools"] = [online.load_word(word, step) for word in self.tools]
         if self.environment_factory:
             extra["environment_factory"] = online.load_word(self.environment_factory, step)
-        return fit(WeightedGRPOTrainer, self, step, std_floor=self.std_floor, proximal=self.proximal, **extra)
+        return fit(WeightedGRPOTrainer, self, step, std_floor=self.std_floor, proximal=online.proximal(self), **extra)

@@ -11,7 +11,8 @@
 A short form of `constrained` with `trainer: ppo` and `method: fixed`. `train` holds trl.GRPOConfig's keys:
 `num_iterations` are PPO's epochs over a rollout and `steps_per_generation` its minibatches, `epsilon` is the clip
 range, `entropy_coef` the entropy bonus, `beta` the coefficient of the KL to the start, which adapts to `target_kl`
-(nats per token). trl's config asks for at least two completions of a prompt.
+(nats per token). trl's config asks for at least two completions of a prompt. `proximal: 1.0` holds the epochs by a
+`distance` from the policy that sampled, in the place of the clip, as in `grpo`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import trl
 
 from trimtab.pipelines.algorithms.advantages import CriticSettings
 from trimtab.pipelines.algorithms.schedules import ScheduleSettings
+from trimtab.pipelines.algorithms.target_surrogates import Distance
 from trimtab.pipelines.data.audit import classes
 from trimtab.pipelines.data.forms import PROMPTS, Data
 from trimtab.pipelines.planning.reward_blocks import ConstrainedReward
@@ -41,6 +43,8 @@ class Ppo(Stage):
     rewards: dict[str, ConstrainedReward]
     critics: CriticSettings = field(default_factory=CriticSettings)
     target_kl: float | None = None
+    proximal: float | None = None
+    distance: Distance | None = None
     audit: classes.Actions = field(default_factory=dict)
     train: trl.GRPOConfig
     schedule: ScheduleSettings | None = None

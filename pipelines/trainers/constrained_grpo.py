@@ -34,6 +34,7 @@ from torch import Tensor
 from trimtab.pipelines.algorithms.advantages import still_to_come
 from trimtab.pipelines.algorithms.objectives import Objective
 from trimtab.pipelines.algorithms.searching import Searching
+from trimtab.pipelines.trainers.proximal_steps import ProximalSteps
 from trimtab.pipelines.trainers.rewarded_rollouts import RewardedRollouts
 from trimtab.pipelines.trainers.rollouts import Rollout, group_advantages
 from trimtab.pipelines.trainers.threshold_callback import SearchThresholds
@@ -42,7 +43,7 @@ STATE = "objective.json"
 KL_RATE, KL_CLIP = 0.1, 0.2  # of the adaptive KL coefficient (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593)
 
 
-class ConstrainedGRPOTrainer(RewardedRollouts, trl.GRPOTrainer):
+class ConstrainedGRPOTrainer(RewardedRollouts, ProximalSteps, trl.GRPOTrainer):
     """`reward_funcs` are RewardFunctions; `objective` says how their advantages are mixed, by their names.
 
     An advantage is a reward minus its mean over the prompt's completions, divided as `args.scale_rewards` says by the

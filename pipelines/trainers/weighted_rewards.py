@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,43 +9,23 @@ import torch
 import trl
 from torch import Tensor
 
+from trimtab.pipelines.trainers.proximal_steps import ProximalSteps
 from trimtab.pipelines.trainers.rewarded_rollouts import RewardedRollouts
 from trimtab.pipelines.trainers.rollouts import Rollout, nanstd
 
 TRL_FLOOR = 1e-4  # what trl adds to a standard deviation before it divides by it
 
 
-class WeightedGRPOTrainer(RewardedRollouts, trl.GRPOTrainer):
+class WeightedGRPOTrainer(RewardedRollouts, ProximalSteps, trl.GRPOTrainer):
     """trl.GRPOTrainer, whose advantages are divided by a group's standard deviation plus `std_floor`.
 
     A group of answers that are all right then has small advantages, where the noise of a reward model that is added
     to a verifier would be blown up to a standard deviation of 1. None is trl's own floor.
-
-    With `proximal`, the loss of a rollout is -ratio A + KL(pi || pi_old) / proximal for each token, the surrogate of a
-    proximal step, in the place of the clip. trl's loss has both terms, with another reference.
     """
 
-    beta: float
-    epsilon_low: float
-    epsilon_high: float
-
-    def __init__(self, *, std_floor: float | None = None, proximal: float | None = None, **kwargs: Any):
+    def __init__(self, *, std_floor: float | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.std_floor, self.proximal = std_floor, proximal
-        if proximal is not None:
-            self.args.use_bias_correction_kl = True
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        before = inputs.get("old_per_token_logps")
-        if self.proximal is None or before is None or not self.model.training:  # at pi_old both are the same
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        kept = self.beta, self.epsilon_low, self.epsilon_high
-        self.beta, self.epsilon_low, self.epsilon_high = 1 / self.proximal, math.inf, math.inf
-        try:
-            held = {**inputs, "ref_per_token_logps": before}
-            return super().compute_loss(model, held, return_outputs, num_items_in_batch)
-        finally:
-            self.beta, self.epsilon_low, self.epsilon_high = kept
+        self.std_floor = std_floor
 
     def _advantages(self, output: Mapping[str, Any], rollout: Rollout) -> dict[str, Any]:
         if self.std_floor is None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from trimtab.pipelines.algorithms.target_surrogates import Proximal
 from trimtab.pipelines.data import loading, promises
 from trimtab.pipelines.planning import consent, field_types, schema
 from trimtab.pipelines.planning.errors import RecipeError
@@ -18,6 +19,9 @@ from trimtab.rewards import _source
 if TYPE_CHECKING:
     from trimtab.pipelines.planning.recipe import Step
     from trimtab.pipelines.trainers.reward_functions import RewardFunction
+
+CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo")  # losses with the clipped ratio of each token
+HELD = dict.fromkeys(("epsilon", "epsilon_high", "delta", "off_policy_mask_threshold"), "`proximal`")
 
 
 def by_micro_batch(train: Mapping[str, Any]) -> bool:
@@ -31,6 +35,26 @@ def check_set_elsewhere(stage: Any, step: Step, elsewhere: Mapping[str, str]) ->
     for key, instead in elsewhere.items():
         if getattr(stage.train, key) != field_types.training_defaults(kind)[key]:
             raise RecipeError(f"is set by the method: use {instead}", (*step.path, "train", key))
+
+
+def check_proximal(stage: Any, step: Step) -> None:
+    """Raises RecipeError where a stage's `proximal` cannot take the place of the clip."""
+    place = (*step.path, "proximal")
+    if stage.proximal is None:
+        if stage.distance is not None:
+            raise RecipeError("is that of `proximal`, which is not given", (*step.path, "distance"))
+        return
+    if not stage.proximal > 0:
+        raise RecipeError(f"must be above 0, got {stage.proximal:g}", place)
+    check_set_elsewhere(stage, step, HELD)
+    if stage.train.loss_type not in CLIPPED or stage.train.importance_sampling_level != "token":
+        known = ", ".join(CLIPPED)
+        raise RecipeError(f"takes the place of the clip of each token's ratio: `loss_type` one of {known}", place)
+
+
+def proximal(stage: Any) -> Proximal | None:
+    """What holds the steps of a rollout, None for trl's clip."""
+    return None if stage.proximal is None else Proximal(stage.proximal, stage.distance or "kl")
 
 
 def check_sampler(stage: Any, step: Step) -> None:

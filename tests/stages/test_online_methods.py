@@ -13,6 +13,7 @@ from run_steps import refused, run_recipe
 from safetensors.torch import load_file
 from tiny_trainers import CPU, first_batch, grpo_trainer
 
+from trimtab.pipelines.algorithms.target_surrogates import Proximal
 from trimtab.pipelines.planning import field_types
 
 WEIGHTED = {
@@ -40,7 +41,7 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_was_not_stopped(
     size = {"per_device_train_batch_size": 4} if kind == "distill" else {"per_device_train_batch_size": 16}
     extra = {"teacher": {"model_name_or_path": other(model, tmp_path)}} if kind == "distill" else {}
     if proximal:
-        size, extra = {**size, "beta": 0.0, "num_iterations": 2}, {"proximal": proximal}
+        size, extra = {**size, "num_iterations": 2}, {"proximal": proximal, "distance": "squared"}
     block = stage(kind, model, prompts, train=size, **extra)
     whole = run_recipe(tmp_path, block)[kind]
     again = run_again(tmp_path, block, whole, 1 if proximal else 2)
@@ -150,21 +151,17 @@ def test_the_normalized_advantages_of_a_batch_are_divided_by_their_deviation_and
     assert torch.allclose(batches[0.5], (raw - raw.mean()) / (raw.std() + 0.5), atol=1e-5)
 
 
-def surrogate(model, prompts, folder, proximal, **train):
+@pytest.mark.parametrize("distance", ["kl", "squared"])
+def test_a_proximal_term_takes_the_place_of_the_clip(distance, model, prompts, tmp_path):
+    """Its loss and gradient, at a policy that has left the one that sampled, are those of the formula."""
     from trimtab.pipelines.trainers.weighted_rewards import WeightedGRPOTrainer
 
-    args = {**TRAIN, **CPU, "beta": 0.0, "save_strategy": "no", "loss_type": "grpo", **train}
-    args.pop("use_bias_correction_kl", None)
-    return grpo_trainer(WeightedGRPOTrainer, model, prompts, folder, args, proximal=proximal)
-
-
-def test_a_proximal_term_takes_the_place_of_the_clip(model, prompts, tmp_path):
-    """Its loss and gradient, at a policy that has left the one that sampled, are those of the formula."""
-    trainer = surrogate(model, prompts, tmp_path, 0.5, num_iterations=2)
+    args = {**TRAIN, **CPU, "save_strategy": "no", "loss_type": "grpo", "num_iterations": 2}
+    trainer = grpo_trainer(WeightedGRPOTrainer, model, prompts, tmp_path, args, proximal=Proximal(0.5, distance))
     batch = first_batch(trainer, 8)
     batch["advantages"] = torch.tensor([2.0, -1.0, 0.5, 0.0, -2.0, 1.0, 0.3, -0.4])
     with torch.no_grad():
-        trainer.model.lm_head.weight.add_(torch.randn(trainer.model.lm_head.weight.shape) * 2)
+        trainer.model.lm_head.weight.add_(torch.randn(trainer.model.lm_head.weight.shape) * 0.5)
     mask = batch["completion_mask"].bool()
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
@@ -173,14 +170,24 @@ def test_a_proximal_term_takes_the_place_of_the_clip(model, prompts, tmp_path):
     log_ratio = now - batch["old_per_token_logps"]
     ratio = log_ratio.exp()
     assert (ratio[mask] - 1).abs().max() > 0.3, "far beyond the clip"
-    of_tokens = -ratio * batch["advantages"].unsqueeze(1) + (ratio * log_ratio - ratio + 1) / 0.5
-    wanted = ((of_tokens * mask).sum(1) / mask.sum(1)).mean()
+    gains = batch["advantages"].unsqueeze(1)
+    of_tokens = {
+        "kl": -ratio * gains + (ratio * log_ratio - ratio + 1) / 0.5,
+        "squared": -gains * (1 + log_ratio) + log_ratio**2 / (2 * 0.5),
+    }[distance]
+    ratio_to_start = batch["ref_per_token_logps"] - now
+    kl = (ratio_to_start.exp() - ratio_to_start - 1) * ratio  # with the importance ratio, as trl has it
+    wanted = (((of_tokens + TRAIN["beta"] * kl) * mask).sum(1) / mask.sum(1)).mean()
     loss = trainer.compute_loss(trainer.model, batch)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
     weight = trainer.model.lm_head.weight
     ours, theirs = (torch.autograd.grad(value, weight)[0] for value in (loss, wanted))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
-    assert (trainer.beta, trainer.epsilon_low) == (0.0, 0.2)
+    assert batch["advantages"].shape == (8,), "the rollout stays as it was, for its other steps"
+    distances = {"kl": ratio * log_ratio - ratio + 1, "squared": log_ratio**2 / 2}[distance]
+    mean = (distances * mask).sum() / mask.sum()
+    assert (trainer.epsilon_low, trainer.epsilon_high) == (0.2, 0.2)
+    assert trainer.merged["train"].merge()["proximal/distance"] == pytest.approx(mean.item(), rel=1e-4)
 
 
 def test_with_one_step_for_each_rollout_the_surrogate_is_the_plain_gradient(model, prompts, tmp_path):
@@ -215,13 +222,9 @@ def test_the_student_comes_nearer_to_its_teacher(model, prompts, tmp_path):
         ("rloo", {"std_floor": 0.1}, "rloo.std_floor: nothing is divided by a standard deviation"),
         ("rloo", {"std_floor": 0.0, "train": {"normalize_advantages": True}}, "std_floor: must be above 0, got 0"),
         ("grpo", {"proximal": 0.0, "train": {"beta": 0.0}}, "grpo.proximal: must be above 0, got 0"),
-        (
-            "grpo",
-            {"proximal": 1.0},
-            "grpo.train.beta: is set by the method: use `proximal`, whose KL is to the policy",
-        ),
-        ("grpo", {"proximal": 1.0, "train": {"beta": 0.0, "epsilon": 0.3}}, "grpo.train.epsilon: is set by"),
-        ("grpo", {"proximal": 1.0, "train": {"beta": 0.0, "loss_type": "cispo"}}, "`loss_type` one of grpo, bnpo"),
+        ("grpo", {"distance": "squared"}, "grpo.distance: is that of `proximal`, which is not given"),
+        ("grpo", {"proximal": 1.0, "train": {"epsilon": 0.3}}, "grpo.train.epsilon: is set by"),
+        ("grpo", {"proximal": 1.0, "train": {"loss_type": "cispo"}}, "`loss_type` one of grpo, bnpo"),
         ("grpo", {"optimizer": "igt", "train": {"num_iterations": 2}}, "grpo.optimizer: igt takes each gradient at"),
         ("grpo", {"optimizer": {"class": "igt", "eta": 2}}, "eta must be above 0 and at most 1, got 2"),
         ("grpo", {"tools": ["subprocess.run"]}, "grpo.tools.0: subprocess.run is of an installed package"),

@@ -202,6 +202,44 @@ def test_a_rollout_asks_each_prompt_with_the_tools_and_settings_of_its_row(model
     assert [tokenizer.decode(ids) for ids in (asked[0], asked[-1])] == ["tools cat calm say a", "dog calm say a"]
 
 
+@pytest.mark.parametrize("kind", ["grpo", "ppo"])
+def test_a_proximal_step_is_of_the_advantages_that_the_multipliers_mix(kind, model, prompts, tmp_path):
+    """At the policy that sampled its gradient is the clipped loss's, and away from there that of the formula."""
+    from trimtab.pipelines.algorithms.advantages import CriticSettings
+    from trimtab.pipelines.algorithms.objectives import Fixed
+    from trimtab.pipelines.algorithms.target_surrogates import Proximal
+    from trimtab.pipelines.trainers.constrained_grpo import ConstrainedGRPOTrainer
+    from trimtab.pipelines.trainers.constrained_ppo import ConstrainedPPOTrainer
+
+    trainers = {"grpo": (ConstrainedGRPOTrainer, {"sequence_kl": True}),
+                "ppo": (ConstrainedPPOTrainer, {"critics": CriticSettings()})}  # fmt: skip
+    cls, extra = trainers[kind]
+    args = {**TRAIN, "loss_type": "grpo", "num_iterations": 2}
+    objective, held = Fixed({"brief": 2.0, "as": -0.5}), Proximal(0.2, "squared")
+    subject = grpo_trainer(cls, model, prompts, tmp_path, args, objective=objective, proximal=held, **extra)
+    batch = first_batch(subject, 8)
+    mask, head = batch["completion_mask"].bool(), subject.model.lm_head.weight
+
+    def gradient():
+        return torch.autograd.grad(subject.compute_loss(subject.model, batch), head)[0]
+
+    at_start = gradient()
+    subject.proximal = None
+    torch.testing.assert_close(at_start, gradient(), rtol=1e-4, atol=1e-7)
+    subject.proximal = held
+    with torch.no_grad():
+        head.add_(torch.randn(head.shape, generator=torch.Generator().manual_seed(0)))
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    logits = subject.model(ids, attention_mask=seen).logits[:, -mask.shape[1] - 1 : -1]
+    now = logits.log_softmax(-1).gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
+    log_ratio = (now - batch["old_per_token_logps"]) * mask
+    assert log_ratio.abs().max() > 0.3, "beyond the clip"
+    of_tokens = -subject._mixed(batch)[0] * log_ratio + log_ratio**2 / (2 * 0.2)
+    wanted = ((of_tokens * mask).sum(1) / mask.sum(1)).mean()
+    torch.testing.assert_close(gradient(), torch.autograd.grad(wanted, head)[0], rtol=1e-3, atol=1e-6)
+
+
 def test_padding_at_the_end_is_left_out_and_changes_nothing():
     from trimtab.pipelines.trainers.rollouts import trimmed
 

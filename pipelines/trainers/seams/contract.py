@@ -43,6 +43,7 @@ MEASURED = "pipelines/trainers/measured_rollouts.py"
 RESUMABLE = "pipelines/trainers/resumable_rollouts.py"
 SEEDED = "pipelines/trainers/seeded_rollouts.py"
 ROWS = "pipelines/trainers/row_means.py"
+PROXIMAL = "pipelines/trainers/proximal_steps.py"
 STEPS = "pipelines/trainers/whole_steps.py"
 MICRO = "pipelines/trainers/micro_batches.py"
 LISTS = "pipelines/trainers/lists.py"
@@ -115,7 +116,7 @@ CONTRACT = (
         "trl.GRPOTrainer", "_load_from_checkpoint", "method", "overrides", (PPO,), ("resume_from_checkpoint", "model")
     ),
     Entry(
-        "trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "method", "calls", (GRPO,),
+        "trl.GRPOTrainer", "_get_per_token_logps_and_entropies", "method", "calls", (GRPO, PROXIMAL),
         ("model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"), "log-probabilities come first",
     ),
     # trl.RLOOTrainer and trl.DistillationTrainer: what differs from trl.GRPOTrainer
