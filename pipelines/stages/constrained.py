@@ -187,6 +187,10 @@ class Constrained(TrainerStage):
                 "trl hands vLLM all that is trained, the critics' too, which vLLM refuses by name: leave it out",
                 (*step.path, "train", "use_vllm"),
             )
+        if self.trainer == "ppo":
+            from trimtab.pipelines.training import optimizers
+
+            optimizers.check_critics(self, step)
         online.check_sampler(self, step)
 
     @property

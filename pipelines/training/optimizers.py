@@ -56,6 +56,16 @@ def check(stage: Any, step: Step) -> None:
         )
 
 
+def check_critics(stage: Any, step: Step) -> None:
+    """Raises RecipeError for an optimizer that cannot train critics beside a policy."""
+    block = stage.optimizer or {}
+    if CLASS not in block or consent.withheld(consent.code_in({KEY: block}, step.path)):
+        return
+    if reason := _seen(block, (*step.path, KEY))["of_one_loss"]:
+        cure = "train without critics (`grpo`, or `trainer: grpo`), or take another optimizer"
+        raise RecipeError(f"{block[CLASS]} {reason}: {cure}", (*step.path, KEY))
+
+
 def _learns_again(train: Any) -> bool:
     """Whether a training samples from its policy, and takes more than one step for what it has sampled."""
     parts = getattr(train, "steps_per_generation", None) or train.gradient_accumulation_steps
@@ -124,7 +134,7 @@ def _grouping(cls: Any, trainer: Any) -> Any:
 
 
 def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
-    """Why an optimizer needs whole weights, or a rollout for each step, "" where not, and what it keeps of a weight.
+    """What an optimizer says of itself, "" where nothing, and how many numbers it keeps of a weight.
 
     It takes some steps on a few numbers for that, once: importing a library takes seconds, so the answer is
     remembered.
@@ -137,7 +147,7 @@ def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     located = kinds.place(kinds.OPTIMIZERS, word)
     if located is None or located.files:
         return ask()  # of a user's own file, which may change
-    made_of = ["one point", word, keys_of(block), _version(word.partition(".")[0]), located.file.stat().st_mtime]
+    made_of = ["what it says", word, keys_of(block), _version(word.partition(".")[0]), located.file.stat().st_mtime]
     return memos.recalled("optimizers", made_of, ask)
 
 
@@ -151,7 +161,8 @@ def _look(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(f"{block[CLASS]} cannot be made and stepped with these keys: {error}", place) from error
     needs_whole = getattr(cls, "needs_whole", "" if stepped.by_element else "takes whole matrices into account")
     kept = cls.numbers_kept(keys) if hasattr(cls, "numbers_kept") else stepped.kept
-    return {"needs_whole": needs_whole, "of_one_point": getattr(cls, "of_one_point", ""), "kept": kept}
+    said = {key: getattr(cls, key, "") for key in ("of_one_point", "of_one_loss")}
+    return {**said, "needs_whole": needs_whole, "kept": kept}
 
 
 def _version(package: str) -> str | None:

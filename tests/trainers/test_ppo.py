@@ -160,6 +160,7 @@ def test_an_abstaining_reward_leaves_its_completions_out(model, prompts, tmp_pat
     ({"model": {"use_peft": True}}, "critics.trunk: LoRA would train a whole second model"),
     ({"critics": {"lam": 1.5}}, "stages.constrained.critics: lam must be from 0 to 1"),
     ({"critics": {"trunc": "shared"}}, "did you mean 'trunk'"),
+    ({"optimizer": "igt"}, "optimizer: igt divides by the norm of all gradients, in which critics' would drown the"),
     ({"train": {"use_vllm": True}}, "which vLLM refuses by name"),
 ])  # fmt: skip
 def test_mistakes(change, message, model, prompts, tmp_path, capsys):

@@ -9,10 +9,12 @@ from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 from short_trainings import write_rows
 
-from trimtab.pipelines.planning import consent, preflight
+from trimtab.pipelines.planning import consent, kinds, preflight
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.recipe import Launch, Recipe
 from trimtab.pipelines.recording import artifacts
+from trimtab.pipelines.running import runner
+from trimtab.pipelines.shrinking import recipe as shrinking
 
 BLOCKS = {
     "lion": {"class": "pytorch_optimizer.Lion", "betas": [0.9, 0.95]},
@@ -115,7 +117,7 @@ def test_two_ways_to_name_an_optimizer_are_refused(model, tmp_path):
 
 @pytest.mark.parametrize("engine", ["fsdp2", "zero2", "zero3"])
 def test_what_needs_whole_weights_is_refused_where_they_are_split(engine, model, tmp_path):
-    for block, reason in (("frugal", "frugal draws parts of whole matrices"),
+    for block, reason in (("frugal", "frugal keeps moments of a part of whole weights"),
                           ("m_fac", "m_fac takes the products of whole gradients"),
                           ("pytorch_optimizer.SOAP", "SOAP takes whole matrices into account")):  # fmt: skip
         with pytest.raises(RecipeError, match=reason):
@@ -158,3 +160,26 @@ def test_the_forecast_knows_what_is_kept_of_each_weight():
     assert numbers_kept({"class": "frugal", "density": 0.25}) == 0.5
     assert numbers_kept({"class": "m_fac", "gradients": 8}) == 9
     assert numbers_kept({"class": "pytorch_optimizer.Lion"}) == 1
+
+
+def test_a_shrunk_recipe_trains_by_every_optimizer_with_its_own_keys_small(tmp_path, monkeypatch):
+    """Those of ours whose small keys would be too large for a few steps, or whose state for a tiny machine."""
+    monkeypatch.chdir(tmp_path)
+    asked = {
+        "frugal": {"update_gap": 200},
+        "m_fac": {"gradients": 1024},
+        "igt": {"eta": 0.3},
+        "pytorch_optimizer.Lion": {"betas": [0.9, 0.99]},
+        "pytorch_optimizer.ScheduleFreeAdamW": {},
+    }
+    assert asked.keys() >= set(kinds.words(kinds.OPTIMIZERS))
+    train = {"learning_rate": 1e-3, "max_steps": 1000, "weight_decay": 0.1}
+    block = {"kind": "sft", "model": {"model_name_or_path": "org/llama-7b"}, "data": "org/data", "train": train}
+    stages = {word.rpartition(".")[2]: {**block, "optimizer": {"class": word, **keys}} for word, keys in asked.items()}
+    recipe = shrinking.shrunk(str(write_recipe(tmp_path, stages, wandb=False)))
+    assert runner.train(recipe) == 0
+    steps = {step.options["optimizer"]["class"]: step for step in Recipe.load(recipe).steps}
+    for word, step in steps.items():
+        small = getattr(kinds.find(kinds.OPTIMIZERS, word), "small", {})
+        assert step.options["optimizer"] == {"class": word, **asked[word], **small}
+        assert artifacts.read_done(step.dir)["metrics"]["train/steps"] < 5

@@ -8,6 +8,7 @@ What else there is to say of an optimizer stands in its class:
 
     needs_whole     what it does that needs whole weights, as the end of a sentence: it is refused under FSDP and ZeRO
     of_one_point    why each rollout has to be learned from in one step, as the end of a sentence
+    of_one_loss     why critics cannot be learned beside the policy, as the end of a sentence
     small           what a shrunk run changes in its keys
     numbers_kept    a static method of the keys: how many numbers it keeps of each weight
     require_room    a static method of the number of weights and the keys: raises ValueError where it keeps too much

@@ -34,7 +34,8 @@ INNERS = ("adamw", "lion")
 class Frugal(torch.optim.Optimizer):
     """A group's `block` is the block of the model that its matrices are in; None where they always have moments."""
 
-    needs_whole: ClassVar[str] = "draws parts of whole matrices"
+    # blocks, too: what FSDP shards of a state it takes up only where a new optimizer keeps as much of each weight
+    needs_whole: ClassVar[str] = "keeps moments of a part of whole weights that is drawn anew"
     small: ClassVar[dict[str, Any]] = {"update_gap": 1}
 
     def __init__(

@@ -26,6 +26,7 @@ class Igt(torch.optim.Optimizer):
     """`eta` in (0, 1] is the weight of the newest gradient. `train` and `eval` put theta~ and theta in their place."""
 
     needs_whole: ClassVar[str] = "divides by the norm of all weights"
+    of_one_loss: ClassVar[str] = "divides by the norm of all gradients, in which critics' would drown the policy's"
     of_one_point: ClassVar[str] = "takes each gradient at another point, from which its rollout has to be sampled"
 
     def __init__(
