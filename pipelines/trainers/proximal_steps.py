@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Trainer
 
 from trimtab.pipelines.algorithms.target_surrogates import Proximal, surrogate
 
 
-class ProximalSteps:
+class ProximalSteps(Trainer):
     """A mixin for trl's GRPOTrainer: with `proximal`, the loss of a token is minus its surrogate.
 
     trl computes the policy's log-probabilities inside of its loss, and reads the advantages after that, which it
