@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from trimtab.pipelines.planning.files import fingerprint
@@ -54,6 +55,13 @@ def ask(prompt: Any, answers: Sequence[Any], gold: int | None = None) -> Questio
     """The question of a prompt and answers, texts or messages; the same ones are the same question everywhere."""
     turns, texts = _turns(prompt), [text(answer) for answer in answers]
     return Question(fingerprint([turns, texts]) + fingerprint([texts, turns]), turns, texts, gold)
+
+
+def mixed(every: Iterable[Question]) -> list[Question]:
+    """Each question once, in an order that they give themselves."""
+    different = list({question.id: question for question in every}.values())
+    Random(" ".join(sorted(question.id for question in different))).shuffle(different)
+    return different
 
 
 def _turns(prompt: Any) -> list[tuple[str, str]]:

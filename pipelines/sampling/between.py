@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trl
 
 from trimtab.pipelines.algorithms.layers import layer_number
+from trimtab.pipelines.sampling.moved import Moved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 REST = "rest"  # what is in no layer: embeddings, the last norm and the head
 
 
-class Between:
+class Between(Moved):
     """W_l = base_l + s_l (model_l - base_l), s = 1 being the model. Both are in memory in float32 beside the policy.
 
     `names` are the layers that differ. Raises ValueError for models of other shapes, and for two that are the same.
     """
 
     def __init__(self, model: trl.ModelConfig, base: str):
+        import numpy as np
+
         from trimtab.pipelines.sampling import transformers_engine
 
-        self.model = model
-        self.policy = transformers_engine.load(model)
+        super().__init__(model)
         start = transformers_engine.load(dataclasses.replace(model, model_name_or_path=base))
         origins = dict(start.named_parameters())
         weights = dict(self.policy.named_parameters())
@@ -41,29 +42,17 @@ class Between:
         if not self.lines:
             raise ValueError(f"{base} is {model.model_name_or_path} itself: nothing lies between them")
         self.names = sorted({_layer(name) for name in self.lines}, key=lambda name: (name == REST, len(name), name))
+        self.start = np.ones(len(self.names))
 
-    def at(self, scales: np.ndarray) -> Any:
-        """The policy with a scale for each of the names: always the same one, in place."""
+    def at(self, vector: np.ndarray) -> Any:
         import torch
 
-        of_layer = dict(zip(self.names, scales.tolist(), strict=True))
+        of_layer = self.values(vector)
         weights = dict(self.policy.named_parameters())
         with torch.no_grad():
             for name, (origin, change) in self.lines.items():
                 weights[name].copy_(origin + of_layer[_layer(name)] * change)
         return self.policy
-
-    def save(self, scales: np.ndarray, folder: Path) -> None:
-        """Writes the complete model with these scales, in the model's dtype, and its tokenizer."""
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        name, revision = self.model.model_name_or_path, self.model.model_revision
-        written = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype="auto")
-        written.load_state_dict(
-            dict(self.at(scales).named_parameters()), strict=False
-        )  # tied weights stand there once
-        written.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(name, revision=revision).save_pretrained(folder)
 
 
 def _layer(name: str) -> str:

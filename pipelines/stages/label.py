@@ -30,7 +30,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import rankings
@@ -38,12 +37,13 @@ from trimtab.pipelines.data import counting, grouping, loading, promises
 from trimtab.pipelines.data.forms import COMPARED, DRAWN, PREFERENCE, Data, said
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
-from trimtab.pipelines.labelling import folder, formats, judgements, page, questions
+from trimtab.pipelines.labelling import judgements, questions, waiting
 from trimtab.pipelines.labelling.judgements import Judgement
 from trimtab.pipelines.labelling.questions import Question, Sheet
 from trimtab.pipelines.planning import schema
-from trimtab.pipelines.planning.errors import RecipeError, Waiting
+from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
+from trimtab.pipelines.recording import locks
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import RewardFailure, outcomes, text
@@ -115,7 +115,6 @@ class Label(Stage):
 
     def run(self, step: Step) -> Metrics:
         from accelerate import PartialState
-        from accelerate.utils import broadcast_object_list
 
         from trimtab.pipelines.data.writing import write_rows
 
@@ -125,12 +124,7 @@ class Label(Stage):
             raise RecipeError(message, (*step.path, "completions"))
         asked = [questions.ask(group[0]["prompt"], [row["completion"] for row in group]) for group in groups]
         sheet = self._sheet(step, asked)
-        given: list[Any] = [None, None]
-        if PartialState().is_main_process:
-            given = [*self._answers(step, sheet)]
-        everything, waiting = broadcast_object_list(given)
-        if waiting:
-            raise Waiting(waiting)
+        everything = self._answers(step, sheet)
         by_id = {question.id: question for question in sheet.questions}
         scores = _scores(everything, by_id)
         write_rows(step, _scored(groups, asked, scores))
@@ -148,29 +142,16 @@ class Label(Stage):
         """The questions of the data and the known ones, in an order that they give themselves."""
         known = loading.load(self.gold, (*step.path, "gold")) if self.gold else ()
         gold = [questions.ask(row["prompt"], [row["chosen"], row["rejected"]], gold=0) for row in known]
-        every = list({question.id: question for question in (*asked, *gold)}.values())
-        Random(" ".join(sorted(question.id for question in every))).shuffle(every)
+        every = questions.mixed((*asked, *gold))
         title = f"{step.recipe} {step.name}".strip()
         return Sheet(title, self.instructions, self.ranked, self.raters, self.reasons, self.gold_least, every)
 
-    def _answers(self, step: Step, sheet: Sheet) -> tuple[list[Judgement] | None, str | None]:
-        """The judgements that count, or the sentence that says what is waited for."""
+    def _answers(self, step: Step, sheet: Sheet) -> list[Judgement]:
+        """The judgements that count. Raises Waiting until they are there."""
         if self.stand_in:
-            return list(self._stand_in(self.stand_in, sheet, step)), None
-        kept = folder.write(sheet, step.dir.parent)
-        (kept.path / folder.PAGE).write_text(page.render(sheet), encoding="utf-8")
-        (step.dir / folder.ASKS).write_text(json.dumps({"key": sheet.key}) + "\n")
-        for file in self.labels:
-            kept.add(formats.read(Path(file).expanduser(), sheet))
-        left = len(kept.open())
-        if not left:
-            return kept.counted(), None
-        raters = "a person" if self.raters == 1 else f"{self.raters} people"
-        return None, (
-            f"{step.name} waits for people: {left} of {len(sheet.questions)} questions have still to be answered by "
-            f"{raters}. `trimtab label {step.view.parent}` asks here; {kept.path / folder.PAGE} is a page to send to "
-            f"somebody, and `trimtab label {step.view.parent} --take FILE` takes what it saves"
-        )
+            block = self.stand_in
+            return locks.of_main(lambda: list(self._stand_in(block, sheet, step)))
+        return waiting.answers(sheet, step, self.labels)
 
     def _stand_in(self, block: Any, sheet: Sheet, step: Step) -> Iterator[Judgement]:
         """What a reward says in the place of people: its best answers, or a tie where none is above another."""

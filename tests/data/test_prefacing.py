@@ -26,8 +26,11 @@ def test_a_text_comes_first_in_every_form_of_prompt(prompt, behind):
 
 def test_a_text_is_itself_or_what_stands_where_it_points(tmp_path):
     (tmp_path / "text.txt").write_text("Be brief.\n")
-    for text in ("Be brief.", "and/or not", "{{ completion }}/10", ""):
+    for text in ("Be brief.", "and/or not", "{{ completion }}/10", "<|a|><|/a|>", "", "a/b " * 5000):
         assert wording(text) == text
+    (tmp_path / "of two words").mkdir()
+    (tmp_path / "of two words" / "text.txt").write_text("Be kind.")
+    assert wording(str(tmp_path / "of two words")) == "Be kind."
     assert wording(str(tmp_path)) == wording(str(tmp_path / "text.txt")) == "Be brief.\n"
     with pytest.raises(ValueError, match=r"no text at \./nowhere"):
         wording("./nowhere")
