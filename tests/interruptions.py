@@ -1,5 +1,6 @@
 """Launches that are asked to stop in a chosen place, and undisturbed ones for comparison."""
 
+import contextlib
 import itertools
 import os
 import pkgutil
@@ -30,6 +31,24 @@ def interrupted(recipe, number, place, call, capsys):
     line = out.splitlines()[-1]
     assert line.endswith("The same command continues here")
     return line
+
+
+@contextlib.contextmanager
+def killed_in_step(trainer, number):
+    """Inside, a training by a class of trainers dies in its step after `number`, as by a kill; it has to."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(self, *args, **kwargs):
+        if self.state.global_step == number:
+            raise Killed
+        return training_step(self, *args, **kwargs)
+
+    training_step = trainer.training_step
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):  # noqa: PT012
+        patch.setattr(trainer, "training_step", killed)
+        yield
 
 
 def in_folder(tmp_path, name, stages):

@@ -62,6 +62,21 @@ def test_the_keys_of_another_stage_inside_a_macro_are_shrunk_as_that_stage_says(
     assert kinds.find(kinds.STAGES, "apo").small(limits, miniature)["monitor.stop_if"] == {"distinct_2": -1}
 
 
+def test_nobody_serves_a_shrunk_run(folder):
+    miniature = Miniature(folder, frozenset())
+    served = {
+        "engine": "server",
+        "server": {"urls": ["http://host:8000/v1"]},
+        "model": {"model_name_or_path": "org/llama"},
+    }
+    block = {"model": {"model_name_or_path": "org/qwen"}, "corpus": "corpus.jsonl", "teacher": served}
+    changes = kinds.find(kinds.STAGES, "preflexor").small(block, miniature)
+    assert (changes["teacher.engine"], changes["teacher.server"]) == ("transformers", None)
+    assert changes["teacher.model.model_name_or_path"].startswith(str(folder))
+    changes = kinds.find(kinds.STAGES, "sample").small({"engine": "ray", "ray": {"workers": 9}, **block}, miniature)
+    assert (changes["engine"], changes["ray"]) == ("transformers", None)
+
+
 def test_rows_that_only_a_stage_makes_are_an_error(folder):
     with pytest.raises(RecipeError, match="makes no rows of scored completions"):
         Miniature(folder, frozenset()).rows(SCORED)

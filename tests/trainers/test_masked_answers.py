@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import SFT_ROWS
 from constrained_runs import logged
-from launches import trained
+from interruptions import in_folder, killed_in_step
+from launches import trained, weights
 from outputs import logits, metrics_of, rows_of
 from run_steps import refused, run_recipe, write_recipe
 from short_trainings import TRAIN
@@ -171,6 +172,24 @@ def test_a_mark_that_no_step_above_adds_is_missed_in_the_plan(masked, model, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mask", [{"before": END}, {"inside": [BEGIN, END], "share": 0.5}])
+def test_killed_and_resumed_it_ends_with_the_weights_of_an_undisturbed_run(mask, masked, tmp_path):
+    from trimtab.pipelines.trainers.lists import ListTrainer
+
+    masked["train"] |= {"max_steps": 5, "save_steps": 2}
+    block = {"prefer": {**masked, "mask": mask}}
+    undisturbed = in_folder(tmp_path, "undisturbed", block)["prefer"]
+    (tmp_path / "killed").mkdir()
+    with killed_in_step(ListTrainer, 3):
+        run_recipe(tmp_path / "killed", block)
+    resumed = run_recipe(tmp_path / "killed", block)["prefer"]
+    assert metrics_of(resumed)["train/resumed_from"] == 2
+    assert weights(resumed) == weights(undisturbed)
+    losses = [[row["train/loss"] for row in logged(step)] for step in (resumed, undisturbed)]
+    assert losses[0] == losses[1]
+    assert metrics_of(resumed)["mask/train/masked"] == metrics_of(undisturbed)["mask/train/masked"] > 0
+
+
 def test_two_ranks_learn_what_one_does_behind_the_marks(masked, tmp_path):
     train = {**TRAIN, "max_steps": 1, "optim": "sgd", "learning_rate": 0.5, "per_device_train_batch_size": 4}
     alone = run_recipe(tmp_path, {"prefer": {**masked, "train": train}})["prefer"]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from constrained_runs import logged
+from interruptions import killed_in_step
 from launches import trained, weights
 from outputs import logits, metrics_of, rows_of
 from run_steps import broken, run_recipe, write_recipe
@@ -98,7 +99,7 @@ def test_bfloat16(model, lists, tmp_path):
 
 
 @pytest.mark.parametrize("lora", [{}, LORA])
-def test_interrupted_it_ends_with_the_weights_of_an_undisturbed_run(lora, block, model, tmp_path, monkeypatch):
+def test_interrupted_it_ends_with_the_weights_of_an_undisturbed_run(lora, block, model, tmp_path):
     from trimtab.pipelines.trainers.lists import ListTrainer
 
     block |= {"model": {"model_name_or_path": model, **lora}}
@@ -107,20 +108,8 @@ def test_interrupted_it_ends_with_the_weights_of_an_undisturbed_run(lora, block,
     a.mkdir()
     b.mkdir()
     undisturbed = run_recipe(a, {"prefer": block})["prefer"]
-
-    class Killed(BaseException):
-        pass
-
-    def killed(self, *args, **kwargs):
-        if self.state.global_step == 5:
-            raise Killed
-        return training_step(self, *args, **kwargs)
-
-    training_step = ListTrainer.training_step
-    with monkeypatch.context() as patch:
-        patch.setattr(ListTrainer, "training_step", killed)
-        with pytest.raises(Killed):
-            run_recipe(b, {"prefer": block})
+    with killed_in_step(ListTrainer, 5):
+        run_recipe(b, {"prefer": block})
     resumed = run_recipe(b, {"prefer": block})["prefer"]
     assert metrics_of(resumed)["train/resumed_from"] == 3
     assert metrics_of(undisturbed)["train/resumed_from"] == 0
