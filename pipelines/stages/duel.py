@@ -6,6 +6,11 @@
       rewards: {better: {kind: judge, mode: pairwise, against: other, model: Qwen/Qwen3-32B, url: ...}}
     duel: {completions: $sample, rewards: {better: {...}}}    # each against the others of its prompt: preferences
     pair: {completions: $duel, reward: better}                # that `pair` then makes of them
+    duel: {completions: $dpo-sample, opponent: $sft-sample, people: {raters: 2}}      # people say which is better
+
+With `people` the step waits for them as `label` does (docs/people.md): `trimtab label RUN` asks, and then the same
+`trimtab run` goes on. What they say is the score `people`, the share of raters who prefer an answer. Their metrics are
+also those of `label`, such as `people/agreement/krippendorff`.
 
 The judge is given the other answer in the column `other`, and its score of a duel is 1 for a win, 0.5 for a tie and 0
 for a loss. Against an `opponent`, a completion meets the one with its `sample_index`; without, the next `rounds` ones
@@ -21,9 +26,9 @@ answer wins: 0.5 where length does not matter. `rewards/NAME/flipped/mean` is th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from trimtab.pipelines.algorithms import duels, statistics
 from trimtab.pipelines.data import counting, grouping, promises
@@ -31,6 +36,7 @@ from trimtab.pipelines.data.forms import DRAWN, SAMPLED, Data
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import judged
 from trimtab.pipelines.forecasting.work import Rows, Work
+from trimtab.pipelines.labelling.people import PEOPLE, People
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
 
     from trimtab.pipelines.forecasting.known import Known
     from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.shrinking.miniature import Miniature
 
 Pairs = list[tuple[int, int]]  # the row of a completion, and that of the one it meets
 Outcomes = Sequence[float | None]
@@ -56,17 +63,31 @@ class Duel(Stage):
 
     completions: Annotated[Data, SAMPLED]
     opponent: Annotated[Data | None, SAMPLED] = None
-    rewards: dict[str, RewardBlock]
+    rewards: dict[str, RewardBlock] = field(default_factory=dict)
+    people: People | None = None
     rounds: int | None = None
     batch_size: int = 256
 
     neutral: ClassVar[tuple[str, ...]] = ("batch_size",)
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("people",)
     writes: ClassVar[tuple[str, ...]] = (*DRAWN, "scores")
     shows: ClassVar[Shows] = Shows(results=("*/wins/mean", "*/ties"), compares=("*/wins/mean",))
 
+    @classmethod
+    def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
+        small = super().small(block, miniature)
+        if not block.get("people"):
+            return small
+        nobody = {} if block.get("rewards") else {"rewards": {PEOPLE: {"kind": "pattern", "regex": "a"}}}
+        return {**small, **nobody, "people": None}  # in a shrunk run nobody is asked
+
     def check(self, step: Step) -> None:
-        if not self.rewards:
-            raise RecipeError("name at least one judge of pairs", (*step.path, "rewards"))
+        if not self.rewards and self.people is None:
+            raise RecipeError("name at least one judge of pairs, or `people: {}`", (*step.path, "rewards"))
+        if self.people is not None:
+            if PEOPLE in self.rewards:
+                raise RecipeError("is what people's score is called: give this another name", (*step.path, "rewards"))
+            self.people.check((*step.path, "people"))
         for key in ("rounds", "batch_size"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -90,7 +111,8 @@ class Duel(Stage):
         return Work("models" if judges else "rows", tuple(judges[:1]), passes, handled=handled)
 
     def promise(self, step: Step, folder: str, split: str) -> Promise:
-        return replace(promises.of(self.completions, step), rewards=tuple(self.rewards))
+        judges = (*self.rewards, *([PEOPLE] if self.people is not None else []))
+        return replace(promises.of(self.completions, step), rewards=judges)
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
         return known.rows("completions")
@@ -113,7 +135,7 @@ class Duel(Stage):
         metrics: Metrics = {"duels": len(pairs), "equal": 1 - len(asked) / len(pairs)}
         scores: dict[str, Outcomes] = {}
         means: dict[str, dict[str, float]] = {}
-        for name in self.rewards:
+        for name in (*self.rewards, *([PEOPLE] if self.people is not None else [])):
             answered, about = self._judged(name, question, step) if asked else ([], {})
             outcomes = duels.with_ties(pairs, asked, answered)
             metrics |= about | {f"{name}/{key}": value for key, value in duels.summary(outcomes, gaps).items()}
@@ -128,7 +150,10 @@ class Duel(Stage):
         return metrics
 
     def _judged(self, name: str, question: Dataset, step: Step) -> tuple[Outcomes, Metrics]:
-        """What a judge says of every duel that it is asked about, and its metrics."""
+        """What a judge, or people, say of every duel that they are asked about, and metrics of that."""
+        if self.people is not None and name == PEOPLE:
+            shares, about = self.people.judged(step, question["prompt"], question["completion"], question["other"])
+            return shares, {f"{PEOPLE}/{key}": value for key, value in about.items()}
         from accelerate.utils import release_memory
 
         from trimtab.pipelines.scoring import journal

@@ -11,6 +11,7 @@
       best_of: {n: [1, 4, 16], gold: right, reward: helpful}   # of each policy, and its greedy answers
       reflect: {dpo: {critic: {model: {...}}, rounds: 2}}   # a policy that thinks again, as in `reflect`
       duels: {better: {kind: judge, mode: pairwise, against: other, ...}}   # each policy against the baseline
+      labels: {raters: 2}                                                   # the same duels by people
 
 `completions: {mended: $reflect}` are answers to the same prompts that another stage has made: they are scored and
 compared as those of a policy. A new reward scores the stored completions again; a new policy samples only its own.
@@ -20,8 +21,9 @@ tokens that were spent; and `dpo-best`, the control at equal tokens (`equal_toke
 that, the one that `best_of`'s `reward` likes best, or, without one, that says what most say. As many samples are drawn
 for each answer as `reflect` draws, the critic's included, or as `best_of` has in `n` where that is more.
 
-The judges in `duels` compare every policy's completions with the baseline's, number by number: `kind: duel` says what
-comes of it.
+The judges in `duels`, and with `labels` people in the page of `label`, compare every policy's completions with the
+baseline's, number by number: `kind: duel` says what comes of it. People are waited for at each policy's duel, when all
+policies have answered and been scored.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 from trimtab.pipelines.data.forms import PROMPTS, SAMPLED, Data
+from trimtab.pipelines.labelling.people import People
 from trimtab.pipelines.planning import kinds
 from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.field_types import KeysOf, ModelName
@@ -55,6 +58,7 @@ class Evaluate(Sampling, Stage):
     model: Annotated[dict[str, Any], KeysOf(("trl.ModelConfig",))] = field(default_factory=dict)
     best_of: Annotated[dict[str, Any], KeysOf(("best_of",))] = field(default_factory=dict)
     duels: dict[str, RewardBlock] = field(default_factory=dict)
+    labels: People | None = None
     completions: dict[str, Annotated[Data, SAMPLED]] = field(default_factory=dict)
     reflect: dict[str, Annotated[dict[str, Any], KeysOf(("reflect",))]] = field(default_factory=dict)
 
@@ -62,7 +66,8 @@ class Evaluate(Sampling, Stage):
     def small(cls, block: Mapping[str, Any], miniature: Miniature) -> dict[str, Any]:
         changes = super().small(block, miniature)
         of_reflections = {f"reflect.{policy}.num_generations" for policy in block.get("reflect") or {}}
-        return {key: changes[key] for key in changes if key not in of_reflections}  # as many as the policies have
+        kept = {key: changes[key] for key in changes if key not in of_reflections}  # as many as the policies have
+        return kept if block.get("labels") is None else {**kept, "labels": None}  # nobody is asked
 
     @classmethod
     def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
@@ -84,9 +89,11 @@ class Evaluate(Sampling, Stage):
                 raise RecipeError("is the name of a policy, too", ("stages", name, "completions", others))
             scoring = {"completions": options["completions"][others], "rewards": macro.rewards}
             yield f"{name}-{others}-score", "score", scoring
-        for policy in [other for other in policies if macro.duels and other != baseline]:
+        is_met = bool(macro.duels) or macro.labels is not None
+        for policy in [other for other in policies if is_met and other != baseline]:
             meeting = {"completions": f"${name}-{policy}-sample", "opponent": f"${name}-{baseline}-sample"}
-            yield f"{name}-{policy}-duel", "duel", {**meeting, "rewards": macro.duels}
+            people = {} if macro.labels is None else {"people": macro.labels}
+            yield f"{name}-{policy}-duel", "duel", {**meeting, "rewards": macro.duels, **people}
         scored = {policy: f"${name}-{policy}-score" for policy in (*policies, *macro.completions)}
         for policy, thinking in macro.reflect.items():
             path = ("stages", name, "reflect", policy)

@@ -39,6 +39,7 @@ from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.work import Rows
 from trimtab.pipelines.labelling import judgements, questions, waiting
 from trimtab.pipelines.labelling.judgements import Judgement
+from trimtab.pipelines.labelling.people import PEOPLE
 from trimtab.pipelines.labelling.questions import Question, Sheet
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from trimtab.pipelines.shrinking.miniature import Miniature
 
 MOST = 9  # answers of a question: the keys of a keyboard
-PEOPLE = "people"  # what the score is called
 
 
 @dataclass(kw_only=True)

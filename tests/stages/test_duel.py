@@ -4,11 +4,13 @@ import pytest
 from outputs import metrics_of, rows_of
 from reward_servers import Server
 from run_steps import refused, run_recipe, write_recipe
-from short_trainings import write_rows
+from short_trainings import plan, write_rows
 
+from trimtab.pipelines.labelling.judgements import Judgement
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.reporting import by_prompt
+from trimtab.pipelines.running import failures, labelling, runner
 from trimtab.rewards import outcomes
 from trimtab.rewards.judge import Judge
 
@@ -120,3 +122,48 @@ def test_evaluate_lets_every_policy_meet_the_baseline(tmp_path):
     assert [name for name in steps if name.endswith("-duel")] == ["evaluate-one-duel", "evaluate-three-duel"]
     meeting = {step.name for step in steps["evaluate-one-duel"].inputs}
     assert meeting == {"evaluate-one-sample", "evaluate-two-sample"}
+
+
+def test_people_say_which_answer_is_better_and_the_step_waits_for_them(tmp_path, capsys):
+    ours = write_rows(tmp_path / "ours.jsonl", rows(["aa", "b"], ["same", "ab"], ["x", "aaaa"]))
+    theirs = write_rows(tmp_path / "theirs.jsonl", rows(["a", "a"], ["same", "ba"], ["a", "b"]))
+    block = {"completions": ours, "opponent": theirs, "people": {"raters": 2}}
+    path = str(write_recipe(tmp_path, {"duel": block}, wandb=False))
+    assert runner.train(path) == failures.WAITS
+    assert "duel waits for people: 5 of 5 questions have still to be answered by 2 people" in capsys.readouterr().out
+    folder = labelling.asked(tmp_path / "runs" / "test")
+    for rater in ("ann", "bo"):
+        for question in folder.sheet.questions:
+            most = [answer.count("a") for answer in question.answers]
+            verdict = "skip" if "x" in question.answers else "tie" if most[0] == most[1] else "ranked"
+            order = ((1, 0) if most[1] > most[0] else (0, 1)) if verdict == "ranked" else ()
+            if rater == "bo" and question.answers == ["aaaa", "b"]:
+                order = (1, 0)
+            folder.add([Judgement(question.id, rater, verdict, order[:1])])
+    assert runner.train(path) == 0
+    step = Recipe.load(path).steps[0]
+    assert [row["scores"]["people"] for row in rows_of(step)] == [1.0, 0.0, 0.5, 0.5, None, 0.5]
+    metrics = metrics_of(step)
+    assert metrics["people/wins/mean"] == pytest.approx((0.5 + 0.5 + 0.5) / 3)
+    assert metrics["people/unjudged"] == pytest.approx(1 / 6)
+    assert metrics["people/raters"] == 2
+    assert 0 < metrics["people/agreement/krippendorff"] < 1
+    both = {**block, "rewards": {"people": {"kind": "pattern", "regex": "a"}}}
+    assert "give this another name" in refused(tmp_path, {"duel": both}, capsys)
+    nowhere = {**block, "people": {"labels": ["nowhere.json"]}}
+    assert "duel.people.labels.0: no such file: nowhere.json" in refused(tmp_path, {"duel": nowhere}, capsys)
+
+
+def test_an_evaluation_asks_people_about_every_policy_against_the_baseline(model, prompts, tmp_path):
+    block = {
+        "policies": {"one": model, "two": model, "three": model},
+        "baseline": "two",
+        "prompts": prompts,
+        "rewards": {"as": {"kind": "pattern", "regex": "a"}},
+        "labels": {"raters": 3, "instructions": "Which is kinder?"},
+    }
+    steps = plan(tmp_path, {"evaluate": block})
+    asking = {name: step.options for name, step in steps.items() if step.kind == "duel"}
+    assert list(asking) == ["evaluate-one-duel", "evaluate-three-duel"]
+    assert all(options["people"] == block["labels"] and options["rewards"] == {} for options in asking.values())
+    assert "evaluate-one-duel" not in plan(tmp_path, {"evaluate": {**block, "labels": None}})
