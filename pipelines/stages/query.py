@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from trimtab.pipelines.algorithms import queries
 from trimtab.pipelines.data import counting, grouping, loading, promises
+from trimtab.pipelines.data.answers import Answers, first_of_prompts
 from trimtab.pipelines.data.forms import COMPARED, COMPLETIONS, PREFERENCE, Data, Form
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting.passes import judged
@@ -37,7 +38,6 @@ from trimtab.pipelines.planning.errors import RecipeError, suggest
 from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.reporting.shows import Shows
 from trimtab.pipelines.stages import Metrics, Stage
-from trimtab.rewards import text
 from trimtab.rewards._rendering import TEMPLATED
 
 if TYPE_CHECKING:
@@ -50,19 +50,6 @@ if TYPE_CHECKING:
 
 
 ANSWERED = replace(COMPARED, columns=COMPARED.columns[::2])  # completions, or pairs
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A completion, and the row in which it stands."""
-
-    row: dict[str, Any]
-    completion: Any
-
-    @property
-    def prompt(self) -> Any:
-        """What it answers."""
-        return self.row["prompt"]
 
 
 @dataclass(kw_only=True)
@@ -138,18 +125,21 @@ class Query(Stage):
         from trimtab.pipelines.data.writing import write_rows
 
         rows = counting.rows(self.completions, step, "completions")
-        answers = list(_answers(rows))
-        groups = list(_groups(rows, answers))
-        against = self._against(answers, step)
+        sources = [rows]
+        if self.before is not None:
+            sources.append(first_of_prompts(loading.load(self.before, (*step.path, "before"))))
+        answers = Answers(sources)
+        against = _against(answers)
         posterior, features = self._head(answers, step) if self.features else (None, np.zeros((len(answers), 0)))
         scores = self._scores(answers, step) if self._is_by_members else np.zeros((len(answers), 0))
         draws = self._draws(posterior, features, scores, step) if self.meet == "thompson" else None
         rng = Random(step.seed)
-        pairs = [pair for group in groups if (pair := _meeting(group, answers, draws, against, rng))]
+        met = (_meeting(group, answers, draws, against, rng) for group in _groups(rows, answers))
+        pairs = [pair for pair in met if pair]
         if not pairs:
             message = "no prompt has two different answers: sample more of them, or at a higher temperature"
             raise RecipeError(message, (*step.path, "completions"))
-        pairs = list({_said(answers, *pair): pair for pair in pairs}.values())  # nobody is asked twice
+        pairs = list({_words(answers, *pair): pair for pair in pairs}.values())  # nobody is asked twice
         rng.shuffle(pairs)
         one, two = (list(places) for places in zip(*pairs, strict=True))
         gaps = features[one] - features[two]
@@ -172,7 +162,7 @@ class Query(Stage):
         means = {"all": uncertainty.mean(), "asked": uncertainty[taken].mean()}
         return metrics | {f"uncertainty/{name}": float(mean) for name, mean in means.items()}
 
-    def _head(self, answers: list[Answer], step: Step) -> tuple[queries.Posterior, np.ndarray]:
+    def _head(self, answers: Answers, step: Step) -> tuple[queries.Posterior, np.ndarray]:
         """The posterior after the labels that there are, and every answer's features in units of their spread."""
         import numpy as np
 
@@ -185,7 +175,7 @@ class Query(Stage):
             except ValueError as error:
                 raise RecipeError(str(error), place) from error
 
-        features = told([one.prompt for one in answers], [one.completion for one in answers])
+        features = np.concatenate([told(*batch) for batch in answers.batches()])
         spread = features.std(0)
         units = np.where(spread > 0, spread, 1.0) * np.sqrt(features.shape[1])
         posterior = queries.Posterior(features.shape[1], self.ridge)
@@ -195,11 +185,11 @@ class Query(Stage):
             posterior.fit((better - worse) / units, np.ones(len(better)))
         return posterior, features / units
 
-    def _scores(self, answers: list[Answer], step: Step) -> np.ndarray:
+    def _scores(self, answers: Answers, step: Step) -> np.ndarray:
         """The members' scores, (answers, members); where one has none, it gives the mean of the others."""
         import numpy as np
 
-        there = list(answers[0].row.get("scores") or {})
+        there = list(answers.of(0)[0].get("scores") or {})
         for name in self.members:
             if name not in there:
                 message = f"the completions have no scores by {name!r}{suggest(name, there)} (but {', '.join(there)})"
@@ -207,7 +197,7 @@ class Query(Stage):
         names = self.members or there
         if len(names) < 2:
             raise RecipeError("one reward agrees with itself: score by several", (*step.path, "members"))
-        table = [[(one.row.get("scores") or {}).get(name) for name in names] for one in answers]
+        table = [[(scores or {}).get(name) for name in names] for scores in answers.column("scores")]
         scores = np.array(table, dtype=np.float64)
         silent = np.isnan(scores)
         known = np.where(silent, 0.0, scores).sum(1) / np.maximum(1, (~silent).sum(1))
@@ -222,46 +212,33 @@ class Query(Stage):
             return np.array([features @ posterior.draw(rng, self.scale) for _ in range(2)])
         return scores[:, rng.choice(scores.shape[1], 2, replace=False)].T
 
-    def _against(self, answers: list[Answer], step: Step) -> dict[str, int]:
-        """The place of the answer of the policy before to each prompt, its first; they are added to the answers."""
-        if self.before is None:
-            return {}
-        rows = loading.load(self.before, (*step.path, "before"))
-        places: dict[str, int] = {}
-        for row in grouping.records(rows, rows.column_names):
-            if text(row["prompt"]) not in places:
-                places[text(row["prompt"])] = len(answers)
-                answers.append(Answer(row, row["completion"]))
-        return places
+
+def _against(answers: Answers) -> dict[int, int]:
+    """The place of the answer of the policy before to each prompt."""
+    return {answers.asks[place]: place for place, source in enumerate(answers.source) if source}
 
 
-def _answers(rows: Dataset) -> Iterator[Answer]:
-    for row in grouping.records(rows, rows.column_names):
-        for name in ("completion",) if "completion" in row else ("chosen", "rejected"):
-            yield Answer(row, row[name])
-
-
-def _groups(rows: Dataset, answers: list[Answer]) -> Iterator[list[int]]:
+def _groups(rows: Dataset, answers: Answers) -> Iterator[list[int]]:
     """The places of the different answers to each prompt, or of those of each pair."""
     if "completion" not in rows.column_names:
-        yield from ([place, place + 1] for place in range(0, len(answers), 2))
+        yield from ([place, place + 1] for place in range(0, 2 * len(rows), 2))
         return
     groups = grouping.by_column(rows, "prompt_index")
     start = 0
     for end in groups.ends.tolist():
         places = groups.order[start:end].tolist()
-        yield list({text(answers[place].completion): place for place in reversed(places)}.values())[::-1]
+        yield list({answers.says[place]: place for place in reversed(places)}.values())[::-1]
         start = end
 
 
 def _meeting(
-    group: list[int], answers: list[Answer], draws: np.ndarray | None, against: Mapping[str, int], rng: Random
+    group: list[int], answers: Answers, draws: np.ndarray | None, against: Mapping[int, int], rng: Random
 ) -> tuple[int, int] | None:
     """The two answers of a prompt that meet, or None where there are no two."""
-    other = against.get(text(answers[group[0]].prompt))
+    other = against.get(answers.asks[group[0]])
     if draws is not None and other is not None:
         best = group[int(draws[0, group].argmax())]
-        return (best, other) if text(answers[best].completion) != text(answers[other].completion) else None
+        return (best, other) if answers.says[best] != answers.says[other] else None
     if len(group) < 2:
         return None
     if draws is None:
@@ -271,14 +248,14 @@ def _meeting(
     return one, two
 
 
-def _said(answers: list[Answer], one: int, two: int) -> tuple[str, frozenset[str]]:
-    return text(answers[one].prompt), frozenset(text(answers[place].completion) for place in (one, two))
+def _words(answers: Answers, one: int, two: int) -> tuple[int, frozenset[int]]:
+    return answers.asks[one], frozenset(answers.says[place] for place in (one, two))
 
 
-def _row(answers: list[Answer], one: int, two: int) -> dict[str, Any]:
+def _row(answers: Answers, one: int, two: int) -> dict[str, Any]:
     """The row of two answers: that of a pair as it is, else a prompt with both."""
-    row = answers[one].row
+    row, answer = answers.of(one)
     if "completion" not in row:
         return row
     kept = {key: row[key] for key in ("prompt", *TEMPLATED) if key in row}
-    return {**kept, "completions": [answers[one].completion, answers[two].completion]}
+    return {**kept, "completions": [answer, answers.of(two)[1]]}
