@@ -77,6 +77,36 @@ def test_nobody_serves_a_shrunk_run(folder):
     assert (changes["engine"], changes["ray"]) == ("transformers", None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "block"),
+    [
+        ("tune_text", {"text": "Answer.", "budget": 900, "minibatch": 5}),
+        ("tune_reward", {"reward": {"kind": "judge", "model": "m", "url": "http://host/v1"}, "key": "rubric"}),
+    ],
+)
+def test_a_shrunk_search_for_a_text_has_a_tiny_reflector_here(kind, block, folder):
+    miniature = Miniature(folder, frozenset({"sft"}))
+    search = kinds.find(kinds.STAGES, kind)
+    outside = search.small({**block, "reflector": {"model": "org/model", "url": "http://host/v1"}}, miniature)
+    assert outside["reflector"]["model"].startswith(str(folder))
+    assert "url" not in outside["reflector"]
+    assert outside["budget"] <= 50
+    inside = search.small({**block, "reflector": {"model": "$sft"}}, miniature)
+    assert inside["reflector"]["model"] == "$sft"
+    if kind == "tune_reward":
+        assert (outside["reward"]["kind"], outside["key"]) == ("pattern", "regex")
+
+
+def test_in_a_shrunk_run_nobody_is_asked_who_is_better(folder):
+    miniature = Miniature(folder, frozenset())
+    small = {kind: kinds.find(kinds.STAGES, kind).small for kind in ("duel", "evaluate", "rank_search")}
+    duel = small["duel"]({"people": {"raters": 3}}, miniature)
+    assert (duel["people"], duel["rewards"]["people"]["kind"]) == (None, "pattern")
+    assert small["evaluate"]({"labels": {}}, miniature)["labels"] is None
+    ranked = small["rank_search"]({"oracle": "people"}, miniature)
+    assert (ranked["oracle"], ranked["reward"]) == ("rewards", "brief")
+
+
 def test_rows_that_only_a_stage_makes_are_an_error(folder):
     with pytest.raises(RecipeError, match="makes no rows of scored completions"):
         Miniature(folder, frozenset()).rows(SCORED)
