@@ -27,6 +27,7 @@ def test_the_summary_is_in_shares_of_what_was_judged():
     numbers = duels.summary([1.0, 0.0, 0.5, None], [3, 2, 0, 5])
     assert numbers == {"unjudged": 0.25, "ties": pytest.approx(1 / 3), "longer_wins": 0.5}
     assert duels.summary([None], [1]) == {"unjudged": 1.0}
+    assert duels.summary([1.0, 1.0, 0.0], [3, -2, -1])["longer_wins"] == pytest.approx(2 / 3)
 
 
 def test_who_is_not_asked_about_is_a_tie():

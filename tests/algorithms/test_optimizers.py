@@ -214,6 +214,9 @@ def test_m_fac_refuses_more_than_its_limit_with_the_number():
     values = [torch.nn.Parameter(torch.zeros(1000, 1000))]
     with pytest.raises(ValueError, match=r"512 gradients of 1,000,000 weights are 2\.0 GB, and limit_gb is 1"):
         MFac(values, limit_gb=1)
+    MFac.require_room(1000, gradients=1000, limit_gb=0.004)
+    with pytest.raises(ValueError, match="raise `limit_gb`"):
+        MFac.require_room(1001, gradients=1000, limit_gb=0.004)
 
 
 @pytest.mark.parametrize(("cls", "keys", "message"), [

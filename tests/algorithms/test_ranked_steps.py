@@ -78,6 +78,21 @@ def test_without_noise_it_never_gets_worse_and_stays_where_nothing_is_better():
         assert after < before if moved else after == before
 
 
+def test_the_line_search_halves_its_steps_in_one_direction():
+    calls = []
+
+    def first(points, count):
+        calls.append(points)
+        return list(range(count))
+
+    settings = Settings(points=4, ranked=2, mu=0.1, step=2.0, line=4)
+    next(ranked_steps.search(first, np.ones(3), settings, np.random.default_rng(0)))
+    start, *ends = calls[1]
+    moves = np.array([end - start for end in ends])
+    np.testing.assert_allclose(np.linalg.norm(moves, axis=1), [2.0, 1.0, 0.5, 0.25])
+    np.testing.assert_allclose(moves / np.linalg.norm(moves, axis=1, keepdims=True), np.tile(moves[:1] / 2.0, (4, 1)))
+
+
 def test_estimates_since_the_last_move_are_averaged():
     rng = np.random.default_rng(0)
     calls = []

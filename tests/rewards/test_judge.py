@@ -1,5 +1,7 @@
 """The reward `judge` against a server that replies by script: verdicts, both orders, and failures that are no zero."""
 
+import threading
+
 import pytest
 from reward_servers import CHAT
 
@@ -183,3 +185,24 @@ def test_an_interruption_waits_for_no_deadline():
         Endpoint("http://127.0.0.1:9", {}, concurrency=1, budget=None)(post, ["a"] * 50)
     assert post.stopped == 1
     assert post.asked < 50
+
+
+def test_an_interrupt_ends_the_requests_at_hand_and_does_not_wait_for_them():
+    asked, released = threading.Event(), threading.Event()
+    waited = []
+
+    class Hanging:
+        def __call__(self, urls, body, parse):
+            if body["messages"][0]["content"] == "stop":
+                asked.wait(60)
+                raise KeyboardInterrupt
+            asked.set()
+            waited.append(not released.wait(1))
+            return urls[0], ("late", 1)
+
+        def stop(self):
+            released.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        Endpoint("http://127.0.0.1:9", {}, concurrency=2, budget=None)(Hanging(), ["stop", "hang"])
+    assert waited == [False]

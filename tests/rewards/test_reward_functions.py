@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.errors import RecipeError
-from trimtab.rewards import PartlyScored, RewardFailure, outcomes
+from trimtab.rewards import PartlyScored, RewardFailure, _function, outcomes
 
 PROMPTS = ["1+1=", "2+2=", "3+3="]
 COMPLETIONS = ["2", "5", "#### 6"]
@@ -515,3 +515,14 @@ def test_openrlhf_queries_are_the_tokens_that_the_policy_has_seen(prompt_ids, co
     reward, _ = load("openrlhf_function", "def reward_func(queries, prompts, labels): return 0.0", tokenizer="a model")
     reward.__dict__["_tokenizer"] = Marking()
     assert reward._texts("say a", "b", prompt_ids, completion_ids, {})[1] == query
+
+
+def test_advice_on_the_default_name_is_for_those_who_gave_none(tmp_path):
+    (tmp_path / "mine.py").write_text("def score(prompts): ...\n")
+    file = str(tmp_path / "mine.py")
+    with pytest.raises(ValueError, match=r"has no 'reward' \(for a function of another name, write .*mine.py:NAME\)"):
+        _function.load("trl_function", file, "reward")
+    with pytest.raises(ValueError, match=r"has no 'zzz'$"):
+        _function.load("trl_function", f"{file}:zzz", "reward")
+    with pytest.raises(ValueError, match=r"has no 'scor', did you mean 'score'\?$"):
+        _function.load("trl_function", f"{file}:scor", "scor")

@@ -146,6 +146,7 @@ def test_pattern(load):
 def test_repetition(load):
     scores = load("repetition", ngram_size=1)(prompts=["p", "p"], completions=["a b c d", "a a a a"])
     assert scores == [0.0, -0.75]
+    assert load("repetition")(prompts=["p"], completions=["a b c a b c"]) == [-0.25], "of four trigrams one repeats"
 
 
 def test_reward_model_scores_do_not_depend_on_the_batch(load):

@@ -3,7 +3,7 @@
 import pytest
 from outputs import metrics_of
 from run_steps import refused, run_recipe
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from trimtab.rewards.classifier import Classifier
 
@@ -25,6 +25,7 @@ def test_the_model_names_its_classes_and_a_reward_reads_them(names, lora, model,
     block["audit"] = {"overlap": "warn"}
     step = run_recipe(tmp_path, {"classifier": block})["classifier"]
     config = AutoConfig.from_pretrained(step.output)
+    assert AutoTokenizer.from_pretrained(step.output).pad_token == AutoTokenizer.from_pretrained(model).pad_token
     assert config.id2label == dict(enumerate(map(str, sorted(names))))
     assert config.label2id == {str(name): number for number, name in enumerate(sorted(names))}
     accuracy = metrics_of(step)["eval/accuracy"]
