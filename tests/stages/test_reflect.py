@@ -166,6 +166,8 @@ def test_rewards_of_the_answer_do_not_see_the_thoughts():
         AnswerSpan(rewards={})
     with pytest.raises(ValueError, match="two marks"):
         AnswerSpan(rewards={"brief": Length(target=2)}, marks=["a", "a"])
+    with pytest.raises(ValueError, match="two marks"):
+        AnswerSpan(rewards={"brief": Length(target=2)}, marks=["a", ""])
 
 
 @pytest.mark.parametrize(

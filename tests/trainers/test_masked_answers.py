@@ -166,6 +166,7 @@ def test_a_mark_that_no_step_above_adds_is_missed_in_the_plan(masked, model, tmp
     after = {**masked, "model": {"model_name_or_path": "$sft"}}
     told = refused(tmp_path, {"sft": sft, "prefer": after}, capsys)
     assert f"stages.prefer.mask.before: {END!r} is no token that was added" in told
+    assert not [*tmp_path.glob("runs/steps/sft-*/output")], "it was told before anything was trained"
     marked = {**sft, "added_tokens": [BEGIN, END]}
     (tmp_path / "marked").mkdir()
     assert run_recipe(tmp_path / "marked", {"sft": marked, "prefer": after})["prefer"].done
