@@ -57,8 +57,14 @@ def store(rows: Mapping[str, Mapping[str, Any]], chosen: Sequence[Mutant], each:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     machine = f"{platform.machine()}, Python {platform.python_version()}"
-    facts = {"date": date.today().isoformat(), "commit": commit.stdout.strip(), "machine": machine, "each": each}
+    facts: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+        "machine": machine,
+        "each": each,
+    }
     decided = [rows[mutant.key] for mutant in chosen if mutant.key in rows]
+    facts["undecided"] = len(chosen) - len(decided)
     names = ("key", "outcome", "by", "file", "function", "before", "after")
     outcomes = [{name: row[name] for name in names} for row in decided]
     KEPT.write_text(json.dumps({**facts, "mutants": outcomes}, indent=1) + "\n")
@@ -75,9 +81,11 @@ def text() -> str:
     total = sum(by_room.values(), Counter())
     killed, survived = total["killed"], total["survived"]
     same = sum(row["outcome"] == "survived" and row["key"] in explained for row in stored["mutants"])
+    open_ones = killed + survived - same
     score = (
-        f"**{killed} of the {killed + survived} that were decided are killed, {killed / (killed + survived):.1%}.** "
-        f"Of the {survived} that live {same} change nothing that a test could see, as explained below."
+        f"**{killed} of the {killed + survived} that were decided are killed, {killed / (killed + survived):.1%}; "
+        f"without the {same} that live and are explained below, {killed} of {open_ones}, {killed / open_ones:.1%}.** "
+        f"{stored['undecided']} are not decided yet."
     )
     table = ["| code | mutants | " + " | ".join(OUTCOMES) + " |", "| --- |" + " --- |" * (len(OUTCOMES) + 1)]
     for room, counts in [*sorted(by_room.items()), ("all", total)]:
