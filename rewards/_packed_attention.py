@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -71,6 +72,18 @@ class Packing:
         own_ends, path_ends = (torch.from_numpy(end).to(device) for end in ends)
         return torch.cat(spans).to(device), own_ends, path_ends, max(own), max(seen)
 
+    @functools.cached_property
+    def pieces(self) -> tuple[list[int], list[list[int]]]:
+        """The tokens of each piece between two places where a path is cut; and the pieces of every segment's path."""
+        spans = [span for segment in self.segments for span in segment.path]
+        places = sorted({0, *(place for span in spans for place in span)})
+        number = {place: index for index, place in enumerate(places)}
+        paths = [
+            [piece for start, stop in segment.path for piece in range(number[start], number[stop])]
+            for segment in self.segments
+        ]
+        return np.diff(places).tolist(), paths
+
     def attention(
         self,
         base: str,
@@ -94,13 +107,17 @@ class Packing:
     ) -> Tensor:
         """Scaled dot-product attention of one segment after the other: any device and type."""
         outputs = []
-        for segment in self.segments:
+        # the gradient of a slice has the size of the whole row, and that of all splits together has
+        sizes, paths = self.pieces
+        asked = query.split([segment.stop - segment.start for segment in self.segments], dim=2)
+        keys, values = key.split(sizes, dim=2), value.split(sizes, dim=2)
+        for segment, own, path in zip(self.segments, asked, paths, strict=True):
             mask = self._mask(segment, window, query)
             outputs.append(
                 F.scaled_dot_product_attention(
-                    query[:, :, segment.start : segment.stop],
-                    _along(key, segment.path),
-                    _along(value, segment.path),
+                    own,
+                    _joined(keys, path),
+                    _joined(values, path),
                     attn_mask=mask,
                     is_causal=mask is None,
                     scale=scaling,
@@ -163,9 +180,9 @@ class Packing:
         return self.masks[key]
 
 
-def _along(states: Tensor, path: tuple[tuple[int, int], ...]) -> Tensor:
-    spans = [states[:, :, start:stop] for start, stop in path]
-    return spans[0] if len(spans) == 1 else torch.cat(spans, dim=2)
+def _joined(pieces: Sequence[Tensor], path: Sequence[int]) -> Tensor:
+    """Keys or values of a path, in one."""
+    return pieces[path[0]] if len(path) == 1 else torch.cat([pieces[piece] for piece in path], dim=2)
 
 
 def attend(

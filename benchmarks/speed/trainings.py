@@ -199,13 +199,13 @@ def _quiet():
 
 
 def answers(material: Material, batch: int, steps: int) -> list[Side]:
-    """`prefer` on 2, 4 and 8 answers of a prompt: what twice the answers cost."""
+    """`prefer` on 2 to 16 answers of a prompt: what twice the answers cost."""
     settings = COMMON | {"per_device_train_batch_size": batch, "max_steps": steps, "max_length": 2 * LONGEST}
     told = [material.rendered(row, "chosen")[len(material.prompt(row)) :] for row in material.pairs]
     return [
         _lists(f"{count} answers", material, settings, [material.prompt(row) for row in material.pairs],
                [[told[(place + step) % len(told)] for step in range(count)] for place in range(len(told))])
-        for count in (2, 4, 8)
+        for count in (2, 4, 8, 16)
     ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trimtab.rewards._packed_attention import SUFFIX
@@ -206,3 +207,30 @@ def test_kernels_for_rows_of_different_lengths_get_the_paths():
         assert torch.equal(path, packing.places[row, :length])
         assert own_ends[index + 1] - own_ends[index] == segment.stop - segment.start <= longest
         assert len(path) == segment.seen <= longest_path
+
+
+class Widths(TorchDispatchMode):
+    """How many operations make the gradient of a slice, which has the size of all that was sliced."""
+
+    def __init__(self):
+        super().__init__()
+        self.slices = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.slices += function.overloadpacket._qualified_op_name.endswith("slice_backward")
+        return function(*args, **(kwargs or {}))
+
+
+def test_more_answers_make_no_more_gradients_of_the_size_of_the_row():
+    """Which would cost as the square of their number."""
+    model = make(*FAMILIES["llama"])
+    assert packs(model)
+    counts = []
+    for answers in (2, 8):
+        ids = torch.randint(3, 300, (answers, 60), generator=torch.Generator().manual_seed(0))
+        ids[:, :40] = ids[0, :40]
+        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False).loss
+        with Widths() as widths:
+            loss.backward()
+        counts.append(widths.slices)
+    assert counts[0] == counts[1]
