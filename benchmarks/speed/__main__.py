@@ -4,6 +4,7 @@
     python benchmarks/speed data=... modes=dpo,reward models=7m,30m vocabularies=8192,32768 repeats=3
     python benchmarks/speed data=... modes=answers,lengths                  # how the cost of ours grows
     python benchmarks/speed data=... modes=dpo save=yes                     # becomes the baseline of this machine
+    python benchmarks/speed data=... modes=sample profile=yes               # where the time of ours goes, by operation
     python benchmarks/speed page                                            # writes docs/results/speed.md
 
 `data` is a file of preference pairs in chat form (`prompt`, `chosen`, `rejected`), of which each run takes
@@ -38,6 +39,7 @@ OPTIONS = {
     "repeats": "3",
     "threads": "1",
     "save": "no",
+    "profile": "no",
     "machine": "",
     "note": "",
 }
@@ -111,6 +113,9 @@ def _records(folder: Path, options: dict[str, str]) -> Iterator[dict[str, Any]]:
             made = material.make(folder, options["data"], shape, int(vocabulary), steps * batch)
             for mode in options["modes"].split(","):
                 sides = modes[mode](made, batch, steps)
+                if options["profile"] == "yes":
+                    clock.profile(side for side in sides if side.is_ours)
+                    continue
                 runs: dict[str, list[clock.Measured]] = {side.name: [] for side in sides}
                 for _ in range(int(options["repeats"])):
                     for side in sides:

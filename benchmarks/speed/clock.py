@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,3 +139,12 @@ def peak(threads: int) -> float:
         left @ right
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
+
+
+def profile(sides: Iterable[Side]) -> None:
+    """Prints the operations that take the most processor time of each side."""
+    for side in sides:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            side.run()
+        table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40)
+        print(f"\n{side.name}\n{table}")
