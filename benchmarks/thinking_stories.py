@@ -6,7 +6,8 @@
 The teacher reads twenty words of a story, asks how many words it is from one of them to another, thinks by counting
 them one by one, and answers with the number, from 2 to 6. It stands behind a server of its own, and the student is
 sampled, taught and measured by benchmarks/thinking_stories.yaml. A row of the table is a policy: the share of held-out
-questions whose answer is right (whatever was thought before it), the gap to its control, paired by seed, the tokens of
+questions whose answer is right (whatever was thought before it), the share that would be right if the same answers
+were dealt out by chance, the gap to its control, paired by seed, the tokens of
 an answer, how many have thoughts and how many words of these stand in the passage, and the pairs of the last steps of
 its training that it told apart; means over seeds with standard errors.
 """
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -141,7 +143,15 @@ def evaluated(words: list[str]) -> dict[str, Any]:
         policies[name]["told apart"] = done["metrics"].get("train/rewards/accuracies")
         answers = pq.read_table(steps[f"evaluate-{name}-sample"].output / "train.parquet").to_pylist()
         policies[name]["marked"], policies[name]["seen"] = thoughts(answers)
+        policies[name]["chance"] = by_chance(answers)
     return policies
+
+
+def by_chance(rows: list[dict[str, Any]]) -> float:
+    """The share that would be right if the same answers were given to the same questions in any order."""
+    said = Counter(split(text(row["completion"]), *MARKS)[1] for row in rows)
+    true = Counter(row["solution"] for row in rows)
+    return sum(said[answer] * true[answer] for answer in true) / len(rows) ** 2
 
 
 def thoughts(rows: list[dict[str, Any]]) -> tuple[float, float]:
@@ -168,6 +178,7 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append({
             "policy": f"`{policy}`",
             "right, %": right(policy),
+            "by chance, %": [100 * run[policy]["chance"] for run in runs] if "chance" in runs[0][policy] else "",
             "control": f"`{control}`" if control else "",
             "gap, points": gaps,
             "tokens": [run[policy].get("spent", run[policy]["length"])["mean"] for run in runs],
