@@ -31,8 +31,7 @@ of a sampler, to the log-probabilities of a fresh pass; of scores, to TRL's. Com
 side its own; that both learn the same of the same ones is `test_a_fixed_mix_is_trained_as_by_trl`.
 
 Where the sampler's time goes, at 64 rows (`modes=sample profile=yes`, 2026-11-28, shares of processor time): 35 % are
-products with the model's weights, 40 % products and exponents of attention over what was said, 8 % moving numbers.
-So it is arithmetic that is left, and not copies: at most a tenth is to be had by other bookkeeping.
+products with the model's weights, and 38 % products and exponents of attention over what was said.
 """
 
 
