@@ -19,7 +19,7 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) --no-print-directory types
-	$(BIN)/python -m pytest -q tests/test_architecture.py tests/trainers/test_seams.py tests/trainers/test_contract.py tests/test_docs.py
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/test_architecture.py tests/trainers/test_seams.py tests/trainers/test_contract.py tests/test_docs.py
 
 mutate: $(VENV)/ready  ## how many wrong changes of the mathematics the fast tests notice; goes on where it was
 	$(BIN)/python benchmarks/mutation

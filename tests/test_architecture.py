@@ -1,6 +1,7 @@
 """Imports run one way through the rooms, files stay small, and nobody builds a drawer called utils."""
 
 import ast
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 FILES = sorted(path for folder in ("pipelines", "rewards", "scripts") for path in (ROOT / folder).rglob("*.py"))
+REWARDS = tuple(f"trimtab.rewards.{file.stem}" for file in (ROOT / "rewards").glob("[a-z]*.py"))
 HEAVY = {"torch", "transformers", "accelerate", "peft", "datasets", "deepspeed", "wandb"}
 # a room imports from itself and from the rooms before it
 ROOMS = (
@@ -42,11 +44,17 @@ def room(path: Path) -> str:
     return parts[1] if parts[0] == "pipelines" and len(parts) > 2 else parts[0]
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    """What a file says."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path: Path, *, top_only: bool = False) -> set[str]:
     """Modules a file imports; with `top_only`, without those inside functions and under TYPE_CHECKING."""
-    tree = ast.parse(path.read_text())
     modules = set()
-    for node in tree.body if top_only else ast.walk(tree):
+    for node in tree(path).body if top_only else ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -70,8 +78,7 @@ def test_imports_run_one_way(path):
     if room(path) == "rewards":
         assert not rooms_entered(path), "a reward works without the pipeline"
         return
-    kinds_of_rewards = [f"trimtab.rewards.{file.stem}" for file in (ROOT / "rewards").glob("[a-z]*.py")]
-    assert not [m for m in modules if m.startswith(tuple(kinds_of_rewards))], "only kinds.find reaches them"
+    assert not [m for m in modules if m.startswith(REWARDS)], "only kinds.find reaches them"
     if room(path) != "pipelines":
         below = ROOMS[: ROOMS.index(room(path)) + 1]
         assert rooms_entered(path) <= set(below)
@@ -143,14 +150,14 @@ def test_files_are_small_and_speaking(path):
     source = path.read_text()
     assert source.count("\n") <= 300, "split it by idea"
     assert path.stem not in VAGUE
-    assert ast.get_docstring(ast.parse(source)), "say what it is in a module docstring"
+    assert ast.get_docstring(tree(path)), "say what it is in a module docstring"
     if room(path) == "scripts" and not path.name.startswith("_"):
         assert source.count("\n") <= 90, "a script parses arguments"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_docstrings_begin_with_a_whole_sentence(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
