@@ -15,8 +15,7 @@ pytestmark = pytest.mark.slow
 BLOWS = {
     "train": [
         Blow("kill", 0, "samples are kept"),
-        Blow("int", 0.5),
-        Blow("kill", 0, "a save is complete"),
+        Blow("int", 0, "a save is complete"),
         Blow("kill", 0, "a save is written"),
         Blow("term, term", 0, "metrics are logged"),
     ],

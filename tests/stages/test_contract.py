@@ -77,7 +77,12 @@ def test_required_is_what_the_annotations_say(macro):
     [
         ("apo", "rounds", "many", "rounds: expected a whole number, got 'many'"),
         ("apo", "split_prompts", "perhaps", "split_prompts: expected true or false, got 'perhaps'"),
-        ("apo", "engine", "vlm", "engine: expected one of transformers, vllm, server, ray, auto, got 'vlm'"),
+        (
+            "apo",
+            "engine",
+            "vlm",
+            "engine: expected one of transformers, vllm, server, ray, continuous, auto, got 'vlm'",
+        ),
         ("apo", "rewards", ["brief"], "rewards: expected a mapping, got ['brief']"),
         ("apo", "model", "org/model", "model: expected a mapping, got 'org/model'"),
         ("self_consuming", "rounds", 2.5, "rounds: expected a whole number, got 2.5"),
