@@ -81,7 +81,7 @@ def test_required_is_what_the_annotations_say(macro):
             "apo",
             "engine",
             "vlm",
-            "engine: expected one of transformers, vllm, server, ray, continuous, auto, got 'vlm'",
+            "engine: expected one of transformers, continuous, vllm, server, ray, auto, got 'vlm'",
         ),
         ("apo", "rewards", ["brief"], "rewards: expected a mapping, got ['brief']"),
         ("apo", "model", "org/model", "model: expected a mapping, got 'org/model'"),
