@@ -18,7 +18,6 @@ SHRUNK = [path for path in RECIPES if path.stem != "tiny"]
 FEWER = {  # two rounds show what more of them do
     "stories-curated": ["stages.curated.rounds=2"],
     "tiny-curated": ["stages.curated.rounds=2"],
-    "tiny-apo": ["stages.apo.rounds=2"],
 }
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 
