@@ -57,6 +57,11 @@ class Sampling:
         """Whether vLLM is what samples here."""
         return self.engine == "vllm" or (self.engine == "auto" and find_spec("vllm") is not None)
 
+    @property
+    def leaves_logprobs(self) -> bool:
+        """Whether the engine draws tokens alone, so that a pass through the policy tells their log-probabilities."""
+        return self.with_vllm or self.engine == "continuous" or self.server is not None
+
     def completions_of_part(self, total: float) -> int:
         """How many of all completions make a part: what is drawn at once, and lost where a run is killed."""
         return self.sample_batch_size * min(math.ceil(total / self.sample_batch_size / PARTS), PART)

@@ -148,8 +148,9 @@ class Constrained(TrainerStage):
             self._check_search(self.thresholds, step)
         if self.target_kl is not None and not self.target_kl > 0:
             raise RecipeError(f"must be above 0, got {self.target_kl}", (*step.path, "target_kl"))
+        constraints = self._constraints(step)
         try:
-            self._objective(step)
+            self._objective(constraints, step)
         except ValueError as error:
             raise RecipeError(str(error), (*step.path, "multipliers")) from error
         super().check(step)
@@ -244,11 +245,12 @@ class Constrained(TrainerStage):
 
         online.check_prompts(self, step)
         functions = online.reward_functions(self.rewards, step)
-        objective = self._objective(step)
-        for name, block in self.rewards.items():
-            if isinstance(block.get("threshold"), Mapping) and PartialState().is_main_process:
-                value = calibration.threshold(name, block, step)
-                print(f"    {name}: z {block['threshold']['z']:g} is a threshold of {value:.4g}", flush=True)
+        constraints = self._constraints(step)
+        objective = self._objective(constraints, step)
+        for name, constraint in constraints.items():
+            given = self.rewards[name]["threshold"]
+            if isinstance(given, Mapping) and PartialState().is_main_process:
+                print(f"    {name}: z {given['z']:g} is a threshold of {constraint.threshold:.4g}", flush=True)
         extra: dict[str, Any] = {"reward_funcs": functions, "objective": objective, "target_kl": self.target_kl}
         extra["proximal"] = online.proximal(self)
         if self.trainer == "ppo":
@@ -261,14 +263,17 @@ class Constrained(TrainerStage):
             (step.output / "thresholds.json").write_text(json.dumps(result["thresholds"], indent=1))
         return metrics | objective.report()
 
-    def _objective(self, step: Step) -> Objective:
-        weights, constraints = {}, {}
-        for name, block in self.rewards.items():
-            weights[name] = block.get("weight", 1.0)
-            threshold = calibration.threshold(name, block, step)
-            if threshold is not None:
-                kind = block.get("constraint", METHODS[self.method] or "equal")
-                constraints[name] = Constraint(threshold, kind)
+    def _constraints(self, step: Step) -> dict[str, Constraint]:
+        """The rewards with a threshold, which is NaN while what it is relative to is still to be made."""
+        thresholds = {name: calibration.threshold(name, block, step) for name, block in self.rewards.items()}
+        return {
+            name: Constraint(threshold, self.rewards[name].get("constraint", METHODS[self.method] or "equal"))
+            for name, threshold in thresholds.items()
+            if threshold is not None
+        }
+
+    def _objective(self, constraints: dict[str, Constraint], step: Step) -> Objective:
+        weights = {name: block.get("weight", 1.0) for name, block in self.rewards.items()}
         if self.method == "fixed":
             return Fixed(weights)
         if self.method == "sat":

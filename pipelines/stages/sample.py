@@ -148,9 +148,8 @@ class Sample(Sampling, Stage):
         if self.server is not None and self.server.logprobs == "server":  # which draws and tells elsewhere
             return Work("rows", handled=count, leaves=size)
         drawn = Drawing(model, prompts, count, batch, lengths, self._longest, self.num_generations, part)
-        is_drawn_elsewhere = self.server is not None
-        passes = (told(model, answers, count),) if self.engine in ("vllm", "continuous") or is_drawn_elsewhere else ()
-        draws = () if is_drawn_elsewhere else (drawn,)  # the sampler tells its own log-probabilities
+        passes = (told(model, answers, count),) if self.leaves_logprobs else ()
+        draws = () if self.server is not None else (drawn,)
         return Work("models", (Held(model),), passes, draws=draws, handled=count, leaves=size)
 
     def leaves(self, known: Known, folder: str, split: str) -> Rows:
