@@ -40,8 +40,9 @@ def main(words: list[str]) -> int:
         rows = table(runs)
         print(stored_numbers.table({"tables": {"chain": rows}}, "chain"), flush=True)
     if save:
+        path = str(stored_numbers.ROOT / RECIPE)
         named = f"{seeds} (0 to {seeds - 1})"
-        stored_numbers.store("tiny-world", {"chain": rows}, seeds=named, recipe=(RECIPE, ["seed=0", *overrides]))
+        stored_numbers.store("tiny-world", {"chain": rows}, seeds=named, recipe=(path, ["seed=0", *overrides]))
     return 0
 
 

@@ -144,6 +144,16 @@ def test_numbers_are_old_when_the_program_has_changed_and_not_when_its_words_hav
     assert "study.json is older than benchmarks/study.py" in capsys.readouterr().out
 
 
+def test_a_recipe_is_named_as_it_is_on_every_machine(numbers, monkeypatch, tmp_path):
+    monkeypatch.setattr(numbers, "FOLDER", tmp_path)
+    monkeypatch.setattr(numbers, "subprocess", Git)
+    monkeypatch.setattr("sys.argv", [str(ROOT / "benchmarks" / "best_of_n.py")])
+    recipe = (str(ROOT / "recipes" / "tiny-constrained.yaml"), ["seed=1"])
+    artifact = json.loads(numbers.store("study", {}, seeds="1", recipe=recipe).read_text())
+    assert artifact["recipe"]["words"] == ["recipes/tiny-constrained.yaml", "seed=1"]
+    assert numbers.old(artifact) == []
+
+
 def test_numbers_are_old_when_a_step_of_their_recipe_has_changed(numbers, monkeypatch):
     artifact = {"code": {}, "recipe": {"words": ["recipes/tiny-constrained.yaml"]}}
     artifact["recipe"]["steps"] = numbers.steps("recipes/tiny-constrained.yaml", [])
