@@ -1,7 +1,8 @@
 """Constrained RLHF with critics on DailyDialog, small: methods at thresholds found by proxy points, and NM-PPO.
 
-    python benchmarks/dailydialog.py train=dialogues.train.jsonl test=dialogues.test.jsonl   # about 1 1/2 hours, 2
-    cores python benchmarks/dailydialog.py ... seeds=1 steps=40 plot=runs/dailydialog.png
+    python benchmarks/dailydialog.py train=dialogues.train.jsonl test=dialogues.test.jsonl   # 1 1/2 hours, 2 cores
+    python benchmarks/dailydialog.py ... seeds=1 steps=40 plot=runs/dailydialog.png
+    python benchmarks/dailydialog.py ... save=yes                                            # keeps the numbers
 
 `train` and `test` are files of dialogues with the columns `turns` (texts) and `act` (their intents, 1 to 4). A small
 Llama is trained on the dialogues (`policy=` names one that is there), and the recipes of recipes/dailydialog run with
@@ -19,11 +20,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import stored_numbers
 import yaml
-from cells import cell
 
 from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
@@ -53,7 +55,7 @@ ARMS = {
 
 def main(words: list[str]) -> None:
     options = {"train": "", "test": "", "seeds": "3", "steps": "80", "plot": "", "output_dir": "runs", "policy": "",
-               "searches": "nelder_mead,bayes"}  # fmt: skip
+               "searches": "nelder_mead,bayes", "save": "no"}  # fmt: skip
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     policy = options["policy"] or pretrain(options)
@@ -77,7 +79,8 @@ def main(words: list[str]) -> None:
             far = [f"rewards.{name}.threshold={value}" for name, value in FAR.items()]
             own = [f"stages.constrained.{word}" for word in [*settings, *far]]
             found[search].append(read(run("nm", seed, [*small("constrained"), *own])))
-        say(found, thresholds, proxies, int(options["steps"]))
+    named = f"{options['seeds']} of the training on rewards; dialogues, language model and classifier are shared"
+    stored_numbers.show("dialogue-task", tables(found, thresholds, proxies, int(options["steps"])), seeds=named)
     if options["plot"]:
         plot(found, thresholds, options["plot"])
 
@@ -164,33 +167,42 @@ def blocks(values: list[float]) -> list[float]:
     return [sum(values[at : at + BLOCK]) / BLOCK for at in range(0, len(values) - BLOCK + 1, BLOCK)]
 
 
-def say(found: dict[str, list[dict]], thresholds: dict[str, float], proxies, steps: int) -> None:
-    seeds = len(found["xi"])
-    print(f"\n{seeds} seeds; thresholds {thresholds}\nmetric in training, and on held-out prompts")
-    row("arm", "first", "best", "last", "held out", *REWARDS, *(f"|{name} off|" for name in REWARDS), "KL", "words")
-    start = [each["policies"]["sft"] for each in found["xi"]]
-    row("the start", "", "", "", *(cell([p["rewards"][r]["mean"] for p in start]) for r in ("metric", *REWARDS)))
+Rows = list[dict[str, Any]]
+
+
+def tables(found: dict[str, list[dict]], thresholds: dict[str, float], proxies: Any, steps: int) -> dict[str, Rows]:
+    """Every arm in training and on held-out replies, and what the thresholds cost that were found."""
+    start = [run_["policies"]["sft"] for run_ in found["xi"]]
+    arms: Rows = [{
+        "arm": "the start", "metric, the first steps": "", "the best": "", "the last": "",
+        "held out": [policy["rewards"]["metric"]["mean"] for policy in start],
+        **{reward: [policy["rewards"][reward]["mean"] for policy in start] for reward in REWARDS},
+        **{f"{reward}, distance": "" for reward in REWARDS}, "KL": "", "tokens": "",
+    }]  # fmt: skip
     for name, runs in found.items():
-        metric = [blocks(each["series"]["rewards/metric"]) for each in runs]
-        last = [each["policies"]["constrained"] for each in runs]
-        held = {r: [p["rewards"][r]["mean"] for p in last] for r in ("metric", *REWARDS)}
-        wanted = [each["search"]["thresholds"] if each["search"] else thresholds for each in runs]
-        row(name, cell([m[0] for m in metric]), cell([max(m) for m in metric]), cell([m[-1] for m in metric]),
-            *(cell(values) for values in held.values()),
-            *(cell([abs(v - w[r]) for v, w in zip(held[r], wanted, strict=True)]) for r in REWARDS),
-            cell([p["kl"]["mean"] for p in last], 1), cell([p["length"]["mean"] for p in last], 1))  # fmt: skip
+        metric = [blocks(run_["series"]["rewards/metric"]) for run_ in runs]
+        last = [run_["policies"]["constrained"] for run_ in runs]
+        held = {reward: [policy["rewards"][reward]["mean"] for policy in last] for reward in ("metric", *REWARDS)}
+        wanted = [run_["search"]["thresholds"] if run_["search"] else thresholds for run_ in runs]
+        distances = {
+            f"{reward}, distance": [abs(mean - at[reward]) for mean, at in zip(held[reward], wanted, strict=True)]
+            for reward in REWARDS
+        }
+        arms.append({
+            "arm": name, "metric, the first steps": [path[0] for path in metric],
+            "the best": [max(path) for path in metric], "the last": [path[-1] for path in metric],
+            "held out": held["metric"], **{reward: held[reward] for reward in REWARDS}, **distances,
+            "KL": [policy["kl"]["mean"] for policy in last], "tokens": [policy["length"]["mean"] for policy in last],
+        })  # fmt: skip
     swept = sum(1 for name in proxies if name.startswith("proxy_points-")) * steps
-    print(f"steps: proxy points {swept} and then {steps} at them; a search {2 * steps} in all, policy included")
-    for search in found.keys() - ARMS.keys():
-        points = [sum(not each["reused"] for each in r["search"]["history"]) for r in found[search]]
-        best = [r["search"]["thresholds"] for r in found[search]]
-        print(f"{search}: {cell([float(p) for p in points], 1)} points;", *(
-            f"{r} {cell([b[r] for b in best])}" for r in REWARDS))  # fmt: skip
-    sys.stdout.flush()
-
-
-def row(first: str, *cells: str) -> None:
-    print(f"{first:15}" + "".join(f"{each:>17}" for each in cells))
+    searches: Rows = [{"thresholds by": "proxy points", "steps, policy included": swept + steps, "points": "",
+                       **{reward: thresholds[reward] for reward in REWARDS}}]  # fmt: skip
+    for name in [name for name in found if name not in ARMS]:
+        ended = [run_["search"] for run_ in found[name]]
+        points = [float(sum(not point["reused"] for point in search["history"])) for search in ended]
+        reached = {reward: [search["thresholds"][reward] for search in ended] for reward in REWARDS}
+        searches.append({"thresholds by": name, "steps, policy included": 2 * steps, "points": points, **reached})
+    return {"arms": arms, "searches": searches}
 
 
 def plot(found: dict[str, list[dict]], thresholds: dict[str, float], path: str) -> None:

@@ -1,6 +1,6 @@
 """Which pairs are worth a label: the posterior rule and disagreement against random pairs at the same price.
 
-    python benchmarks/queries.py                                                  # the bandit, a minute
+    python benchmarks/queries.py                         # the bandit, a minute; save=yes keeps the numbers
     python benchmarks/queries.py pool=answers                                     # which two of ten answers meet
     python benchmarks/queries.py pool=world seeds=20
     python benchmarks/queries.py pool=rows train=hh.train.jsonl.gz test=hh.test.jsonl.gz    # preferences by people
@@ -33,15 +33,17 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
 import numpy as np
+import stored_numbers
 
 from trimtab.pipelines.algorithms import queries
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.data import tiny_world
 from trimtab.rewards import text
 from trimtab.rewards.gold import Gold
@@ -204,7 +206,7 @@ def _features(said: list[tuple[str, str]], answers: int) -> np.ndarray:
     return table.reshape(-1, answers, table.shape[1])
 
 
-def main(pool: str = "bandit", seeds: str = "20", train: str = "", test: str = "") -> None:
+def main(pool: str = "bandit", seeds: str = "20", train: str = "", test: str = "", save: str = "no") -> None:
     rules = MEETINGS if pool == "answers" else RULES
     worth: dict[str, list[dict[int, dict[str, float]]]] = {rule: [] for rule in rules}
     asking = rows(train, test) if pool == "rows" else {"bandit": bandit, "world": world, "answers": bandit}[pool]
@@ -212,19 +214,13 @@ def main(pool: str = "bandit", seeds: str = "20", train: str = "", test: str = "
         pairs = asking(seed)
         for rule in rules:
             worth[rule].append(meet(rule, seed) if pool == "answers" else learn(pairs, rule, seed))
-    for measure in worth["random"][0][BUDGETS[0]]:
-        print(
-            f"\n{pool}, {measure}, {seeds} seeds\n{'labels':>8} {'random':>16}"
-            + "".join(f"{r:>20}" for r in rules[1:])
-        )
-        for budget in BUDGETS:
-            control = np.array([one[budget][measure] for one in worth["random"]])
-            mean, stderr = mean_stderr(control)
-            line = f"{budget:>8} {mean:>8.4f} ±{stderr:.4f}"
-            for rule in rules[1:]:
-                gap, error = mean_stderr(np.array([one[budget][measure] for one in worth[rule]]) - control)
-                line += f"{gap:>+12.4f} ±{error:.4f}"
-            print(line)
+    table: list[dict[str, Any]] = []
+    for measure, budget in product(worth["random"][0][BUDGETS[0]], BUDGETS):
+        of_rules = {rule: [one[budget][measure] for one in worth[rule]] for rule in rules}
+        random = of_rules.pop("random")
+        gaps = {f"{rule} - random": np.subtract(values, random).tolist() for rule, values in of_rules.items()}
+        table.append({"measure": measure, "labels": budget, "random": random, **gaps})
+    stored_numbers.show(f"queries-{pool}", {"worth": table}, seeds=seeds)
 
 
 if __name__ == "__main__":

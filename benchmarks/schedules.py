@@ -1,6 +1,6 @@
 """Learning rates refined by gradient norms, beside linear decay, cosine and a constant, each at its best rate.
 
-    python benchmarks/schedules.py                      # 5 seeds; about an hour on one core
+    python benchmarks/schedules.py           # 5 seeds; about an hour on one core; save=yes keeps the numbers
     python benchmarks/schedules.py seeds=2 stages.world.sft=1000
 
 The tiny world, by seed: sft of a random model, then a reward model of what linear decay has made of it. Every schedule
@@ -19,8 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import stored_numbers
 import yaml
-from cells import cell
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts, tracking
@@ -42,6 +42,7 @@ RATES = {"sft": (2e-3, 4e-3, 8e-3), "reward": (3e-4, 1e-3, 3e-3)}
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
     seeds = int(given.pop("seeds", 5))
+    given.pop("save", None)
     overrides = [f"{key}={value}" for key, value in given.items()]
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / "schedules.yaml"
@@ -59,7 +60,8 @@ def main(words: list[str]) -> None:
                 losses.setdefault(step.name, []).append(record["metrics"]["eval/loss"])
                 if "schedule" in step.options:
                     peaks.setdefault(step.name, []).append(peak(step.dir / "metrics.jsonl"))
-        say(losses, peaks)
+    named = f"{seeds}, each a world and a model"
+    stored_numbers.show("refined-schedules", tables(losses, peaks), seeds=named)
 
 
 def stages() -> dict[str, Any]:
@@ -96,20 +98,25 @@ def peak(path: Path) -> float:
     return max(rates, key=rates.__getitem__) / max(rates)
 
 
-def say(losses: dict[str, list[float]], peaks: dict[str, list[float]]) -> None:
+def tables(losses: dict[str, list[float]], peaks: dict[str, list[float]]) -> dict[str, list[dict[str, Any]]]:
+    """Of each kind held-out losses by rate, the best less linear decay's best, and where rates are largest."""
+    of_kinds = {}
     for kind, rates in RATES.items():
-        print(f"\n{kind}: loss on held-out rows, {len(losses[name(kind, 'linear', 0)])} seeds")
-        print(f"{'schedule':18}" + "".join(f"{f'rate {rate:g}':>20}" for rate in rates) + f"{'best - linear':>22}")
-        best = {}
+        best: dict[str, list[float]] = {}
+        rows: list[dict[str, Any]] = []
         for schedule in (*OF_TRL, *REFINED):
             runs = [losses[name(kind, schedule, number)] for number in range(len(rates))]
             best[schedule] = min(runs, key=sum)
             gaps = [a - b for a, b in zip(best[schedule], best["linear"], strict=True)]
-            print(f"{schedule:18}" + "".join(f"{cell(run, 4):>20}" for run in runs) + f"{cell(gaps, 4):>22}")
-        for schedule in REFINED:
-            shares = [cell(peaks[name(kind, schedule, number)], 2) for number in range(len(rates))]
-            print(f"{schedule} is largest at {', '.join(shares)} of the training")
-    sys.stdout.flush()
+            largest = [peaks.get(name(kind, schedule, number), []) for number in range(len(rates))]
+            rows.append({
+                "schedule": schedule,
+                **{f"rate {rate:g}": run for rate, run in zip(rates, runs, strict=True)},
+                "best - linear": gaps if schedule != "linear" else "",
+                "largest at": [share for shares in largest for share in shares] or "",
+            })  # fmt: skip
+        of_kinds[kind] = rows
+    return of_kinds
 
 
 if __name__ == "__main__":

@@ -47,7 +47,6 @@ SOURCES = ("benchmarks", "pipelines/algorithms", "pipelines/trainers")
 SHOWING = (
     "benchmarks/stored_numbers.py",
     "benchmarks/pictures.py",
-    "benchmarks/cells.py",
 )  # of how numbers are shown, and not of what they are
 LISTED = 200
 WITH_ERROR = re.compile(r"\d[\d.,]* ± \d+(?:\.\d+)?")

@@ -1,6 +1,6 @@
 """Texts rewritten from failures against blind rewrites by the same reflector at the same budget, all by script.
 
-    python benchmarks/tuned_text.py                 # a minute on one core; needs trimtab[tuning]
+    python benchmarks/tuned_text.py          # a minute on one core; needs trimtab[tuning]; save=yes keeps the numbers
     python benchmarks/tuned_text.py seeds=50
 
 There is no language model in it: what is measured is the search of `tune_text`. A prompt needs one of 12 rules. The
@@ -25,9 +25,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import stored_numbers
 from datasets import Dataset
 
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.scoring.rewriting import Told
 from trimtab.pipelines.scoring.text_search import TextSearch
 
@@ -90,22 +90,20 @@ def share(method: Any, hears: float, budget: int, seed: int) -> float:
         return search.search(step, lambda _: Prompts(seed), *rows)["held_out/best"]
 
 
-def main() -> None:
-    """Prints the table."""
-    options = dict(word.split("=") for word in sys.argv[1:])
-    seeds = range(int(options.get("seeds", 20)))
+def main(seeds: str = "20", save: str = "no") -> None:
     arms: list[tuple[str, Any, float]] = [
         ("hears 1", "reflect", 1.0),
         ("hears 0.5", "reflect", 0.5),
         ("hears 0", "reflect", 0.0),
         ("random", "random", 0.0),
     ]
-    print("| calls | " + " | ".join(name for name, _, _ in arms) + " |")
-    print("| --- " * (1 + len(arms)) + "|")
-    for budget in BUDGETS:
-        cells = [mean_stderr([share(method, hears, budget, seed) for seed in seeds]) for _, method, hears in arms]
-        print(f"| {budget} | " + " | ".join(f"{mean:.3f} ± {stderr:.3f}" for mean, stderr in cells) + " |", flush=True)
+    rows: list[dict[str, Any]] = [
+        {"calls": budget,
+         **{name: [share(method, hears, budget, seed) for seed in range(int(seeds))] for name, method, hears in arms}}
+        for budget in BUDGETS
+    ]  # fmt: skip
+    stored_numbers.show("tuned-texts", {"shares": rows}, seeds=seeds)
 
 
 if __name__ == "__main__":
-    main()
+    main(**dict(word.split("=", 1) for word in sys.argv[1:]))

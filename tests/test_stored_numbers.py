@@ -117,14 +117,14 @@ def test_curves_become_a_picture_that_is_as_old_as_they(numbers, elsewhere, caps
 
 
 def test_the_code_that_numbers_come_from_is_found_by_itself(numbers, monkeypatch):
-    monkeypatch.setitem(sys.modules, "study", types.SimpleNamespace(__file__=str(ROOT / "benchmarks" / "cells.py")))
+    monkeypatch.setitem(sys.modules, "study", types.SimpleNamespace(__file__=str(ROOT / "benchmarks" / "pictures.py")))
     monkeypatch.setitem(
         sys.modules, "other", types.SimpleNamespace(__file__=str(ROOT / "benchmarks" / "best_of_n.py"))
     )
     code = numbers.imported()
     assert "benchmarks/best_of_n.py" in code
     assert "pipelines/algorithms/statistics.py" in code
-    assert not {"benchmarks/cells.py", "benchmarks/stored_numbers.py"} & set(code)
+    assert not {"benchmarks/pictures.py", "benchmarks/stored_numbers.py"} & set(code)
 
 
 def test_many_values_are_kept_as_their_mean_and_error(numbers, elsewhere):
