@@ -1,7 +1,7 @@
 """Does momentum help? Five arms of three rounds on the tiny world, where the true reward is known, over several seeds.
 
     python benchmarks/apo_world.py                # 5 seeds; half an hour on 2 cores; save=yes keeps the numbers
-    python benchmarks/apo_world.py seeds=3 plot=apo.svg stages.apo.loss=sppo
+    python benchmarks/apo_world.py seeds=3 stages.apo.loss=sppo
     python benchmarks/apo_world.py recipe=my.yaml reward=helpful seeds=2 save=yes as=NAME inputs.pairs=...
 
 Every seed has its own world, language model and reward model (recipes/tiny-apo.yaml); the arms share them, the prompts
@@ -27,9 +27,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import pictures
 import stored_numbers
 
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.scripts import train
 
@@ -49,7 +49,6 @@ QUANTITIES = ("kl", "length")
 def main(words: list[str]) -> None:
     options = {
         "seeds": "5",
-        "plot": "",
         "recipe": RECIPE,
         "reward": "gold",
         "save": "no",
@@ -65,9 +64,8 @@ def main(words: list[str]) -> None:
             found[arm].append(run(options["recipe"], words))
     seeds = f"{options['seeds']}, each with a world, a language model and a reward model"
     recipe = (options["recipe"], ["seed=0", "wandb=false", *overrides])
-    stored_numbers.show(options["as"], tables(found, options["reward"]), seeds=seeds, recipe=recipe)
-    if options["plot"]:
-        plot(found, options["reward"], options["plot"])
+    told = {**tables(found, options["reward"]), "rounds": curves(found, options["reward"])}
+    stored_numbers.show(options["as"], told, seeds=seeds, recipe=recipe)
 
 
 def run(recipe: str, words: list[str]) -> dict:
@@ -96,24 +94,14 @@ def tables(found: dict[str, list[dict]], reward: str) -> dict[str, list[dict[str
     return {"arms": arms, "differences": differences}
 
 
-def plot(found: dict[str, list[dict]], reward: str, path: str) -> None:
-    """The reward after each round, one line with error bars for each arm."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-    for arm, runs in found.items():
-        rounds = list(runs[0])
-        points = [mean_stderr([run_[name]["rewards"][reward]["mean"] for run_ in runs]) for name in rounds]
-        axes.errorbar(range(len(rounds)), [p[0] for p in points], [p[1] for p in points], label=arm, capsize=2, lw=1.2)
-    axes.set_xlabel("round")
-    axes.set_ylabel(f"{reward} reward, held-out prompts")
-    axes.set_xticks(range(len(rounds)))
-    axes.legend(frameon=False)
-    figure.savefig(path)
-    print(path)
+def curves(found: dict[str, list[dict]], reward: str) -> list[dict[str, Any]]:
+    """The reward and the KL to the start after each round."""
+    rows = []
+    for title, of in ((f"{reward}", lambda policy: policy["rewards"][reward]), ("KL", lambda policy: policy["kl"])):
+        for arm, runs in found.items():
+            values = [[of(policy)["mean"] for policy in run_.values()] for run_ in runs]
+            rows.append(pictures.curve(title, "round", title, arm, range(len(values[0])), values))
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Two reward models pushed too far on the tiny world, and held at thresholds: by every method, over several seeds.
 
     python benchmarks/constrained_world.py      # 5 seeds; an hour and a half of a core; save=yes keeps the numbers
-    python benchmarks/constrained_world.py seeds=2 plot=runs/constrained.svg stages.constrained.train.max_steps=60
+    python benchmarks/constrained_world.py seeds=2 stages.constrained.train.max_steps=60
 
 Every seed has its own world, language model and reward models (recipes/tiny-constrained.yaml), which all arms share;
 every arm takes the same number of steps and samples. The first three are unconstrained: coverage alone, politeness
@@ -12,7 +12,8 @@ in the paper.
 The first table has the true reward over the training of the unconstrained arms: its mean over the first steps, at its
 peak and at the end (means over 5 steps, of 64 completions each), and the proxies at that peak. The second has the last
 policy on 300 held-out prompts: the true reward, the proxies in standard deviations, and their distances from the
-thresholds. Means over seeds with standard errors; differences are paired by seed.
+thresholds. Means over seeds with standard errors; differences are paired by seed. The curves of the steps become a
+picture.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import pictures
 import stored_numbers
 
 from trimtab.pipelines.planning.recipe import Recipe
@@ -62,7 +64,7 @@ BLOCK = 5  # steps
 
 
 def main(words: list[str]) -> None:
-    options = {"seeds": "5", "plot": "", "recipe": RECIPE, "save": "no"}
+    options = {"seeds": "5", "recipe": RECIPE, "save": "no"}
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     overrides = ["wandb=false", f"{STAGE}train.logging_steps=1", *(f"{key}={value}" for key, value in given.items())]
@@ -75,9 +77,8 @@ def main(words: list[str]) -> None:
             found[name].append(run(options["recipe"], arm))
     seeds = f"{options['seeds']}, each with a world, a language model and reward models"
     recipe = (options["recipe"], ["seed=0", *overrides])
-    stored_numbers.show("constrained-methods", tables(found, thresholds), seeds=seeds, recipe=recipe)
-    if options["plot"]:
-        plot(found, thresholds, options["plot"])
+    told = {**tables(found, thresholds), "steps": curves(found)}
+    stored_numbers.show("constrained-methods", told, seeds=seeds, recipe=recipe)
 
 
 def run(recipe: str, words: list[str]) -> dict:
@@ -127,41 +128,15 @@ def tables(found: dict[str, list[dict]], thresholds: dict[str, float]) -> dict[s
     return {"pushed": pushed, "last": last}
 
 
-def plot(found: dict[str, list[dict]], thresholds: dict[str, float], path: str) -> None:
-    """The true reward against each proxy, and rewards and multipliers over the steps, means over seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    def mean(name: str, key: str) -> list[float]:
-        return blocks([sum(each) / len(each) for each in zip(*(r["series"][key] for r in found[name]), strict=True)])
-
-    figure, axes = pyplot.subplots(2, 3, figsize=(10, 5.6), layout="constrained")
-    shown = ("sum", "all", "sat", "mu", "xi")
-    for column, proxy in enumerate(PROXIES):
-        for name in shown:
-            axes[0][column].plot(mean(name, f"rewards/{proxy}"), mean(name, "rewards/gold"), label=name, lw=1.1)
-        axes[0][column].axvline(thresholds[proxy], color="0.6", lw=0.8, ls="--")
-        axes[0][column].set(xlabel=proxy, ylabel="true reward")
-        for name in shown:
-            axes[1][column].plot(range(BLOCK, 10**6, BLOCK)[: len(mean(name, f"rewards/{proxy}"))],
-                                 mean(name, f"rewards/{proxy}"), label=name, lw=1.1)  # fmt: skip
-        axes[1][column].axhline(thresholds[proxy], color="0.6", lw=0.8, ls="--")
-        axes[1][column].set(xlabel="step", ylabel=proxy)
-    for name, style in (("mu", "-"), ("xi", "--"), ("xi, not proportional", ":")):
-        for proxy in PROXIES:
-            path_ = mean(name, f"multipliers/{proxy}")
-            axes[1][2].plot(range(BLOCK, 10**6, BLOCK)[: len(path_)], path_, style, label=f"{name}: {proxy}", lw=1.1)
-    for name in shown:
-        path_ = mean(name, "rewards/gold")
-        axes[0][2].plot(range(BLOCK, 10**6, BLOCK)[: len(path_)], path_, label=name, lw=1.1)
-    axes[0][2].set(xlabel="step", ylabel="true reward")
-    axes[1][2].set(xlabel="step", ylabel="multiplier")
-    for axis in (axes[0][0], axes[1][2]):
-        axis.legend(frameon=False, fontsize=7)
-    figure.savefig(path)
-    print(path)
+def curves(found: dict[str, list[dict]]) -> list[dict[str, Any]]:
+    """The true reward and the proxies over the steps, of the methods at thresholds and of the sum."""
+    rows = []
+    for key, title in (("gold", "true reward"), *((proxy, f"{proxy} (sd)") for proxy in PROXIES)):
+        for name in ("sum", "all", "sat", "mu", "xi"):
+            runs = [blocks(run_["series"][f"rewards/{key}"]) for run_ in found[name]]
+            steps = range(BLOCK, BLOCK * len(runs[0]) + 1, BLOCK)
+            rows.append(pictures.curve(title, "step", title, name, steps, runs))
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What curated retraining does: reward, diversity and real data, by K and share of real data.
 
     python benchmarks/curation_world.py           # 3 seeds of 11 arms of 6 rounds; an hour; save=yes keeps the numbers
-    python benchmarks/curation_world.py seeds=2 rounds=3 plot=curation.svg stages.curated.temperature=0
+    python benchmarks/curation_world.py seeds=2 rounds=3 stages.curated.temperature=0
     python benchmarks/curation_world.py arms=collapse         # a reward that sees one aspect only, and the limit
     python benchmarks/curation_world.py arms=stories recipe=recipes/stories-curated.yaml rounds=4 inputs.model=...
 
@@ -13,7 +13,7 @@ real data and with half of it, and end where the answers' different word pairs f
 The table has the policy after the last round on held-out prompts (after the last good one, where a limit has ended the
 loop): every reward, KL to the start (nats per completion), different word pairs over all (distinct-2),
 tokens, and the negative log-likelihood of held-out real answers (nats per token); each the mean over seeds with its
-standard error. `plot` draws them round by round, on the prompts that are trained on.
+standard error. Curves of every round are on the prompts that are trained on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import pictures
 import stored_numbers
 
-from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 from trimtab.scripts import train
@@ -61,11 +61,12 @@ ARMS = {
         for real in (0, 0.5)
     },
 }
+DRAWN = ("K 2, real 0", "K 4, real 0", "K 8, real 0", "K 4, real 0.5", "at random, K 4, real 0", "real rows only")
 PANELS = {"distinct_2": "distinct-2", "real_nll": "real data, nats per token"}
 
 
 def main(words: list[str]) -> None:
-    options = {"seeds": "3", "rounds": "6", "plot": "", "recipe": RECIPE, "arms": "grid", "save": "no"}
+    options = {"seeds": "3", "rounds": "6", "recipe": RECIPE, "arms": "grid", "save": "no"}
     given = dict(word.split("=", 1) for word in words)
     options |= {key: given.pop(key) for key in options if key in given}
     overrides = [
@@ -79,9 +80,8 @@ def main(words: list[str]) -> None:
             found[name].append(run(options["recipe"], [f"seed={seed}", *overrides, *own]))
     recipe = (options["recipe"], ["seed=0", *overrides])
     seeds = f"{options['seeds']}, each with a world and a language model"
-    stored_numbers.show(f"curation-{options['arms']}", {"arms": rows(found)}, seeds=seeds, recipe=recipe)
-    if options["plot"]:
-        plot(found, options["plot"])
+    told = {"arms": rows(found), "rounds": curves(found)}
+    stored_numbers.show(f"curation-{options['arms']}", told, seeds=seeds, recipe=recipe)
 
 
 def run(recipe: str, words: list[str]) -> dict:
@@ -116,37 +116,15 @@ def rows(found: dict[str, list[dict]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def plot(found: dict[str, list[dict]], path: str) -> None:
-    """The first reward and PANELS, a column for each K or other arms; lines with error bars over rounds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def curves(found: dict[str, list[dict]]) -> list[dict[str, Any]]:
+    """The first reward and PANELS over the rounds, on the prompts that are trained on."""
     reward = next(iter(next(iter(found.values()))[0]["sft"]))
-    panels = {f"rewards/{reward}/mean": reward, **PANELS}
-    groups: dict[str, list[str]] = {}
-    for name in found:
-        group, _, _ = name.partition(",")
-        groups.setdefault(group if group[0] in "Kb" else "controls", []).append(name)
-    figure, axes = pyplot.subplots(
-        len(panels), len(groups), figsize=(2.6 * len(groups), 2.1 * len(panels)), sharex=True, sharey="row",
-        layout="constrained", squeeze=False,
-    )  # fmt: skip
-    for column, (group, names) in enumerate(groups.items()):
-        axes[0][column].set_title(group, fontsize=9)
-        for line, (key, title) in enumerate(panels.items()):
-            for name in names:
-                series = [[each[key] for each in run_["rounds"]] for run_ in found[name]]
-                length = min(map(len, series))
-                points = [mean_stderr([each[at] for each in series]) for at in range(length)]
-                axes[line][column].errorbar(range(length), [p[0] for p in points], [p[1] for p in points], capsize=2,
-                                            lw=1.1, label=name.removeprefix(f"{group}, "))  # fmt: skip
-            axes[line][0].set_ylabel(title, fontsize=8)
-        axes[-1][column].set_xlabel("round", fontsize=8)
-        axes[0][column].legend(frameon=False, fontsize=6)
-    figure.savefig(path)
-    print(path)
+    rows = []
+    for key, title in {f"rewards/{reward}/mean": reward, **PANELS}.items():
+        for name in [name for name in found if name in DRAWN or len(found) <= len(DRAWN)]:
+            runs = [[each[key] for each in run_["rounds"]] for run_ in found[name]]
+            rows.append(pictures.curve(title, "round", title, name, range(len(runs[0])), runs))
+    return rows
 
 
 if __name__ == "__main__":

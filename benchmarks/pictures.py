@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import _checkout  # noqa: F401
+
+from trimtab.pipelines.algorithms.statistics import mean_stderr
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def is_of_curves(rows: Rows) -> bool:
-    """Whether a table is one of curves: `panel`, `x`, `y`, `curve` and the numbers `at` and `values`."""
+    """Whether a table is one of curves: `panel`, `x`, `y`, `curve` and the numbers `at` and `values` (`errors`)."""
     return "curve" in rows[0]
+
+
+def curve(
+    panel: str, x: str, y: str, name: str, at: Sequence[float], runs: Sequence[Sequence[float]]
+) -> dict[str, Any]:
+    """A row of curves: the mean over runs, as far as all of them go, with its standard errors."""
+    points = [mean_stderr(values) for values in zip(*runs, strict=False)]
+    means, errors = zip(*points, strict=True)
+    row = {"panel": panel, "x": x, "y": y, "curve": name, "at": list(at)[: len(points)], "values": list(means)}
+    return {**row, "errors": list(errors)} if len(runs) > 1 else row
 
 
 def is_current(rows: Rows, path: Path) -> bool:
@@ -32,7 +48,11 @@ def draw(rows: Rows, path: Path) -> None:
         for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             curves = [row for row in rows if row["panel"] == panel]
             for row in curves:
-                axis.plot(row["at"], row["values"], lw=1.2, label=row["curve"])
+                (line,) = axis.plot(row["at"], row["values"], lw=1.2, label=row["curve"])
+                if "errors" in row:
+                    pairs = list(zip(row["values"], row["errors"], strict=True))
+                    low, high = [value - error for value, error in pairs], [value + error for value, error in pairs]
+                    axis.fill_between(row["at"], low, high, color=line.get_color(), alpha=0.15, lw=0)
             axis.set_title(panel, fontsize=8)
             axis.set(xlabel=curves[0]["x"], ylabel=curves[0]["y"])
             axis.set_xscale("log" if 0 < min(curves[0]["at"]) < 1 else "linear")
