@@ -42,6 +42,7 @@ def draw(rows: Rows, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
+    told: list[str] = []  # the names in the legend of the panel before
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name, "font.size": 8}):
         figure = Figure(figsize=(3.5 * len(panels), 2.9), layout="constrained")
@@ -57,7 +58,10 @@ def draw(rows: Rows, path: Path) -> None:
             axis.set(xlabel=curves[0]["x"], ylabel=curves[0]["y"])
             axis.set_xscale("log" if 0 < min(curves[0]["at"]) < 1 else "linear")
             axis.spines[["top", "right"]].set_visible(False)
-            axis.legend(frameon=False, fontsize=7)
+            names = [row["curve"] for row in curves]
+            if names != told:
+                axis.legend(frameon=False, fontsize=7)
+            told = names
         figure.savefig(path, metadata={"Date": None, "Description": _digest(rows)})
 
 
