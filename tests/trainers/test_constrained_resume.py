@@ -27,6 +27,30 @@ def test_from_every_step_a_run_ends_with_equal_weights_and_multipliers(setting, 
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("trainer", ["grpo", "ppo"])
+def test_proximal_steps_go_on_in_the_midst_of_a_rollout(trainer, model, prompts, tmp_path):
+    """The second rollout has three steps, of which two come after the stop, held by what was sampled before it."""
+    train = {"num_iterations": 3, "max_steps": 6}
+    block = constrained(model, prompts, trainer=trainer, proximal=0.3, distance="squared", train=train)
+    whole = run_recipe(tmp_path, block)["constrained"]
+    held = [row["train/proximal/distance"] for row in logged(whole)]
+    assert held[0] == held[3] == 0 < min(held[4:]), "a rollout's first step is where it was sampled"
+    again = run_again(tmp_path, block, whole, 4)
+    hashes = [
+        {
+            file: entry["sha256"]
+            for file, entry in artifacts.read_done(step.dir)["files"].items()
+            if "safetensors" in file
+        }
+        for step in (whole, again)
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == (2 if trainer == "ppo" else 1), "critics, too"
+    assert [row["train/proximal/distance"] for row in logged(again)] == held[4:]
+    last = [step.dir / "checkpoints" / "checkpoint-6" / "objective.json" for step in (whole, again)]
+    assert last[0].read_text() == last[1].read_text()
+
+
 def _tensors(tree):
     if isinstance(tree, dict):
         return [leaf for value in tree.values() for leaf in _tensors(value)]
