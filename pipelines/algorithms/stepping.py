@@ -4,6 +4,9 @@ Where FSDP or ZeRO have split the weights, every rank steps its share. That is t
 moves by its own gradients alone (AdamW, Lion, schedule-free), and another where whole matrices count (Muon, SOAP,
 Adafactor) or all weights together (Prodigy). An optimizer that begins with those only after STEPS steps is not found
 out.
+
+Those of FSDP2 are tensors of torch's own, DTensor, which does not know every operation: some optimizers that treat
+each number by itself step many tensors at once by one that it does not know.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 STEPS = 30  # more than those after which some begin to look at whole matrices
 SHAPE, LENGTH = (12, 8), 10
@@ -30,10 +33,7 @@ class Stepped:
 
 def look(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> Stepped:
     """What an optimizer does that `make` gives for groups of parameters. What it raises comes through."""
-    drawn = torch.Generator().manual_seed(0)
-    start = [torch.randn(SHAPE, generator=drawn), torch.randn(LENGTH, generator=drawn)]
-    slope = [torch.randn(part.shape, generator=drawn) for part in start]
-    gradients = [[part + torch.randn(part.shape, generator=drawn) for part in slope] for _ in range(STEPS)]
+    start, gradients = _way()
     whole, kept = _walk(make, start, gradients)
     same = True
     for rank in range(2):
@@ -41,6 +41,37 @@ def look(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> Stepp
         pairs = zip(_share(whole, rank), share, strict=True)
         same = same and all(torch.allclose(a, b, rtol=CLOSE, atol=CLOSE * RATE) for a, b in pairs)
     return Stepped(same, kept)
+
+
+def split_step_fails(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> str:
+    """What torch says where an optimizer cannot step the weights that FSDP2 has split, "" where it can.
+
+    By a process group of this process alone, which must have none.
+    """
+    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+
+    start, gradients = _way()
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+
+        def split(parts: Sequence[Tensor]) -> list[Tensor]:
+            return [distribute_tensor(part, mesh, [Shard(0)]) for part in parts]
+
+        _walk(make, split(start), [split(step) for step in gradients])
+    except (NotImplementedError, RuntimeError) as error:
+        return str(error).strip().partition("\n")[0]
+    finally:
+        distributed.destroy_process_group()
+    return ""
+
+
+def _way() -> tuple[list[Tensor], list[list[Tensor]]]:
+    """A matrix and a vector, and gradients of each for every step."""
+    drawn = torch.Generator().manual_seed(0)
+    start = [torch.randn(SHAPE, generator=drawn), torch.randn(LENGTH, generator=drawn)]
+    slope = [torch.randn(part.shape, generator=drawn) for part in start]
+    return start, [[part + torch.randn(part.shape, generator=drawn) for part in slope] for _ in range(STEPS)]
 
 
 def _share(parts: Sequence[Tensor], rank: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ its schedule, and saves and loads its state: what `train` says of those holds fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,12 @@ def check(stage: Any, step: Step) -> None:
         raise RecipeError(
             f"{block[CLASS]} {seen['needs_whole']}, and {engine} splits them over the ranks: launch it as one process "
             "or under DDP (`accelerate: ddp`), or take AdamW or Lion, which treat each number by itself",
+            place,
+        )
+    if engine == "FSDP" and (reason := _unsplit(block, place)):
+        raise RecipeError(
+            f"{block[CLASS]} cannot step weights that FSDP2 has split: {reason} Where the class has the key, "
+            "`foreach: false` steps them one by one; or launch it under DDP (`accelerate: ddp`), or take another",
             place,
         )
 
@@ -139,16 +145,34 @@ def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     It takes some steps on a few numbers for that, once: importing a library takes seconds, so the answer is
     remembered.
     """
+    return _remembered("what it says", block, lambda: _look(block, place))
+
+
+def _unsplit(block: Mapping[str, Any], place: tuple[str, ...]) -> str:
+    """Why an optimizer cannot step weights that FSDP2 has split, "" where it can or the launch has begun."""
+    from torch import distributed
+
+    from trimtab.pipelines.algorithms import stepping
+
+    if distributed.is_initialized():
+        return ""  # its first step will say it
+    return _remembered("split", block, lambda: stepping.split_step_fails(_maker(block, place)))
+
+
+def _remembered(question: str, block: Mapping[str, Any], ask: Callable[[], Any]) -> Any:
     word = block[CLASS]
-
-    def ask() -> dict[str, Any]:
-        return _look(block, place)
-
     located = kinds.place(kinds.OPTIMIZERS, word)
     if located is None or located.files:
         return ask()  # of a user's own file, which may change
-    made_of = ["what it says", word, keys_of(block), _version(word.partition(".")[0]), located.file.stat().st_mtime]
+    made_of = [question, word, keys_of(block), _version(word.partition(".")[0]), located.file.stat().st_mtime]
     return memos.recalled("optimizers", made_of, ask)
+
+
+def _maker(block: Mapping[str, Any], place: tuple[str, ...]) -> Callable[[list[dict[str, Any]]], Any]:
+    from trimtab.pipelines.algorithms import stepping
+
+    cls, keys = _class(block, place), keys_of(block)
+    return lambda groups: cls(groups, lr=stepping.RATE, **keys)
 
 
 def _look(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
@@ -156,7 +180,7 @@ def _look(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
 
     cls, keys = _class(block, place), keys_of(block)
     try:
-        stepped = stepping.look(lambda groups: cls(groups, lr=stepping.RATE, **keys))
+        stepped = stepping.look(_maker(block, place))
     except Exception as error:  # whatever a stranger's class raises of keys that it does not take
         raise RecipeError(f"{block[CLASS]} cannot be made and stepped with these keys: {error}", place) from error
     needs_whole = getattr(cls, "needs_whole", "" if stepped.by_element else "takes whole matrices into account")

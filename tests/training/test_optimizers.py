@@ -127,6 +127,22 @@ def test_what_needs_whole_weights_is_refused_where_they_are_split(engine, model,
     )
 
 
+@pytest.mark.parametrize("word", ["Adan", "ADOPT"])
+def test_what_steps_many_tensors_at_once_is_refused_where_torch_has_split_them(word, model, tmp_path):
+    """In FSDP2's tensors, which know no such operation; ZeRO's are plain."""
+
+    def with_keys(engine, **keys):
+        block = {"class": f"pytorch_optimizer.{word}", **keys}
+        planned(tmp_path, {"sft": {**sft(model, tmp_path, block), "accelerate": engine}}, Launch(2, True))
+
+    with pytest.raises(
+        RecipeError, match=f"{word} cannot step weights that FSDP2 has split: Operator .*foreach: false"
+    ):
+        with_keys("fsdp2")
+    with_keys("fsdp2", foreach=False)
+    with_keys("zero2")
+
+
 def test_a_macro_hands_it_to_all_its_trainings_and_it_is_part_of_them(model, tmp_path):
     def steps(**more):
         block = {"kind": "rejection_sampling", "model": {"model_name_or_path": model}, "prompts": "prompts.jsonl",
