@@ -10,17 +10,21 @@ the policy that is kept, above the start's and as a share of what the best such 
 standard errors, each way at the best of five rates (chosen by the mean over seeds) that decays to 0, with the
 difference to the first way, paired by seed.
 
-First one step for each rollout: Adam, steps along the gradient of equal length, those with momentum, and with
-look-ahead momentum (igt). Then several steps for each rollout, by Adam, with the ratio of probabilities clipped at 0.2
-(PPO), free, and held by the KL to the policy that sampled (`proximal`) or by squared differences of log-probabilities
-(`distance: squared`): besides the share reached, the rollouts until half of the way and until nine tenths of what one
-clipped step a rollout reaches, and the calls of the reward until then, 64 for each rollout.
+First one step for each rollout: Adam, steps along the gradient of equal length, those with momentum, with look-ahead
+momentum (igt), and with momentum that is carried along by Hessian-vector products (harpg), for which half of a
+rollout, four contexts, is sampled between the last two policies. Then several steps for each rollout, by Adam, with
+the ratio of probabilities clipped at 0.2 (PPO), free, and held by the KL to the policy that sampled (`proximal`) or by
+squared differences of log-probabilities (`distance: squared`): besides the share reached, the rollouts until half of
+the way and until nine tenths of what one clipped step a rollout reaches, and the calls of the reward until then, 64
+for each rollout.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ import stored_numbers
 import torch
 from torch import Tensor
 
+from trimtab.pipelines.algorithms.harpg import Harpg
 from trimtab.pipelines.algorithms.optimizers.igt import Igt
 from trimtab.pipelines.algorithms.target_surrogates import Distance, surrogate
 
@@ -53,14 +58,20 @@ def steps_of_length(**keys: float) -> Optimizer:
     return lambda values, rate: Igt(values, lr=rate, **keys)
 
 
+def carried(eta: float) -> Optimizer:
+    return lambda values, rate: Harpg(values, lr=rate, eta=eta)
+
+
 ONE_STEP: dict[str, tuple[Optimizer, tuple[float, ...]]] = {
     "Adam": (adam, ADAM),
     "Adam, betas 0.9, 0.99": (adam_of_rl, ADAM),
     "equal length": (steps_of_length(eta=1.0), LENGTHS),
     "momentum, eta 0.3": (steps_of_length(eta=0.3, look_ahead=False), LENGTHS),
     "igt, eta 0.3": (steps_of_length(eta=0.3), LENGTHS),
+    "harpg, eta 0.3": (carried(0.3), LENGTHS),
     "momentum, eta 0.1": (steps_of_length(eta=0.1, look_ahead=False), LENGTHS),
     "igt, eta 0.1": (steps_of_length(eta=0.1), LENGTHS),
+    "harpg, eta 0.1": (carried(0.1), LENGTHS),
 }
 Loss = Callable[[Tensor, Tensor], Tensor]  # of log ratios and advantages, for each answer
 
@@ -108,14 +119,54 @@ def main(seeds: str = "20", steps: str = "200", save: str = "no") -> None:
     stored_numbers.show("policy-gradients-on-a-bandit", tables, seeds=f"{seeds}, each a world; {steps} rollouts")
 
 
-def curves(make: Optimizer, rate: float, loss: Loss, inner: int, seeds: int, steps: int) -> np.ndarray:
-    """The share of the way that the kept policy has gone after each rollout, (seeds, rollouts).
+@dataclass
+class Rollout:
+    """What policies have sampled: contexts, log pi then, answers, advantages; the first axis is of seeds."""
 
-    Seeds are independent, and go side by side: tensors begin with one axis for them.
-    """
+    asked: Tensor
+    before: Tensor
+    answers: Tensor
+    advantages: Tensor
+
+    def loss(self, values: list[Tensor], of_answers: Loss) -> Tensor:
+        """The mean loss of each seed's policy as it is now, (seeds,)."""
+        now = torch.log_softmax(self.asked @ torch.stack(values), dim=2)
+        return of_answers((now - self.before).gather(2, self.answers), self.advantages).mean((1, 2))
+
+
+@dataclass
+class Worlds:
+    """Independent seeds, which go side by side: tensors begin with one axis for them."""
+
+    draws: list[torch.Generator]
+    features: Tensor
+    rewards: Tensor
+
+    def of_seed(self, seed: int) -> Worlds:
+        one = slice(seed, seed + 1)
+        return Worlds(self.draws[one], self.features[one], self.rewards[one])
+
+    def sampled(self, values: list[Tensor], contexts: int) -> Rollout:
+        chosen = torch.stack([torch.randint(CONTEXTS, (contexts,), generator=drawn) for drawn in self.draws])
+        asked = self.features.gather(1, chosen.unsqueeze(2).expand(-1, -1, FEATURES))
+        before = torch.log_softmax(asked @ torch.stack(values), dim=2).detach()
+        answers = torch.stack(
+            [
+                torch.multinomial(of_seed.exp(), GROUP, True, generator=drawn)
+                for of_seed, drawn in zip(before, self.draws, strict=True)
+            ]
+        )
+        means = self.rewards.gather(1, chosen.unsqueeze(2).expand(-1, -1, ANSWERS)).gather(2, answers)
+        seen = means + NOISE * normal(self.draws, contexts, GROUP)
+        return Rollout(asked, before, answers, seen - seen.mean(2, keepdim=True))
+
+
+def curves(make: Optimizer, rate: float, loss: Loss, inner: int, seeds: int, steps: int) -> np.ndarray:
+    """The share of the way that the kept policy has gone after each rollout, (seeds, rollouts)."""
     draws = [torch.Generator().manual_seed(seed) for seed in range(seeds)]
     features = normal(draws, CONTEXTS, FEATURES) / FEATURES**0.5
     rewards = normal(draws, CONTEXTS, ANSWERS)
+    worlds = Worlds(draws, features, rewards)
     values = [torch.nn.Parameter(torch.zeros(FEATURES, ANSWERS, dtype=torch.float64)) for _ in draws]
     alone = make in (adam, adam_of_rl)  # each number by itself: one for all seeds is the same, and quicker
     optimizers = [make(values, rate)] if alone else [make([value], rate) for value in values]
@@ -125,30 +176,27 @@ def curves(make: Optimizer, rate: float, loss: Loss, inner: int, seeds: int, ste
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
             getattr(optimizer, "train", lambda: None)()
-        chosen = torch.stack([torch.randint(CONTEXTS, (ASKED,), generator=drawn) for drawn in draws])
-        asked = features.gather(1, chosen.unsqueeze(2).expand(-1, -1, FEATURES))
-        before = torch.log_softmax(asked @ torch.stack(values), dim=2).detach()
-        answers = torch.stack(
-            [
-                torch.multinomial(of_seed.exp(), GROUP, True, generator=d)
-                for of_seed, d in zip(before, draws, strict=True)
-            ]
-        )
-        means = rewards.gather(1, chosen.unsqueeze(2).expand(-1, -1, ANSWERS)).gather(2, answers)
-        seen = means + NOISE * normal(draws, ASKED, GROUP)
-        advantages = seen - seen.mean(2, keepdim=True)
-        for _ in range(inner):
-            now = torch.log_softmax(asked @ torch.stack(values), dim=2)
-            of_seeds = loss((now - before).gather(2, answers), advantages).mean((1, 2))
-            for value, gradient in zip(values, torch.autograd.grad(of_seeds.sum(), values), strict=True):
-                value.grad = gradient
-            for optimizer in optimizers:
-                optimizer.step()
+        if isinstance(optimizers[0], Harpg):
+            for seed, optimizer in enumerate(optimizers):
+                optimizer.step(partial(half_sampled, worlds.of_seed(seed), values[seed : seed + 1]))
+        else:
+            rollout = worlds.sampled(values, ASKED)
+            for _ in range(inner):
+                gradients = torch.autograd.grad(rollout.loss(values, loss).sum(), values)
+                for value, gradient in zip(values, gradients, strict=True):
+                    value.grad = gradient
+                for optimizer in optimizers:
+                    optimizer.step()
         for optimizer in optimizers:
             getattr(optimizer, "eval", lambda: None)()
         value = (torch.softmax(features @ torch.stack(values).detach(), dim=2) * rewards).sum(2).mean(1)
         shares.append((value - start) / (most - start))
     return torch.stack(shares, dim=1).numpy()
+
+
+def half_sampled(world: Worlds, values: list[Tensor]) -> Tensor:
+    """The loss of half a rollout, whose gradient and Hessian are those of the expected reward but for noise."""
+    return world.sampled(values, ASKED // 2).loss(values, free).sum()
 
 
 def normal(draws: list[torch.Generator], *shape: int) -> Tensor:
