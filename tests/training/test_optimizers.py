@@ -127,6 +127,16 @@ def test_what_needs_whole_weights_is_refused_where_they_are_split(engine, model,
     )
 
 
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_what_keeps_other_weights_than_it_steps_is_refused_where_deepspeed_has_its_own(engine, model, tmp_path):
+    def under(engine):
+        planned(tmp_path, {"sft": {**sft(model, tmp_path, BLOCKS["free"]), "accelerate": engine}}, Launch(2, True))
+
+    with pytest.raises(RecipeError, match="ScheduleFreeAdamW keeps other weights than it steps, and DeepSpeed"):
+        under(engine)
+    under("fsdp2")
+
+
 @pytest.mark.parametrize("word", ["Adan", "ADOPT"])
 def test_what_steps_many_tensors_at_once_is_refused_where_torch_has_split_them(word, model, tmp_path):
     """In FSDP2's tensors, which know no such operation; ZeRO's are plain."""
