@@ -33,8 +33,9 @@ class Judge:
 
     - `pointwise`: a grade on `scale`
     - `pairwise`: 1, 0.5 or 0 for a win, a tie or a loss against the answer in the column `against`, asked in both
-      orders. A verdict that flips with the order is a tie; the logs `flipped` and `preferred_first` count them, and
-      how often the judge preferred whatever came first (0.5 for a judge without a bias for a place)
+      orders. A verdict that flips with the order is a tie. The logs `flipped` and `tied` count them, and
+      `preferred_first` and `longer_wins` how often the judge preferred whatever came first, and the longer of two
+      answers of different lengths: 0.5 for a judge without such a bias
     - `listwise`: the completions of a prompt that come in one call, ranked: 1 for the best, 0 for the worst. One that
       is alone has no score
 
@@ -69,6 +70,14 @@ class Judge:
 
     # how the judge is asked, not what it says
     neutral: ClassVar[tuple[str, ...]] = (*LIMITS, "budget", "concurrency", "token_env", "url")
+
+    # what the report shows of the log of pairs, and its titles there
+    logs: ClassVar[dict[str, str]] = {
+        "flipped": "Flips with the order",
+        "tied": "Ties, flips among them",
+        "preferred_first": "First place preferred",
+        "longer_wins": "Longer answer wins",
+    }
 
     @staticmethod
     def small(block: dict[str, Any], miniature: Any) -> dict[str, Any]:
@@ -133,12 +142,19 @@ class Judge:
         verdicts = [_read(reply, preferred) for reply in self._ask([*forward, *backward])]
         both = iter(zip(verdicts[: len(pairs)], verdicts[len(pairs) :], strict=True))
         outcomes: list[Outcome] = []
-        log: dict[str, list[float | None]] = {"flipped": [], "preferred_first": []}
-        for other in others:
+        log: dict[str, list[float | None]] = {name: [] for name in self.logs}
+        for answer, other in zip(answers, others, strict=True):
             outcome, flipped, first = (None, None, None) if other is None else _settle_pair(*next(both))
             outcomes.append(outcome)
+            score = outcome if isinstance(outcome, float) else None
             log["flipped"].append(flipped)
+            log["tied"].append(None if score is None else float(score == 0.5))
             log["preferred_first"].append(first)
+            gap = 0 if score is None else len(answer) - len(text(other))
+            if score is None or not gap:
+                log["longer_wins"].append(None)
+            else:
+                log["longer_wins"].append(score if gap > 0 else 1 - score)
         return outcomes, log
 
     def _ranked(self, cases: list[dict], answers: list[str]) -> list[Outcome]:

@@ -7,7 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trimtab.pipelines.planning import batch, consent, field_types, kinds, optimizer_blocks, preflight, schema, store
+from trimtab.pipelines.planning import (
+    batch,
+    bounds,
+    consent,
+    field_types,
+    kinds,
+    optimizer_blocks,
+    preflight,
+    schema,
+    store,
+)
 from trimtab.pipelines.planning.defaults import Defaults
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.errors import RENAMED, RecipeError, nearest, suggest
@@ -110,7 +120,7 @@ class Planner:
         keys = {field.name for field in dataclasses.fields(cls)}
         of_trainings = {*batch.KEYS, *HANDED_ON} if field_types.trains(cls) else set()
         of_any = {"accelerate", "seed", *of_trainings}
-        known = {"kind", *of_any, *keys}
+        known = {"kind", bounds.KEY, *of_any, *keys}
         # the batch of trainings, whatever a stage that does not train calls so
         self.defaults.merge(cls, name, block, (keys - {"batch_size"}) | of_any)
         for key in block:  # before a macro meets them
@@ -136,6 +146,18 @@ class Planner:
             self.references.steps[name] = last  # what `$name` means: the last step of a macro
         elif not self.mistakes.kept:
             raise RecipeError(f"kind {kind!r} has expanded to no step", path)
+        if last is not None and bounds.KEY not in keys:
+            required = self._value(block, bounds.KEY, dict[str, bounds.Bound], {}, (*path, bounds.KEY))
+            self._require(cls, name, options, required, accelerate)
+
+    def _require(
+        self, cls: Any, name: str, options: dict[str, Any], required: dict[str, str], accelerate: str
+    ) -> None:
+        """Behind a stage of which numbers are required, the step that holds them against its own."""
+        if required:
+            cls.check_required(name, options, required)
+            gate = {"step": f"${name}", bounds.KEY: required}
+            self._step(f"{name}-{bounds.KEY}", name, bounds.KEY, gate, self.seed, accelerate, batch.Asked())
 
     def _withheld(self, name: str, kind: str, block: dict[str, Any]) -> None:
         """Plans a stage whose class nobody has consented to import as one step, with its keys as they are."""

@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.pipelines.algorithms.schedules import ScheduleSettings
 from trimtab.pipelines.data.blocks import DataEntry, DataMixture, mixture
 from trimtab.pipelines.data.layouts import block as layout_block
-from trimtab.pipelines.planning import field_types, kinds, optimizer_blocks, planner, reward_blocks
+from trimtab.pipelines.planning import bounds, field_types, kinds, optimizer_blocks, planner, reward_blocks
 from trimtab.pipelines.planning.errors import OWNED
 from trimtab.pipelines.reporting.docstrings import summary
 from trimtab.rewards import Reward
@@ -57,9 +57,15 @@ OPTIMIZER: Schema = {
     ],
     "description": "of a training: a class with its keys, or the stage whose optimizer's state it begins with",
 }
+BOUND: Schema = {"anyOf": [PLAIN[float], {"type": "string", "pattern": bounds.FORM.pattern}]}
 OF_STAGES: Schema = {
     "seed": PLAIN[int],
     "accelerate": {"type": "string", "description": "a name from accelerate_configs/, a path, or auto"},
+    bounds.KEY: {
+        "type": "object",
+        "additionalProperties": BOUND,
+        "description": 'numbers that it has to have reached, or the run ends behind it: 0.65, or ">= 0.65"',
+    },
     optimizer_blocks.KEY: OPTIMIZER,
     "tokens_per_batch": {"allOf": [PLAIN[int]], "description": "tokens of a micro-batch at most, with `batch_size`"},
     "batch_size": {"allOf": [PLAIN[int]], "description": "rows of an optimizer step, on all ranks together"},
@@ -106,6 +112,8 @@ class Definitions:
             return self.reward()
         if any(isinstance(note, field_types.KeysOf) for note in notes):
             return {"type": "object"}
+        if bounds.bound in notes:
+            return BOUND
         for note in notes:
             if isinstance(note, field_types.WordOf):
                 return {"anyOf": [{"enum": note.words}, DOTTED]}
@@ -175,7 +183,7 @@ class Definitions:
                 keys = self._keys(target)
             if "expand" in vars(target):
                 keys.pop("required", None)  # which it may fill in itself
-            keys["properties"] = {"kind": {"type": "string"}, **keys["properties"], **more}
+            keys["properties"] = {"kind": {"type": "string"}, **more, **keys["properties"]}
             keys["description"] = summary(inspect.getmodule(target).__doc__ or "")  # type: ignore[union-attr]
             self.made[key] = keys
         return {"$ref": f"#/$defs/{key}"}

@@ -37,6 +37,7 @@ def render(
     evaluations = [sections.evaluation(record) for record in records if shows(record).section == "evaluation"]
     reward_models = [sections.reward_model(record) for record in records if shows(record).section == "reward model"]
     reports = [sections.reward_report(record) for record in records if shows(record).section == "reward report"]
+    logged = [row for record in records for row in sections.logged_by_rewards(record)]
     labels = [sections.labels(record) for record in records if shows(record).section == "labels"]
     left_out = [sections.left_out(record) for record in records if shows(record).section == "left out"]
     completions = [] if evaluations else sections.completions(records, samples)
@@ -68,6 +69,8 @@ def render(
         evaluations=evaluations,
         reward_models=reward_models,
         reward_reports=reports,
+        logged=logged,
+        logged_titles=list(dict.fromkeys(title for row in logged for title in row["numbers"])),
         labels=[about for about in labels if about["rows"]],
         audited=audited,
         left_out=[about for about in left_out if about["reasons"]],

@@ -103,6 +103,14 @@ def shows(record: Record) -> Shows:
     return getattr(stage_class(record), "shows", Shows())
 
 
+def shown_of_log(block: dict[str, Any]) -> dict[str, str]:
+    """The titles, by column, of what the class of a reward's block wants shown of what it logs."""
+    try:
+        return mapping(getattr(kinds.find(kinds.REWARDS, block.get("kind")), "logs", None))
+    except Exception:  # as above
+        return {}
+
+
 def json_object(path: Path, notes: list[str]) -> dict[str, Any]:
     """A file's JSON object, or an empty one with a note of what is wrong."""
     try:

@@ -31,9 +31,10 @@ HEADS = {
     "stages.md": """\
 # Stages
 
-Every stage also takes `kind`, `seed` and `accelerate` (a name from `accelerate_configs/` or a path). Those that train
-take `batch_size`, the [rows of an optimizer step](many-gpus.md#the-batch) on all ranks together, some with it
-`tokens_per_batch`, the [tokens of a micro-batch](many-gpus.md#by-tokens), and [`optimizer`](optimizers.md) and
+Every stage also takes `kind`, `seed`, `accelerate` (a name from `accelerate_configs/` or a path) and
+[`require`](#require), numbers that it has to have reached. Those that train take `batch_size`, the
+[rows of an optimizer step](many-gpus.md#the-batch) on all ranks together, some with it `tokens_per_batch`, the
+[tokens of a micro-batch](many-gpus.md#by-tokens), and [`optimizer`](optimizers.md) and
 [`schedule`](learning-rates.md), which a macro hands on to all its trainings.
 A value `$name` is the artifact of the stage `name` above. `data` keys take a hub name, a file (json, jsonl, csv,
 parquet, txt; also compressed), a folder, `{path: ..., split: ...}`, a list of those, or `trl.DatasetMixtureConfig`
@@ -123,6 +124,8 @@ def _facts(cls: Any, inherited: dict[str, Any]) -> list[str]:
     shown = _shown(getattr(cls, "shows", Shows()))
     if shown:
         facts.append(f"**Report**: {shown}.")
+    if logged := getattr(cls, "logs", {}):
+        facts.append(f"**Report**: of its log {', '.join(f'`{column}`' for column in logged)}.")
     neutral = [f"`{key}`" for key in getattr(cls, "neutral", ())] + _neutral_inside(cls)
     if neutral:
         facts.append(f"**Neutral**: {', '.join(neutral)}.")

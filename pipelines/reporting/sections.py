@@ -9,7 +9,15 @@ from typing import Any
 from trimtab.pipelines.planning import field_types
 from trimtab.pipelines.reporting import plots
 from trimtab.pipelines.reporting.numerals import finite, number, with_error
-from trimtab.pipelines.reporting.records import Record, json_object, json_rows, mapping, shows, stage_class
+from trimtab.pipelines.reporting.records import (
+    Record,
+    json_object,
+    json_rows,
+    mapping,
+    shown_of_log,
+    shows,
+    stage_class,
+)
 
 FOLDED = 480  # characters of a completion or prompt that are shown; the rest is folded away
 ANSWERS = 4  # completions of one prompt, where a dataset of completions is shown
@@ -93,6 +101,23 @@ def reward_report(record: Record) -> dict[str, Any]:
     subsets = list(dict.fromkeys(subset for numbers in rewards.values() for subset in numbers["subsets"]))
     policies = {policy: mapping(of_rewards) for policy, of_rewards in mapping(left.get("rounds")).items()}
     return {**left, "rewards": rewards, "subsets": subsets, "rounds": policies, "record": record}
+
+
+def logged_by_rewards(record: Record) -> list[dict[str, Any]]:
+    """By reward of a step, also inside others, what it has logged beside its scores and its class wants shown."""
+    rows = []
+    waiting = list(mapping(record["options"].get("rewards")).items())
+    for name, given in waiting:
+        block = mapping(given)
+        waiting += [(f"{name}/{part}", inner) for part, inner in mapping(block.get("rewards")).items()]
+        numbers = {
+            title: {key: record["metrics"].get(f"rewards/{name}/{column}/{key}") for key in ("mean", "stderr")}
+            for column, title in shown_of_log(block).items()
+        }
+        if any(finite(number["mean"]) for number in numbers.values()):
+            failed = record["metrics"].get(f"rewards/{name.partition('/')[0]}/failed")
+            rows.append({"record": record, "reward": name, "failed": failed, "numbers": numbers})
+    return rows
 
 
 def left_out(record: Record) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import statistics
 import zlib
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab.pipelines.algorithms.statistics import mean_stderr
 from trimtab.pipelines.planning import reward_blocks
 from trimtab.pipelines.planning.files import fingerprint
 from trimtab.pipelines.planning.store import SCORED
@@ -71,7 +73,9 @@ class Scores:
         if given:
             metrics |= {"mean": statistics.fmean(given), "std": statistics.pstdev(given)}
         for column, values in self.extra.items():
-            metrics[f"{column}/mean"] = statistics.fmean(values.values())
+            metrics[f"{column}/mean"], stderr = mean_stderr(list(values.values()))
+            if math.isfinite(stderr):
+                metrics[f"{column}/stderr"] = stderr
         metrics |= {metric: statistics.fmean(values) for metric, values in self.metrics.items()}
         metrics |= _quantiles(self.waits)
         return {f"rewards/{name}/{key}": value for key, value in metrics.items()}

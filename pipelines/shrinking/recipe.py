@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from trimtab.pipelines.planning import batch, kinds
+from trimtab.pipelines.planning import batch, bounds, field_types, kinds
 from trimtab.pipelines.planning.document import Document
 from trimtab.pipelines.planning.references import is_reference
 from trimtab.pipelines.planning.yaml_words import Dumper
@@ -41,6 +41,8 @@ def shrunk(path: str, overrides: Sequence[str] = ()) -> str:
         block = block or {}
         stage = kinds.find(kinds.STAGES, block.get("kind", name), ("stages", name))
         changes = {"accelerate": "cpu", **stage.small(block, miniature)}
+        if block.get(bounds.KEY) and bounds.KEY not in field_types.hints(stage):
+            changes[bounds.KEY] = None  # a shrunk run reaches nothing
         words += [f"stages.{name}.{key}={json.dumps(value)}" for key, value in changes.items()]
     values = Document.read(path, [*overrides, *words]).values
     values |= _points(values, [word.partition("=")[0] for word in words])

@@ -79,6 +79,10 @@ class Stage:
         yield name, kind, options
 
     @classmethod
+    def check_required(cls, name: str, options: dict[str, Any], numbers: Collection[str]) -> None:
+        """Raises RecipeError for numbers in `require` that the stage will not leave, as far as that is certain."""
+
+    @classmethod
     def neutral_inside(cls, key: str, block: Mapping[str, Any]) -> Collection[str]:
         """The keys inside a block of the stage that cannot change the result."""
         return ()

@@ -5,7 +5,7 @@
       data: {path: preferences.jsonl, split: test}
       rewards: {helpful: {kind: reward_model, path: $helpful}, long: {kind: length, target: 500}}
       subset: subset                       # the column that names a row's source or kind
-      require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here, behind the step `quality-report`
+      require: {helpful/accuracy/mean: 0.6}  # less than that ends the run here, with the report kept
 
       rounds: {before: $improve-1-sample, later: $improve-2-sample}  # completions of one policy after another
       gold: right                          # one of the rewards, which is true
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -42,7 +42,7 @@ from trimtab.pipelines.planning.reward_blocks import RewardBlock, cut
 from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.reporting import by_prompt, reward_numbers
 from trimtab.pipelines.reporting.shows import Shows
-from trimtab.pipelines.stages import Metrics, Stage, StepOptions
+from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import text
 
 if TYPE_CHECKING:
@@ -62,27 +62,20 @@ class RewardReport(Stage):
     rewards: dict[str, RewardBlock]
     subset: str | None = None
     batch_size: int = 256
-    require: dict[str, float] = field(default_factory=dict)
     rounds: dict[str, Annotated[Data, SAMPLED]] = field(default_factory=dict)
     gold: str | None = None
 
-    neutral_when_empty: ClassVar[tuple[str, ...]] = ("require", "rounds", "gold")
+    neutral_when_empty: ClassVar[tuple[str, ...]] = ("rounds", "gold")
     neutral: ClassVar[tuple[str, ...]] = ("batch_size",)
     shows: ClassVar[Shows] = Shows(
         results=("*/accuracy/mean",), section="reward report", compares=("*/accuracy/mean",)
     )
 
     @classmethod
-    def expand(cls, name: str, kind: str, options: dict[str, Any], above: tuple[str, ...]) -> Iterator[StepOptions]:
-        report = cls.as_written(name, options)
-        if not report.require:
-            yield name, kind, options
-            return
-        report._check_required(("stages", name, "require"))
-        yield f"{name}-report", kind, {key: value for key, value in options.items() if key != "require"}
-        yield name, "require", {"step": f"${name}-report", "least": report.require}
+    def check_required(cls, name: str, options: dict[str, Any], numbers: Collection[str]) -> None:
+        cls.as_written(name, options)._check_required(numbers, ("stages", name, "require"))
 
-    def _check_required(self, path: tuple[str, ...]) -> None:
+    def _check_required(self, numbers: Collection[str], path: tuple[str, ...]) -> None:
         """Raises RecipeError for a number that the report will not have."""
         empty = {"rewards": {name: _of_reward([], [], []) for name in self.rewards}}
         agreements = [{"rewards": list(pair), "share": 0.0} for pair in combinations(self.rewards, 2)]
@@ -90,7 +83,7 @@ class RewardReport(Stage):
         further = [f"rewards/{name}/" for name in self.rewards]  # what scoring leaves
         further += [f"{name}/subset/" for name in self.rewards] if self.subset else []
         further += [f"rounds/{name}/{reward}/" for name in self.rounds for reward in self.rewards]
-        for name in self.require:
+        for name in numbers:
             if name not in known and not name.startswith(tuple(further)):
                 message = f"there will be no such number{suggest(name, known)} (but {', '.join(known)})"
                 raise RecipeError(message, (*path, name))

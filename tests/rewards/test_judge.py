@@ -58,14 +58,20 @@ def test_a_pair_is_asked_in_both_orders(serve):
     judge = of(server, mode="pairwise", against="chosen")
     assert score(judge, chosen=["22", "two", None], log_extra=logs.__setitem__) == [1.0, 0.0, None]
     assert len(server.seen) == 4
-    assert logs == {"flipped": [0.0, 0.0, None], "preferred_first": [0.5, 0.5, None]}
+    assert logs == {
+        "flipped": [0.0, 0.0, None],
+        "tied": [0.0, 0.0, None],
+        "preferred_first": [0.5, 0.5, None],
+        "longer_wins": [0.0, 0.0, None],
+    }
 
 
 def test_a_verdict_that_flips_is_a_tie_and_counted(serve):
     logs = {}
     judge = of(serve(replies(lambda question: "Verdict: A")), mode="pairwise", against="chosen")
     assert score(judge, chosen=[[{"role": "assistant", "content": "2"}]] * 3, log_extra=logs.__setitem__) == [0.5] * 3
-    assert logs == {"flipped": [1.0] * 3, "preferred_first": [1.0] * 3}
+    assert [logs[name] for name in ("flipped", "tied", "preferred_first")] == [[1.0] * 3] * 3
+    assert logs["longer_wins"] == [None, 0.5, None], "two of the answers are as long as the other one"
 
 
 def test_a_list_is_ranked_as_one(serve):

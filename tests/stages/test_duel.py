@@ -1,5 +1,7 @@
 """Completions against one another by a judge over HTTP: wins, ties and failures are counted, and become pairs."""
 
+import re
+
 import pytest
 from outputs import metrics_of, rows_of
 from reward_servers import Server
@@ -9,7 +11,7 @@ from short_trainings import plan, write_rows
 from trimtab.pipelines.labelling.judgements import Judgement
 from trimtab.pipelines.planning import schema
 from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.reporting import by_prompt
+from trimtab.pipelines.reporting import by_prompt, records, sections
 from trimtab.pipelines.running import failures, labelling, runner
 from trimtab.rewards import outcomes
 from trimtab.rewards.judge import Judge
@@ -40,11 +42,61 @@ def reply(handler, body):
     handler.reply({"choices": [choice], "usage": {"total_tokens": 10}})
 
 
+def biased(question):
+    """Of a judge that takes what stands first where it is asked about an odd prompt, and is honest elsewhere."""
+    number = int(question.split("prompt ")[1][0])
+    return "Verdict: A" if number % 2 else verdict(question)
+
+
+def reply_with_bias(handler, body):
+    said = biased(body["messages"][0]["content"])
+    choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+    handler.reply({"choices": [choice], "usage": {"total_tokens": 10}})
+
+
 @pytest.fixture
 def judge():
     server = Server(reply)
     yield {"kind": "judge", "url": server.url, "model": "m", "mode": "pairwise", "against": "other"}, server
     server.close()
+
+
+def test_a_judge_s_bias_for_a_place_stands_on_the_page_wherever_it_was_asked(tmp_path):
+    """Of 4 prompts it flips on 2, so that the first place is preferred in 3 of 4; elsewhere the longer answer wins."""
+    server = Server(reply_with_bias)
+    block = {"kind": "judge", "url": server.url, "model": "m", "mode": "pairwise", "against": "other"}
+    ours, theirs = ["aaa", "aaa", "aaa", "aaa"], ["a", "a", "a", "a"]
+    mine = write_rows(tmp_path / "ours.jsonl", rows(*([said] for said in ours)))
+    other = write_rows(tmp_path / "theirs.jsonl", rows(*([said] for said in theirs)))
+    pairs = [
+        {"prompt": f"prompt {number}", "chosen": better, "rejected": worse}
+        for number, (better, worse) in enumerate(zip(ours, theirs, strict=True))
+    ]
+    beside = write_rows(tmp_path / "beside.jsonl", [{**row, "other": "a"} for row in rows(*([said] for said in ours))])
+    inside = {"kind": "composite", "rewards": {"better": block}, "weights": {"better": 1}}
+    stages = {
+        "duel": {"completions": mine, "opponent": other, "rewards": {"better": block}},
+        "score": {"completions": beside, "rewards": {"whole": inside}},
+        "reward_report": {"data": write_rows(tmp_path / "pairs.jsonl", pairs), "rewards": {"better": block}},
+        "report": {},
+    }
+    try:
+        steps = run_recipe(tmp_path, stages)
+    finally:
+        server.close()
+    shown = [row for step in steps.values() for row in sections.logged_by_rewards(records.read(step.output, step))]
+    assert [(row["record"]["name"], row["reward"]) for row in shown] == [
+        ("duel", "better"),
+        ("score", "whole/better"),
+        ("reward_report", "better"),
+    ]
+    for row, count in zip(shown, (4, 4, 8), strict=True):
+        means = [number["mean"] for number in row["numbers"].values()]
+        assert means == pytest.approx([0.5, 0.5, 0.75, 0.75]), "flips, ties, the first place, the longer answer"
+        assert row["failed"] == 0
+        assert row["numbers"]["Flips with the order"]["stderr"] == pytest.approx((0.25 / (count - 1)) ** 0.5)
+    page = (steps["report"].output / "report.html").read_text()
+    assert len(re.findall('<td class="n">0.750? ± ', page)) == 2 * 3
 
 
 def test_two_policies_meet_and_ties_flips_and_failures_are_counted(judge, tmp_path):

@@ -71,7 +71,7 @@ def test_each_round_has_its_numbers_in_the_report_and_on_the_page(tmp_path):
     quality = {"kind": "reward_report", "data": data, "rewards": rewards, "rounds": rounds, "gold": "true"}
     stages = {"quality": {**quality, "require": {"rounds/later/as/accuracy": 1.0}}, "report": {}}
     steps = run_recipe(tmp_path, stages)
-    metrics = json.loads((steps["quality-report"].dir / "done.json").read_text())["metrics"]
+    metrics = json.loads((steps["quality"].dir / "done.json").read_text())["metrics"]
     assert (metrics["rounds/first/as/accuracy"], metrics["rounds/later/as/accuracy"]) == (0.0, 1.0)
     assert (metrics["rounds/first/as/gold_of_best"], metrics["rounds/later/as/gold_of_best"]) == (0.0, 3.0)
     assert metrics["rounds/later/brief/length"] == pytest.approx(-1)
@@ -98,7 +98,7 @@ def test_a_number_that_is_too_small_ends_the_run_with_the_report_kept(block, tmp
     assert "brief/accuracy/mean: is 0.75 +- 0.25, and at least 0.8 is required" in said
     steps = plan(tmp_path, {**stages, "report": {}})
     done = {name: step.done for name, step in steps.items()}
-    assert done == {"quality-report": True, "quality": False, "report": False}
+    assert done == {"quality": True, "quality-require": False, "report": False}
     enough = {"quality": {**block, "require": {"brief/accuracy/mean": 0.75}}}
     page = (run_recipe(tmp_path, {**enough, "report": {}})["report"].output / "report.html").read_text()
     assert 'class="reliability"' in page
@@ -111,13 +111,36 @@ def test_a_number_that_will_not_be_there_is_a_mistake_of_the_plan(name, block, t
     assert not (tmp_path / "runs" / "steps").exists()
 
 
-def test_any_step_can_be_required_to_have_reached_something(tmp_path, write, capsys):
+@pytest.fixture
+def pair(write):
     rows = [{"prompt": "p", "completion": "a" * k, "prompt_index": 0, "scores": {"as": k}} for k in range(1, 4)]
-    pair = {"completions": write("scored.jsonl", rows), "reward": "as"}
+    return {"completions": write("scored.jsonl", rows), "reward": "as"}
+
+
+def test_any_stage_can_require_what_it_has_to_have_reached(pair, tmp_path, capsys):
+    """The stage is done and is what `$pair` means; where a number is missed, what stands below is pending."""
+    report = {"report": {}}
+    enough = {**pair, "require": {"rows": 1, "mean_gap": "<= 2"}}
+    steps = run_recipe(tmp_path, {"pair": enough, **report})
+    assert list(steps) == ["pair", "pair-require", "report"]
+    too_much = {**pair, "require": {"rows": "> 1", "mean_gap": "<2"}}
+    said = refused(tmp_path, {"pair": too_much, **report}, capsys)
+    assert "stages.pair.require.rows: is 1, and more than 1 is required" in said
+    assert "stages.pair.require.mean_gap: is 2, and less than 2 is required" in said
+    done = {name: step.done for name, step in plan(tmp_path, {"pair": too_much, **report}).items()}
+    assert done == {"pair": True, "pair-require": False, "report": False}
+    assert plan(tmp_path, {"pair": pair})["pair"].fingerprint == steps["pair"].fingerprint
+
+
+def test_a_bound_that_is_none_is_a_mistake_of_the_plan(pair, tmp_path, capsys):
+    said = refused(tmp_path, {"pair": {**pair, "require": {"rows": "=> 1"}}}, capsys)
+    assert 'stages.pair.require.rows: expected a number, or one behind >=, >, <= or < as in ">= 0.65", got' in said
+    assert not (tmp_path / "runs" / "steps").exists()
+
+
+def test_the_gate_of_a_step_can_stand_further_below(pair, tmp_path, capsys):
     gate = {"kind": "require", "step": "$pair"}
-    good = {"least": {"rows": 1}, "most": {"mean_gap": 2}}
-    assert run_recipe(tmp_path, {"pair": pair, "gate": {**gate, **good}})["gate"].done
-    said = refused(tmp_path, {"pair": pair, "gate": {**gate, "least": {"rowz": 1}, "most": {"mean_gap": 1}}}, capsys)
-    assert "gate.least.rowz: there is no such number, did you mean 'rows'" in said
-    assert "gate.most.mean_gap: is 2, and at most 1 is required" in said
+    assert run_recipe(tmp_path, {"pair": pair, "gate": {**gate, "require": {"rows": 1}}})["gate"].done
+    said = refused(tmp_path, {"pair": pair, "gate": {**gate, "require": {"rowz": 1}}}, capsys)
+    assert "gate.require.rowz: there is no such number, did you mean 'rows'" in said
     assert "requires nothing" in refused(tmp_path, {"pair": pair, "gate": gate}, capsys)
