@@ -18,5 +18,5 @@ BYTES = 64  # where torch begins everything that it allocates itself
 def align(model: Any) -> None:
     """Moves the weights that are on a CPU to places that torch has chosen, where a file had another one."""
     for weight in model.parameters():
-        if weight.device.type == "cpu" and weight.numel() and weight.data_ptr() % BYTES:
+        if weight.device.type == "cpu" and weight.data_ptr() % BYTES:
             weight.data = weight.data.clone()

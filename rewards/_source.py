@@ -19,6 +19,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 
@@ -68,9 +69,8 @@ def locate(path: str, default: str | None = None) -> Place | None:
 
 def first_missing(module: str) -> str:
     """The first of a module and the packages that it is in that is not there."""
-    there, parts = _chain(module, _search()), module.split(".")
-    names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    return next((name for name in names if name not in there), module)
+    there = _chain(module, _search())
+    return next((name for name in accumulate(module.split("."), "{}.{}".format) if name not in there), module)
 
 
 def is_ours(file: Path) -> bool:
@@ -159,10 +159,9 @@ def _chain(module: str, search: Sequence[str]) -> dict[str, Path]:
     Nothing is imported, unlike by importlib.util.find_spec, which runs the packages.
     """
     chain: dict[str, Path] = {}
-    parts, folders = module.split("."), list(search)
-    for count in range(1, len(parts) + 1):
-        name = ".".join(parts[:count])
-        spec = PathFinder.find_spec(name, folders) or (_hooked(name) if count == 1 else None)
+    folders = list(search)
+    for name in accumulate(module.split("."), "{}.{}".format):
+        spec = PathFinder.find_spec(name, folders) or (None if chain else _hooked(name))
         place = _file(spec) if spec else None
         if spec is None or place is None:
             break
@@ -210,7 +209,7 @@ class _Finder:
         if file is None:
             return None
         if file.is_dir():
-            spec = ModuleSpec(name, None, is_package=True)
+            spec = ModuleSpec(name, None)
             spec.submodule_search_locations = [str(file)]
             return spec
         inside = [str(file.parent)] if file.name == "__init__.py" else None

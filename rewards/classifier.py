@@ -67,7 +67,7 @@ class Classifier:
             if self.probability:
                 scores += logits.softmax(-1).gather(1, asked[:, None])[:, 0].tolist()
             else:
-                scores += (logits.argmax(-1) == asked).float().tolist()
+                scores += (logits.argmax(1) == asked).float().tolist()
         return scores
 
     def render(self, prompt: Any, completion: Any) -> str:

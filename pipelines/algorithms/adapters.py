@@ -66,19 +66,17 @@ def _modules(adapter: Path, source: Weights) -> Iterator[tuple[str, float, str]]
     _refuse_variants(adapter, config)
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    for key in shapes:
-        module = key.removesuffix(A).removesuffix(B)
+    for module in dict.fromkeys(key.removesuffix(A).removesuffix(B) for key in shapes):
         name = f"{module.removeprefix(PREFIX)}.weight"
-        if any(len(shapes.get(module + factor, ())) != 2 for factor in (A, B)) or key == module:
-            raise ValueError(f"{adapter}: {key} is no LoRA factor of a linear layer")
+        if any(len(shapes.get(module + factor, ())) != 2 for factor in (A, B)):
+            raise ValueError(f"{adapter}: {module} has no LoRA factors of a linear layer")
         if name not in source.tensors:
             raise ValueError(f"{adapter} updates {name}, which {source.folder} lacks")
         (rank, columns), (rows, _) = shapes[module + A], shapes[module + B]
         if source.tensors[name].shape != (rows, columns):
             raise ValueError(f"{adapter} updates {name} as {(rows, columns)}: it is {source.tensors[name].shape}")
-        if key.endswith(A):
-            alpha = _alpha(config, module.removeprefix(PREFIX))
-            yield name, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), module
+        alpha = _alpha(config, module.removeprefix(PREFIX))
+        yield name, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), module
 
 
 def _alpha(config: dict[str, Any], module: str) -> float:

@@ -80,7 +80,7 @@ class ClassifierTrainer(RowMeansTrainer):
         losses = nn.functional.cross_entropy(
             logits, labels, reduction="none", label_smoothing=self.args.label_smoothing_factor
         )
-        self.tally("accuracy", (logits.argmax(-1) == labels).float(), counts)
+        self.tally("accuracy", (logits.argmax(1) == labels).float(), counts)
         return losses, {"logits": logits}
 
 

@@ -69,7 +69,7 @@ class EvaluatedCompletions:
         lengths, ended, rewards = map(torch.cat, zip(*self._batches, strict=True))
         self._batches.clear()
         metrics = {"completions/clipped_ratio": 1 - ended.float().mean()}
-        whole = lengths[ended] if ended.any() else torch.zeros(1)
+        whole = lengths[ended] if ended.any() else torch.zeros_like(lengths)
         for infix, counted in (("", lengths.float()), ("terminated_", whole.float())):
             metrics[f"completions/mean_{infix}length"] = counted.mean()
             metrics[f"completions/min_{infix}length"] = counted.min()

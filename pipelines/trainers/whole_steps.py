@@ -64,9 +64,8 @@ class PairsTrainer(MicroBatchTrainer):
         self._parts = iter(parts_of_step(step, self.accelerator.num_processes))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        whole = [Part(0, len(inputs["input_ids"]) // 2, 1.0)]
-        parts = next(self._parts, whole) if self.model.training else whole
-        if len(parts) == 1 and parts[0].weight == 1.0:
+        parts: list[Part] = next(self._parts, []) if self.model.training else []
+        if not parts or [part.weight for part in parts] == [1.0]:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         losses = []
         for part in parts:

@@ -88,5 +88,5 @@ def test_an_adapter_of_another_model(rounds, tmp_path):
     adapter = tmp_path / "adapter"
     shutil.copytree(rounds["adapters"][0], adapter)
     save_file({"base_model.model.model.embed_tokens.weight": random(3, 3)}, adapter / "adapter_model.safetensors")
-    with pytest.raises(ValueError, match=r"embed_tokens\.weight is no LoRA factor of a linear layer"):
+    with pytest.raises(ValueError, match=r"embed_tokens\.weight has no LoRA factors of a linear layer"):
         adapters.combine(rounds["base"], [adapter], [1.0], tmp_path / "out")

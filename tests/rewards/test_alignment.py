@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trimtab.rewards._alignment import BYTES
+from trimtab.rewards._alignment import BYTES, align
 from trimtab.rewards._packing import pack
 
 
@@ -35,3 +35,11 @@ def test_a_tied_weight_stays_tied(model):
     policy = AutoModelForCausalLM.from_config(config)
     pack(shifted(policy, 8))
     assert policy.get_input_embeddings().weight is policy.get_output_embeddings().weight
+
+
+def test_weights_that_lie_right_already_are_not_held_twice(model):
+    policy = AutoModelForCausalLM.from_pretrained(model)
+    align(shifted(policy, 0))
+    places = [weight.data_ptr() for weight in policy.parameters()]
+    align(policy)
+    assert [weight.data_ptr() for weight in policy.parameters()] == places

@@ -1,6 +1,7 @@
 """The reward `code`: what passes, what is counted, and everything that a program may try against the sandbox."""
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -89,7 +90,7 @@ ESCAPES = {
     "writing outside": "open('OUTSIDE/stolen', 'w')",
     "writing to the root": "open('/stolen', 'w')",
     "writing where Python is": "import os\nopen(os.path.dirname(os.__file__) + '/stolen.py', 'w')",
-    "a full disk": "for i in range(1000): open(f'/tmp/{i}', 'w').write('x' * (1 << 20))",
+    "a full disk": "for i in range(99): open(f'/tmp/{i}', 'w').write('x' * (1 << 20))",
     "secrets of the environment": "import os\nassert 'SECRET' in str(os.environ)",
     "secrets in files": "open('OUTSIDE/secret').read()",
     "other processes": "import os\nopen('/proc/1/environ').read()",
@@ -121,6 +122,20 @@ def test_what_a_program_tries_in_vain(attempt, tmp_path, monkeypatch):
         deadline = 2 if attempt == "sleeping" else 60
         assert share(f"{program}\n{GOOD}", deadline=deadline, memory_mb=256) == 0.0
     assert [file.name for file in tmp_path.iterdir()] == ["secret"]
+
+
+@pytest.mark.parametrize(("machine", "table"), [
+    ("x86_64", "x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "asm-generic/unistd.h"),
+])  # fmt: skip
+def test_the_calls_that_are_refused_have_the_kernels_numbers(machine, table):
+    header = Path("/usr/include", table)
+    if not header.exists():
+        pytest.skip("the kernel's headers are not installed")
+    numbers = re.findall(r"^#define __NR_(\w+) (\d+)$", header.read_text(), re.MULTILINE)
+    _, refused, clone, clone3 = _sandbox.CALLS[machine]
+    known = {name: int(number) for name, number in numbers}
+    ours = {**refused, "clone": clone, "clone3": clone3}
+    assert ours == {name: known.get(name) for name in ours}
 
 
 @sandboxed

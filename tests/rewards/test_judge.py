@@ -43,8 +43,10 @@ def prefers_short(question):
 
 
 def test_grades_come_back_in_order(serve):
+    logs = {}
     server = serve(replies(lambda question: f"It has no 3.\nVerdict: {9 - len(shown(question)[0]) / 2}"))
-    assert score(of(server)) == [8.5, 2.0, 8.5]
+    assert score(of(server), log_extra=logs.__setitem__) == [8.5, 2.0, 8.5]
+    assert logs == {"reply": [f"It has no 3.\nVerdict: {grade}" for grade in (8.5, 2.0, 8.5)]}
     _, headers, body = server.seen[0]
     assert body["model"] == "judge"
     assert body["temperature"] == 0

@@ -1,5 +1,7 @@
 """Processes that answer questions: in order, replaced when they die, and never waited for beyond the deadline."""
 
+import os
+
 import pytest
 
 from trimtab.rewards._workers import Ended, Workers
@@ -33,6 +35,14 @@ def test_one_that_dies_is_replaced_and_the_others_are_kept(workers):
     assert fourth[0] == "d"
     assert fourth[1] != first[1]
     assert workers.ask(["e"], deadline=60) == [["e", fourth[1]]]
+
+
+def test_those_that_have_died_hold_no_files_open(workers):
+    """Their errors are kept until all questions of a batch are answered, and may be many."""
+    before = set(os.listdir("/proc/self/fd"))
+    answers = workers.ask(["die"] * 3, deadline=60)
+    assert all(isinstance(answer, Ended) for answer in answers)
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_one_that_does_not_answer_in_time_is_given_up(workers):

@@ -1,10 +1,15 @@
 """What rewards tell of a prompt's completions, in numbers that are known."""
 
+import io
 import math
+import sys
+from collections import defaultdict
+from types import SimpleNamespace
 
 import torch
 
 from trimtab.pipelines.trainers import flat_rewards
+from trimtab.pipelines.trainers.rewarded_rollouts import RewardedRollouts
 
 NAN = math.nan
 
@@ -32,3 +37,16 @@ def test_a_warning_comes_at_once_and_once_more():
     rollouts = flat_rewards.FlatRollouts(["a"])
     said = [rollouts.warning({"rewards/a/flat": flat}) for flat in [1, 0.5, *[1] * 12]]
     assert [index for index, words in enumerate(said) if words] == [0, 2, 11]
+
+
+def test_a_warning_stands_at_once_in_a_log_that_is_a_file(monkeypatch):
+    """A log that is followed shows it while it can still be acted on, and not when a buffer is full."""
+    log = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(log))
+    subject = SimpleNamespace(reward_func_names=["a"], flat_rollouts=flat_rewards.FlatRollouts(["a"]),
+                              _group_size=lambda: 2, _metrics={"train": defaultdict(list)},
+                              accelerator=SimpleNamespace(is_main_process=True),
+                              state=SimpleNamespace(global_step=7))  # fmt: skip
+    RewardedRollouts._log_flat(subject, torch.ones(4, 1))
+    assert log.getvalue().startswith(b"    warning: step 7: ")
+    assert subject._metrics["train"]["rewards/a/flat"] == [1.0]

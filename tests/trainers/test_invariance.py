@@ -157,6 +157,12 @@ def test_the_padding_of_the_models_tokenizer_changes_nothing(name, whole, model,
     assert_same(outcome(TRAINERS[name](str(folder), tmp_path, **train)), whole[name][0])
 
 
+def test_a_head_that_tells_no_answers_apart_has_none_in_order(model, tmp_path):
+    trainer = listwise(model, tmp_path, **PLAIN_DESCENT)
+    torch.nn.init.zeros_(trainer.model.score.weight)
+    assert trainer.evaluate()["eval_accuracy"] == 0
+
+
 @pytest.mark.parametrize("name", TRAINERS)
 def test_wider_padding_changes_nothing(name, model, tmp_path):
     trainer = TRAINERS[name](model, tmp_path, **PLAIN_DESCENT)

@@ -8,8 +8,9 @@ import torch
 import trl
 from datasets import Dataset
 
+from trimtab.pipelines.trainers import stored_dpo
 from trimtab.pipelines.trainers.seams.trl import use_lean_head_on_cpu
-from trimtab.pipelines.trainers.stored_dpo import _meets_every_row
+from trimtab.pipelines.trainers.stored_dpo import StoredReferenceDPOTrainer, _meets_every_row
 from trimtab.pipelines.trainers.whole_steps import DPOTrainer
 from trimtab.pipelines.training.compute_once import compute_once
 from trimtab.rewards._packing import packs
@@ -78,3 +79,16 @@ def test_the_reference_is_asked_ahead_where_all_rows_are_met(steps, epochs, meet
                                gradient_accumulation_steps=2, world_size=1)  # fmt: skip
     assert _meets_every_row(settings, Dataset.from_list([{"prompt": str(n)} for n in range(10)])) == meets
     assert not _meets_every_row(settings, None)
+
+
+@pytest.mark.parametrize(("given", "rows", "ranks", "asked"), [
+    (None, 8, 1, 4), (None, 6, 1, 3), (2, 6, 1, 2), (None, 8, 2, 2), (None, 1, 1, 1),
+])  # fmt: skip
+def test_under_zero_3_the_reference_is_asked_in_two_batches_at_least(given, rows, ranks, asked, monkeypatch):
+    """Of four rows each where there are enough: a single pass of it ends in an error of the engine's."""
+    settings = SimpleNamespace(sync_ref_model=True, precompute_ref_log_probs=True, precompute_ref_batch_size=given,
+                               per_device_train_batch_size=4, world_size=ranks)  # fmt: skip
+    monkeypatch.setattr(stored_dpo, "sharding", lambda: "DEEPSPEED")
+    monkeypatch.setattr(trl.DPOTrainer, "__init__", lambda *args, **kwargs: None)
+    StoredReferenceDPOTrainer(args=settings, train_dataset=range(rows))
+    assert settings.precompute_ref_batch_size == asked
