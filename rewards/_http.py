@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import httpx
 import tenacity
 
-from trimtab.rewards import RewardFailure, _clock, describe, excerpt
+from trimtab.rewards import RewardFailure, _clock, _foreign_json, describe, excerpt
 
 BACKOFF = 1.0  # seconds before the second try; doubles with every further one, up to 30
 logger = logging.getLogger(__name__)
@@ -137,7 +137,8 @@ class Post:
         if not response.is_success:
             raise self._refused(url, response, content)
         try:
-            answer = json.loads(content, parse_int=float)  # an integer may have more digits than a float has range
+            # an integer may have more digits than a float has range
+            answer = _foreign_json.read(content, parse_int=float)
         except (ValueError, RecursionError):
             raise self._failure(url, f"the reply is not JSON: {self._excerpt(content)}", stage="schema") from None
         try:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from trimtab.rewards import Outcome, RewardFailure, text
+from trimtab.rewards._asking import bearer
 from trimtab.rewards._function import settle
 from trimtab.rewards._programs import NotRun, Verdict, program, tried
 from trimtab.rewards._sandbox import Limits, SandboxFailure, absent, limited, run
@@ -171,7 +171,7 @@ class Code:
             return
         from trimtab.rewards._http import Post
 
-        token = os.environ.get(self.token_env, "").strip() or None
+        token = bearer(self.token_env)
         seconds = self.deadline + 30  # beyond the program's own, for the way there and back
         with Post(
             connect_timeout=10, timeout=seconds, tries=3, deadline=3 * seconds, max_response_mb=4, token=token

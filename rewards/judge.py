@@ -13,18 +13,14 @@ is a checkpoint that this process loads.
 from __future__ import annotations
 
 import functools
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from trimtab.rewards import Outcome, RewardFailure, excerpt, settled, text
+from trimtab.rewards import Outcome, RewardFailure, _asking, excerpt, settled, text
 from trimtab.rewards._chat import Endpoint, Local, Reply
 from trimtab.rewards._judging import Mode, by_rank, grade, in_both_orders, order, preferred, template
 from trimtab.rewards._wording import is_place, wording
-
-LIMITS = ("connect_timeout", "timeout", "tries", "deadline", "max_response_mb")
 
 
 @dataclass(kw_only=True)
@@ -69,7 +65,7 @@ class Judge:
     token_env: str = "JUDGE_TOKEN"
 
     # how the judge is asked, not what it says
-    neutral: ClassVar[tuple[str, ...]] = (*LIMITS, "budget", "concurrency", "token_env", "url")
+    neutral: ClassVar[tuple[str, ...]] = (*_asking.LIMITS, "budget", "concurrency", "token_env", "url")
 
     # what the report shows of the log of pairs, and its titles there
     logs: ClassVar[dict[str, str]] = {
@@ -87,10 +83,7 @@ class Judge:
         return {"kind": "length", "target": 5, "unit": "characters"}
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "concurrency", *LIMITS):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"judge: {name} must be a positive number, got {value}")
+        _asking.require_positive(self, "max_tokens", "concurrency")
         if len(self.scale) != 2 or not self.scale[0] < self.scale[1]:
             raise ValueError(f"judge: scale must be [lowest, highest], got {self.scale}")
         if (self.mode == "pairwise") != (self.against is not None):
@@ -179,13 +172,10 @@ class Judge:
     def _ask(self, questions: list[str]) -> list[Reply]:
         if self.url is None:
             return self._local(questions)
-        from trimtab.rewards._http import Post
-
         if self._endpoint is None:
             settings = {"model": self.model, "max_tokens": self.max_tokens, **self.settings}
             self._endpoint = Endpoint(self.url, settings, self.concurrency, self.budget)
-        token = os.environ.get(self.token_env, "").strip() or None
-        with Post(**{name: getattr(self, name) for name in LIMITS}, token=token) as post:
+        with _asking.post(self) as post:
             return self._endpoint(post, questions)
 
     @functools.cached_property

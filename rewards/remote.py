@@ -11,7 +11,6 @@ The server is OpenRLHF's or one that speaks like it, LLaMA-Factory's, or vLLM's 
 from __future__ import annotations
 
 import functools
-import math
 import os
 import socket
 import threading
@@ -21,13 +20,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from trimtab.rewards import Outcome, RewardFailure, _clock, _wire, describe, excerpt, score, settled
+from trimtab.rewards import Outcome, RewardFailure, _asking, _clock, _wire, describe, excerpt, score, settled
 from trimtab.rewards._rendering import rows_of
 
 if TYPE_CHECKING:
     from trimtab.rewards._http import Post
-
-LIMITS = ("connect_timeout", "timeout", "tries", "deadline", "max_response_mb")
 
 
 @dataclass(kw_only=True)
@@ -63,7 +60,7 @@ class Remote:
     token_env: str = "REWARD_TOKEN"
 
     # how the server is asked, not what it says
-    neutral: ClassVar[tuple[str, ...]] = (*LIMITS, "concurrency", "token_env")
+    neutral: ClassVar[tuple[str, ...]] = (*_asking.LIMITS, "concurrency", "token_env")
 
     @staticmethod
     def small(block: dict[str, Any], miniature: Any) -> dict[str, Any]:
@@ -78,10 +75,7 @@ class Remote:
             self._check(url)
         self.waits: list[float] = []  # the seconds from each batch to its reply, with all tries of it
         self._turn = int(os.environ.get("RANK", 0))  # so that the processes do not all begin with the first server
-        for name in ("batch_size", "concurrency", *LIMITS):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"remote: {name} must be a positive number, got {value}")
+        _asking.require_positive(self, "batch_size", "concurrency")
         if self.protocol.startswith("vllm") and not self.model:
             raise ValueError(f"remote: {self.protocol} needs `model`, the name under which the server has the model")
 
@@ -97,7 +91,7 @@ class Remote:
         outcomes: list[Outcome] = [None] * len(rows)
         logs: dict[str, list[Any]] = {}
         down: list[str] = []  # why no server can be connected to, once that is known
-        with self._post() as post, ThreadPoolExecutor(self.concurrency) as pool:
+        with _asking.post(self) as post, ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 parts = pool.map(
                     lambda n: self._score(post, down, first + n, [rows[i] for i in batches[n]]), range(len(batches))
@@ -138,7 +132,7 @@ class Remote:
                 stage = "http"
                 began, left = _clock.clock.now(), _left(end)
                 row = _wire.render(self.protocol, "Say hello.", " Hello.")
-                with self._post(timeout=left, deadline=left, tries=1) as post:
+                with _asking.post(self, timeout=left, deadline=left, tries=1) as post:
                     _, ([value], _) = post([url], *self._exchange([row]))
                 yield stage, True, f"replied in {_clock.clock.now() - began:.2f} s"
                 stage = "schema"
@@ -188,14 +182,6 @@ class Remote:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self.tokenizer)
-
-    def _post(self, **limits: float) -> Post:
-        from trimtab.rewards._http import Post
-
-        token = os.environ.get(self.token_env, "").strip()
-        if not (token.isascii() and token.isprintable()) or " " in token:  # httpx would say so with the token in it
-            raise ValueError(f"remote: the token in ${self.token_env} has characters that a header cannot hold")
-        return Post(**{name: getattr(self, name) for name in LIMITS} | limits, token=token or None)
 
     def _check(self, url: str) -> None:
         try:

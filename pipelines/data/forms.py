@@ -40,6 +40,11 @@ class Form:
         return replace(self, columns=tuple((*given, *columns) for given in self.columns))
 
 
+def held_out_key(key: str) -> str:
+    """The key of the rows by which what comes of those at a key is judged: of prompts, eval_prompts."""
+    return f"eval_{key.removeprefix('select_')}"
+
+
 def said(role: str, content: str) -> list[dict[str, str]]:
     """A conversation of one message."""
     return [{"role": role, "content": content}]

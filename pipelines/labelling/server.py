@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from trimtab.pipelines.labelling import judgements, page
 from trimtab.pipelines.labelling.folder import Folder
 from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.rewards import _foreign_json
 
 HOST, LARGEST = "127.0.0.1", 1 << 24  # bytes of a request
 NAMES = (HOST, "localhost")
@@ -94,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {LARGEST} bytes, and say how many")
         try:
-            body = json.loads(self.rfile.read(int(length)))
+            body = _foreign_json.read(self.rfile.read(int(length)))
             questions = folder.questions
             given = [judgements.read(one, questions, folder.sheet.ranked) for one in body["judgements"]]
             undone = [str(question) for question in body.get("undone", ())]

@@ -19,9 +19,10 @@ from accelerate import PartialState
 
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.sampling import shards
-from trimtab.pipelines.sampling.servers import LIMITS, Servers
+from trimtab.pipelines.sampling.servers import Servers
 from trimtab.pipelines.sampling.transformers_engine import end
 from trimtab.pipelines.sampling.vllm_engine import KNOWN, NAMES
+from trimtab.rewards import _asking
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,10 +89,7 @@ def reached(
     model: trl.ModelConfig, config: GenerationConfig, servers: Servers, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Fleet]:
     """The servers, for as long as they are asked."""
-    from trimtab.rewards._http import Post
-
-    limits = {name: getattr(servers, name) for name in LIMITS if name != "concurrency"}
-    with Post(**limits, token=os.environ.get(servers.token_env)) as post:
+    with _asking.post(servers) as post:
         yield Fleet(post, servers, model, config, tokenizer)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-LIMITS = ("concurrency", "connect_timeout", "timeout", "tries", "deadline", "max_response_mb")
+from trimtab.rewards import _asking
 
 
 @dataclass(kw_only=True)
@@ -40,13 +39,13 @@ class Servers:
     token_env: str = "SAMPLING_TOKEN"
 
     # how and where they are asked, not what they say
-    neutral: ClassVar[tuple[str, ...]] = (*LIMITS, "urls", "model", "tolerance", "reload", "token_env")
+    neutral: ClassVar[tuple[str, ...]] = (
+        *_asking.LIMITS,
+        *"concurrency urls model tolerance reload token_env".split(),
+    )
 
     def __post_init__(self) -> None:
-        for name in LIMITS:
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a positive number, got {value}")
+        _asking.require_positive(self, "concurrency")
         if not self.urls:
             raise ValueError("urls: name at least one server")
         for url in self.urls:

@@ -10,7 +10,7 @@ from trimtab import rewards
 from trimtab.pipelines.data import clusters
 from trimtab.pipelines.planning import reward_blocks, schema
 from trimtab.pipelines.recording import watch
-from trimtab.rewards import Outcome, Reward
+from trimtab.rewards import Outcome, Reward, _foreign_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,7 +70,7 @@ def ask(reward: Reward, name: str, rows: Dataset, indices: Batch) -> Said:
         indices=indices,
         **{key: values[:] for key, values in columns.items()},
         trainer_state=TrainerState(),
-        log_extra=lambda column, values: extra.__setitem__(column, list(values)),
+        log_extra=lambda column, values: extra.__setitem__(column, _foreign_json.whole(list(values))),
         log_metric=metrics.__setitem__,
     )
     return outcomes, extra, metrics

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class PolicyWorth:
     """Draws as `sampling` says, and asks the `rewards`, of which the combination is what a completion is worth.
 
-    `key` is where the step has the `prompts`, which go through its audit.
+    `key` is where the step has the `prompts`, which go through its audit; `held_out` are others that judge them.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class PolicyWorth:
         key: str,
         prompts: Any,
         *,
+        held_out: Any = None,
         model: trl.ModelConfig,
         sampling: Sampling,
         audit: Audit,
@@ -47,7 +48,7 @@ class PolicyWorth:
 
         self.place = (*step.path, key)
         self.model, self.sampling, self.combination = model, sampling, combination
-        self.rows, counts = audit.kept(prompts, key, PROMPTS)
+        self.rows, counts = audit.kept(prompts, key, PROMPTS, held_out)
         tracking.log(counts)
         self.tokenizer = transformers_engine.load_tokenizer(model)
         self.ids = prompting.token_ids(step, self.tokenizer, self.rows, prompts, self.place)

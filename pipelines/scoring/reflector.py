@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import math
-import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from trimtab.pipelines.planning.field_types import ModelName
-from trimtab.rewards import RewardFailure
-
-LIMITS = ("connect_timeout", "timeout", "tries", "deadline", "max_response_mb")
+from trimtab.rewards import RewardFailure, _asking
 
 
 @dataclass(kw_only=True)
@@ -34,25 +30,19 @@ class Reflector:
     token_env: str = "REFLECTOR_TOKEN"
 
     # how and where it is asked, not what it says
-    neutral: ClassVar[tuple[str, ...]] = (*LIMITS, "token_env", "url")
+    neutral: ClassVar[tuple[str, ...]] = (*_asking.LIMITS, "token_env", "url")
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", *LIMITS):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a positive number, got {value}")
+        _asking.require_positive(self, "max_tokens")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url must be the whole address of the endpoint, got {self.url[:100]!r}")
 
     def __call__(self, question: str) -> str:
         """Its reply. Raises RewardFailure where there is none."""
-        from trimtab.rewards._http import Post
-
         if self.url is None:
             (reply,) = self._local([question])
         else:
-            token = os.environ.get(self.token_env, "").strip() or None
-            with Post(**{name: getattr(self, name) for name in LIMITS}, token=token) as post:
+            with _asking.post(self) as post:
                 (reply,) = self._endpoint(post, [question])
         if isinstance(reply, RewardFailure):
             raise reply

@@ -27,7 +27,7 @@ import trl
 from trimtab.pipelines.algorithms.schedules import ScheduleSettings
 from trimtab.pipelines.data import promises
 from trimtab.pipelines.data.audit import classes
-from trimtab.pipelines.data.forms import PROMPTS, Data, Form
+from trimtab.pipelines.data.forms import PROMPTS, Data, Form, held_out_key
 from trimtab.pipelines.data.promises import Promise
 from trimtab.pipelines.forecasting import trainers
 from trimtab.pipelines.forecasting.work import Rows, Work
@@ -116,6 +116,10 @@ class Stage:
         forms = {key: [note for note in notes if isinstance(note, Form)] for key, notes in noted.items()}
         return {key: given[0] for key, given in forms.items() if given}
 
+    def held_out(self, key: str) -> Any:
+        """The rows by which what comes of those at a key is judged; None where the stage has none."""
+        return getattr(self, held_out_key(key), None)
+
     def audit_of(self, step: Step) -> Audit:
         """The audit that the step's data goes through."""
         from trimtab.pipelines.data.audit.checking import Audit
@@ -134,11 +138,10 @@ class Stage:
         with mistakes.collected():
             audit = self.audit_of(step)
         for key, form in self.reads().items():
-            held_out = getattr(self, "eval_data", None) if key == "data" else None
             for place, block in _blocks(key, getattr(self, key)):
                 with mistakes.collected():
                     promises.check_columns(block, step, place, form)
-                    audit.check(block, place, form, held_out)
+                    audit.check(block, place, form, self.held_out(key))
         mistakes.raise_any()
 
     def check_columns(self, step: Step) -> None:

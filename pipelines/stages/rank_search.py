@@ -273,6 +273,7 @@ class RankSearch(Sampling, Stage):
             step,
             key,
             getattr(self, key),
+            held_out=self.held_out(key),
             model=self.model,
             sampling=self,
             audit=self.audit_of(step),

@@ -147,7 +147,7 @@ class TuneText(TextSearch, Sampling, Stage):
         def kept(key: str) -> Dataset | None:
             if getattr(self, key) is None:
                 return None
-            rows, counts = self.audit_of(step).kept(getattr(self, key), key, PROMPTS)
+            rows, counts = self.audit_of(step).kept(getattr(self, key), key, PROMPTS, self.held_out(key))
             tracking.log(counts)
             return rows
 

@@ -272,6 +272,18 @@ def test_what_is_trained_on_is_not_evaluated_on(held_out, rows, tmp_path):
         Audit(recipe.steps[0]).check(data, "data", forms.PROMPTS, others)
 
 
+@pytest.mark.parametrize("key", ["prompts", "select_prompts", "pairs"])
+def test_what_chooses_is_held_against_what_judges(key, rows, tmp_path, caplog):
+    """A search is no training: the same rows on both sides are told, and not refused."""
+    recipe = Recipe.load(str(write_recipe(tmp_path, {"world": {}})))
+    judged, others = (
+        schema.instance(forms.DataMixture, schema.coerce({"path": rows, "split": split}, forms.Data, PLACE))
+        for split in ("train[:4]", "train[2:]")
+    )
+    Audit(recipe.steps[0]).check(judged, key, forms.PROMPTS, others)
+    assert f"also a row of eval_{key.removeprefix('select_')}, as in 2 of 4 rows" in caplog.text
+
+
 def test_every_key_is_in_the_identity_and_a_misspelt_one_is_told(tmp_path, rows):
     def plan(**keys):
         stage = {

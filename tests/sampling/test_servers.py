@@ -148,7 +148,7 @@ def test_a_server_without_token_ids_has_its_text_tokenised(serve, model, prompts
 
 
 def test_servers_take_the_policy_of_a_round_first(served, serve, model, prompts, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAMPLING_TOKEN", "open sesame")
+    monkeypatch.setenv("SAMPLING_TOKEN", "open-sesame")
     servers = [serve(says({}), served), serve(says({}), served)]
     reload = {"route": "/collective_rpc", "body": {"method": "reload_weights", "kwargs": {"weights_path": "{model}"}}}
     sampling = block(model, prompts, *servers, reload=reload)
@@ -157,7 +157,7 @@ def test_servers_take_the_policy_of_a_round_first(served, serve, model, prompts,
     for server in servers:
         path, headers, body = server.seen[0]
         assert (path, body["kwargs"]["weights_path"]) == ("/collective_rpc", model)
-        assert headers["Authorization"] == "Bearer open sesame"
+        assert headers["Authorization"] == "Bearer open-sesame"
         assert {asked["model"] for _, _, asked in server.seen[1:]} == {"policy"}
 
 

@@ -12,6 +12,7 @@ from run_steps import broken, refused, run_recipe
 from short_trainings import plan, write_rows
 
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.pipelines.recording import tracking
 from trimtab.pipelines.running import runner
 from trimtab.pipelines.scoring import text_search
 from trimtab.pipelines.scoring.prefaced_policy import PrefacedPolicy
@@ -31,7 +32,10 @@ def answer(asked):
 
 
 def rewritten(seed):
-    """A reflector that adds the rules of the failures which it is shown; where it is shown none, a random rule."""
+    """A reflector that adds the rules of the failures which it is shown; where it is shown none, a random rule.
+
+    It says half of a smiley each time, as a model does that is cut off in one.
+    """
     draw = random.Random(seed)
 
     def reply(handler, body):
@@ -39,7 +43,7 @@ def rewritten(seed):
         text = question.split("```")[1].strip()
         failures = re.findall(r"Score: 0\.\nrule: (rule-\w)", question)
         new = failures if "Feedback" in question else [f"rule-{draw.choice(RULES)}"]
-        content = f"Sure:\n```\n{' '.join(sorted({*text.split(), *new}))}\n```"
+        content = f"Sure \ud83d:\n```\n{' '.join(sorted({*text.split(), *new}))}\n```"
         handler.reply({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
 
     return reply
@@ -79,11 +83,15 @@ def served(policy):
         server.close()
 
 
+def overlapping(row):
+    return {key: value for key, value in row.items() if "overlap" in key}
+
+
 def candidates(step):
     return [json.loads(line) for line in (step.output / "candidates.jsonl").read_text().splitlines()]
 
 
-def test_failures_lead_to_the_best_text_and_blind_rewrites_do_not_at_the_same_price(served, tmp_path):
+def test_failures_lead_to_the_best_text_and_blind_rewrites_do_not_at_the_same_price(served, tmp_path, caplog):
     _, reflect = served(tmp_path)
     _, blind = served(tmp_path, method="random")
     asked = {"kind": "preface", "prompts": reflect["prompts"], "text": "$tune"}
@@ -91,6 +99,9 @@ def test_failures_lead_to_the_best_text_and_blind_rewrites_do_not_at_the_same_pr
     tuned, control = metrics_of(steps["tune"]), metrics_of(steps["blind"])
     assert (tuned["held_out/start"], tuned["held_out/best"], tuned["gain/mean"]) == (0, 1, 1)
     assert tuned["gain/stderr"] == 0
+    assert "stages.tune.prompts: " in caplog.text
+    assert "also a row of eval_prompts, as in 8 of 8 rows (audit: overlap)" in caplog.text
+    assert {"prompts/warned/overlap": 8} in map(overlapping, tracking.read(steps["tune"].dir / "metrics.jsonl"))
     assert control["held_out/best"] < 1
     for metrics in (tuned, control):
         assert metrics["calls"] <= 100 < metrics["calls"] + 2 * 3 + 8
@@ -111,6 +122,7 @@ def test_every_text_says_where_it_comes_from(served, tmp_path):
         assert one["question"] == body["messages"][0]["content"]
         assert candidates(step)[one["parent"]]["text"] in one["question"]
         assert one["text"] in one["reply"]
+        assert one["reply"].startswith("Sure \ufffd:")
         known = sum(f"rule-{rule}" in one["text"] for rule in RULES)
         assert one["selection"] in (None, known / 8)
         assert len(one["scores"]) == 3

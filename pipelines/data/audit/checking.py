@@ -18,7 +18,7 @@ from trimtab.pipelines.data.audit import tokens as tokens_of
 from trimtab.pipelines.data.audit.classes import CLASSES, Action
 from trimtab.pipelines.data.audit.facts import Facts, kept
 from trimtab.pipelines.data.audit.rows import RowAudit, known_roles
-from trimtab.pipelines.data.forms import Form
+from trimtab.pipelines.data.forms import Form, held_out_key
 from trimtab.pipelines.planning.errors import RecipeError
 from trimtab.pipelines.recording import tracking
 
@@ -68,8 +68,8 @@ class Audit:
         if getattr(block, "overlong", None) or getattr(block, "max_prompt_tokens", None):
             overlong.require_prompts(form, self._place(key))
         sources.check_splits(block, self.step, self._place(key))
-        if held_out is not None and "overlap" not in self.actions:
-            sources.check_apart(block, held_out, self._place("eval_data"))
+        if key == "data" and held_out is not None and "overlap" not in self.actions:
+            sources.check_apart(block, held_out, self._place(held_out_key(key)))
         for part in sources.parts(block):
             if not self.is_pending(part):
                 facts = self._facts(part, key, form, held_out)
@@ -148,7 +148,7 @@ class Audit:
     ) -> Facts:
         facts = self._of_rows(part, key, form)
         if held_out is not None and not self.is_pending(held_out) and "hashes" in facts.arrays:
-            self._add_overlap(facts, held_out, form)
+            self._add_overlap(facts, held_out, held_out_key(key), form)
         self._refuse(part, key, facts)
         if self.tokenizer is not None and form.audit & {"tokens", "prompts"}:
             if facts.is_chat and not self.tokenizer.chat_template:
@@ -175,12 +175,12 @@ class Audit:
         facts = kept(["rows", sources.identity(part, place), form.columns, sorted(form.audit), form.name, roles], look)
         return dataclasses.replace(facts, rows=dict(facts.rows), values=dict(facts.values))
 
-    def _add_overlap(self, facts: Facts, held_out: DatasetMixtureConfig, form: Form) -> None:
-        others = [self._of_rows(part, "eval_data", form).arrays.get("hashes") for part in sources.parts(held_out)]
+    def _add_overlap(self, facts: Facts, held_out: DatasetMixtureConfig, key: str, form: Form) -> None:
+        others = [self._of_rows(part, key, form).arrays.get("hashes") for part in sources.parts(held_out)]
         hashes = [array for array in others if array is not None]
         if hashes:
             common = np.flatnonzero(np.isin(facts.arrays["hashes"], np.concatenate(hashes)))
-            facts.add("overlap", common, "also a row of eval_data")
+            facts.add("overlap", common, f"also a row of {key}")
 
     def _add_tokens(self, facts: Facts, part: DatasetMixtureConfig, key: str, form: Form) -> None:
         """Adds what the tokenizer of the step, and those of further readers, say of the rows."""

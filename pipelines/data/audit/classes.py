@@ -74,7 +74,7 @@ CLASSES = {
         "write a prompt"),
     "duplicates": Class("warn", 1.0, "a row that stands in the data already",
         "remove it, unless it is to count twice"),
-    "overlap": Class("warn", 1.0, "a row of eval_data that is also trained on",
+    "overlap": Class("warn", 1.0, "a row of eval_data, eval_prompts or eval_pairs that is also learned from",
         "remove it from one of them, or the evaluation measures memory"),
 }  # fmt: skip
 

@@ -8,7 +8,6 @@ gives the files that it takes, by their names.
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 from pathlib import Path
 from random import Random
@@ -18,6 +17,7 @@ from trimtab.pipelines.labelling import judgements
 from trimtab.pipelines.labelling.judgements import Judgement
 from trimtab.pipelines.labelling.questions import Question, Sheet
 from trimtab.pipelines.planning.errors import RecipeError
+from trimtab.rewards import _foreign_json
 
 
 def words() -> list[str]:
@@ -33,7 +33,7 @@ def writers() -> list[str]:
 def read(path: Path, sheet: Sheet) -> list[Judgement]:
     """The judgements in a file of any of the tools. Raises RecipeError for another file, and for a wrong judgement."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _foreign_json.read(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read as JSON: {error}") from None
     tool = next((tool for tool in map(_tool, words()) if tool.recognises(content)), None)
