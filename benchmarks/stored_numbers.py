@@ -109,7 +109,9 @@ def within(path: str) -> str:
 
 
 def digest(file: str) -> str:
-    """A hash of a Python file's code, of which comments and docstrings are no part."""
+    """A hash of a Python file's code, of which comments and docstrings are no part; "" where it is gone."""
+    if not (ROOT / file).exists():
+        return ""
     tree = ast.parse((ROOT / file).read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:

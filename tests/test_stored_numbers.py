@@ -142,6 +142,9 @@ def test_numbers_are_old_when_the_program_has_changed_and_not_when_its_words_hav
     program.write_text('"""A study."""\nRATE = 0.2\n')
     assert numbers.main(["--check"]) == 1
     assert "study.json is older than benchmarks/study.py" in capsys.readouterr().out
+    program.unlink()
+    assert numbers.main(["--check"]) == 1
+    assert "study.json is older than benchmarks/study.py" in capsys.readouterr().out
 
 
 def test_a_recipe_is_named_as_it_is_on_every_machine(numbers, monkeypatch, tmp_path):
