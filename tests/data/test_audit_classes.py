@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import chat_templates
 import pytest
 import trl
 from conftest import ROOT
@@ -226,6 +227,21 @@ def test_pairs_that_are_equal_only_within_max_length(audit, tokenizer):
 def test_an_answer_that_is_the_beginning_of_the_other(audit, tokenizer):
     rows = [*RIGHT[forms.PREFERENCE], pair("a and b", "a and b and more")]
     assert audit(rows, forms.PREFERENCE, tokenizer=tokenizer)[1] == {"rows": 31, "warned/prefix_pairs": 1}
+
+
+@pytest.mark.parametrize(("opening", "joined"), [("Assistant: ", 30), ("Assistant:\n", 0), ("Assistant:", 0)])
+def test_a_blank_that_becomes_one_token_with_the_answer(opening, joined, audit):
+    """The tokenizer knows " blue" as one token, as most do; a line's end stays by itself."""
+    tokens = chat_templates.tokenizer("plain role names")
+    assert len(tokens(" blue")["input_ids"]) == 1
+    tokens.chat_template = tokens.chat_template.replace("': ' + m", f"{opening.removeprefix('Assistant')!r} + m")
+    tokens.chat_template = tokens.chat_template.replace("{{ 'Assistant: ' }}", f"{{{{ {opening!r} }}}}")
+    rows = [{"prompt": turn("user", f"say {i}"), "completion": turn("assistant", "blue")} for i in range(30)]
+    counts = audit(rows, forms.SFT, tokenizer=tokens)[1]
+    assert counts.get("warned/joined", 0) == joined
+    if joined:
+        with pytest.raises(RecipeError, match="row 0: ' ' at the prompt's end becomes one token with the answer"):
+            audit(rows, forms.SFT, tokenizer=tokens, actions={"joined": "refuse"})
 
 
 def test_prompts_that_no_context_holds(audit, tokenizer):

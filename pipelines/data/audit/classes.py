@@ -60,6 +60,9 @@ CLASSES = {
         "the tokenizer does not know this text: take another"),
     "unlearned": Class("drop", 0.5, "nothing to learn: the answer is masked, or lies beyond max_length",
         "raise train.max_length, or shorten the prompts"),
+    "joined": Class("warn", 1.0, "a prompt whose last token becomes another one in front of the answer, such as a "
+        "blank that is joined with the first word: a policy is asked with other tokens than it has learned from",
+        "let the prompt, or what the chat template puts before an answer, end in a mark or the end of a line"),
     "cut": Class("warn", 1.0, "longer than max_length",
         "raise train.max_length, or shorten the rows"),
     "endless": Class("warn", 0.9, "no end-of-sequence token is learned within max_length, and the model never learns "

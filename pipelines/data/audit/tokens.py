@@ -64,11 +64,14 @@ class TokenAudit:
             texts += of_row
             places += [place] * len(of_row)
         first: dict[int, tuple[int, Tokens]] = {}
-        for place, tokens in zip(places, _rendering.tokenised(self.tokenizer, texts), strict=True):
+        for place, said, tokens in zip(places, texts, _rendering.tokenised(self.tokenizer, texts), strict=True):
             is_blank = not self.learned and _is_blank(batch[place - number]["prompt"])
             self.prompts.append((place, 0 if is_blank else len(tokens.prompt)))
             if not self.learned:
                 continue
+            if said.prompt and said.whole.startswith(said.prompt) and tokens.start < len(tokens.prompt):
+                end = self.tokenizer.decode(tokens.prompt[tokens.start :])
+                self.facts.add("joined", [place], f"{end!r} at the prompt's end becomes one token with the answer")
             start = 0 if "messages" in self.columns else tokens.start
             self._answer(place, tokens.ids, tokens.start, None, start)
             if "chosen" in self.columns and place in first:
