@@ -77,7 +77,7 @@ def main(words: list[str]) -> None:
     thresholds = {name: rewards[name]["threshold"]["z"] for name in PROXIES}
     tables = {"rates": tried, "optimizers": of_optimizers(policies), "multipliers": of_multipliers(held, thresholds)}
     named = f"{len(seeds)}, each with a world, a language model and reward models"
-    stored_numbers.show("look-ahead-world", tables, seeds=named, recipe=(recipe, ["seed=0", *overrides]))
+    stored_numbers.show("look-ahead-on-the-tiny-world", tables, seeds=named, recipe=(recipe, ["seed=0", *overrides]))
 
 
 def gold(runs: list[dict], policy: str = "constrained") -> list[float]:

@@ -25,10 +25,13 @@ RATE, CLOSE = 1.0, 1e-5
 
 @dataclass(frozen=True)
 class Stepped:
-    """Whether it treats each number by itself, and how many numbers it keeps of each weight."""
+    """What was seen: `by_element`, whether it treats each number by itself; `kept`, numbers for each weight; `counts`,
+    whether it is another optimizer where `step` is called for one parameter at a time, as ZeRO-3 does.
+    """
 
     by_element: bool
     kept: float
+    counts: bool
 
 
 def look(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> Stepped:
@@ -40,7 +43,21 @@ def look(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> Stepp
         share, _ = _walk(make, _share(start, rank), [_share(step, rank) for step in gradients])
         pairs = zip(_share(whole, rank), share, strict=True)
         same = same and all(torch.allclose(a, b, rtol=CLOSE, atol=CLOSE * RATE) for a, b in pairs)
-    return Stepped(same, kept)
+    return Stepped(same, kept, _counts(make, start, gradients, whole))
+
+
+def _counts(
+    make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+    start: Sequence[Tensor],
+    gradients: Sequence[Sequence[Tensor]],
+    whole: Sequence[Tensor],
+) -> bool:
+    """Whether steps of one parameter after another, in groups without the others, end elsewhere than at `whole`."""
+    try:
+        one_by_one, _ = _walk(make, start, gradients, at_once=False)
+    except Exception:  # whatever a stranger's class raises of a group without parameters
+        return True
+    return not all(torch.allclose(a, b, rtol=CLOSE, atol=CLOSE * RATE) for a, b in zip(whole, one_by_one, strict=True))
 
 
 def split_step_fails(make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> str:
@@ -83,8 +100,9 @@ def _walk(
     make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
     start: Sequence[Tensor],
     gradients: Sequence[Sequence[Tensor]],
+    at_once: bool = True,
 ) -> tuple[list[Tensor], float]:
-    """The weights after steps along the gradients, and what was kept of each."""
+    """The weights after steps along the gradients, and what was kept of each; `at_once`, or a parameter at a time."""
     values = [torch.nn.Parameter(part.clone()) for part in start]
     matrix, vector = values  # in groups as a trainer makes them
     groups = [{"params": [matrix], "weight_decay": 0.01}, {"params": [vector], "weight_decay": 0.0}]
@@ -94,7 +112,12 @@ def _walk(
     for step in gradients:
         for value, gradient in zip(values, step, strict=True):
             value.grad = gradient.clone()
-        optimizer.step()
+        for stepped in [values] if at_once else [[value] for value in values]:
+            for group, value in zip(optimizer.param_groups, values, strict=True):
+                group["params"] = [value] if any(value is one for one in stepped) else []
+            optimizer.step()
+    for group, value in zip(optimizer.param_groups, values, strict=True):
+        group["params"] = [value]
     states = optimizer.state_dict()["state"].values()
     numbers = sum(entry.numel() for state in states for entry in state.values() if torch.is_tensor(entry))
     return [value.detach() for value in values], numbers / sum(value.numel() for value in values)

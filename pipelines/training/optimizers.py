@@ -54,10 +54,10 @@ def check(stage: Any, step: Step) -> None:
             "or under DDP (`accelerate: ddp`), or take AdamW or Lion, which treat each number by itself",
             place,
         )
-    if seen["averages"] and engine == "DEEPSPEED":
+    if seen["not_by_copies"] and engine == "DEEPSPEED":
         raise RecipeError(
-            f"{block[CLASS]} keeps other weights than it steps, and DeepSpeed steps copies that those cannot take the "
-            "place of: launch it under DDP or FSDP2 (`accelerate: ddp` or `fsdp2`), or take another optimizer",
+            f"{block[CLASS]} {seen['not_by_copies']}: launch it under DDP or FSDP2 (`accelerate: ddp` or `fsdp2`), "
+            "or take AdamW or Lion",
             place,
         )
     if engine == "FSDP" and (reason := _unsplit(block, place)):
@@ -146,12 +146,12 @@ def _grouping(cls: Any, trainer: Any) -> Any:
 
 
 def _seen(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
-    """What an optimizer says of itself, "" where nothing, how many numbers it keeps of a weight, and `averages`.
+    """What an optimizer says of itself, "" where nothing, and how many numbers it keeps of a weight.
 
     It takes some steps on a few numbers for that, once: importing a library takes seconds, so the answer is
     remembered.
     """
-    return _remembered("what it says of itself", block, lambda: _look(block, place))
+    return _remembered("what it does", block, lambda: _look(block, place))
 
 
 def _unsplit(block: Mapping[str, Any], place: tuple[str, ...]) -> str:
@@ -192,8 +192,12 @@ def _look(block: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
     needs_whole = getattr(cls, "needs_whole", "" if stepped.by_element else "takes whole matrices into account")
     kept = cls.numbers_kept(keys) if hasattr(cls, "numbers_kept") else stepped.kept
     said = {key: getattr(cls, key, "") for key in ("of_one_point", "of_one_loss")}
-    averages = callable(getattr(cls, "eval", None))  # schedule-free ones
-    return {**said, "needs_whole": needs_whole, "kept": kept, "averages": averages}
+    not_by_copies = ""
+    if callable(getattr(cls, "eval", None)):  # schedule-free ones
+        not_by_copies = "keeps other weights than it steps, which DeepSpeed's copies of these cannot make room for"
+    elif stepped.counts:
+        not_by_copies = "counts its steps for all weights together, and ZeRO-3 steps a part of them after another"
+    return {**said, "needs_whole": needs_whole, "kept": kept, "not_by_copies": not_by_copies}
 
 
 def _version(package: str) -> str | None:

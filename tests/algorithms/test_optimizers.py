@@ -259,6 +259,7 @@ def test_what_an_optimizer_treats_by_itself_is_seen():
         seen = look(cls)
         assert seen.by_element, cls
         assert seen.kept == pytest.approx(numbers, abs=0.1)
+    assert [look(cls).counts for cls in (torch.optim.AdamW, library.Lion, library.ADOPT)] == [False, False, True]
     together = (library.SOAP, library.Shampoo, torch.optim.Adafactor, library.Prodigy, MFac)
     assert not any(look(cls).by_element for cls in together)
     with pytest.raises(ValueError, match="2D"):

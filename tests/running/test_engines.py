@@ -37,8 +37,9 @@ OPTIMIZERS = {"adamw": {"class": "torch.optim.AdamW"},
               "frugal": {"class": "frugal", "density": 0.5, "update_gap": 2},
               "factored": {"class": "m_fac", "gradients": 2, "damp": 0.1},
               "ahead": {"class": "igt", "eta": 0.3}}  # fmt: skip
-SPLIT = ("adamw", "lion", "adan", "adopt")  # treat each weight by itself, and so split ones
-OF_ENGINE = {"ddp": tuple(OPTIMIZERS), "zero2": SPLIT, "zero3": SPLIT, "fsdp2": (*SPLIT, "free")}
+OF_ZERO = ("adamw", "lion")
+OF_ENGINE = {"ddp": tuple(OPTIMIZERS), "zero2": OF_ZERO, "zero3": OF_ZERO,
+             "fsdp2": (*OF_ZERO, "adan", "adopt", "free")}  # fmt: skip
 SAMPLES = ("grpo", "ppo")
 BY_TOKENS = ("reward", "dpo", "prefer")
 NAMES = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}

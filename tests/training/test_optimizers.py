@@ -128,18 +128,25 @@ def test_what_needs_whole_weights_is_refused_where_they_are_split(engine, model,
 
 
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])
-def test_what_keeps_other_weights_than_it_steps_is_refused_where_deepspeed_has_its_own(engine, model, tmp_path):
-    def under(engine):
-        planned(tmp_path, {"sft": {**sft(model, tmp_path, BLOCKS["free"]), "accelerate": engine}}, Launch(2, True))
+@pytest.mark.parametrize(("word", "reason"), [
+    ("ScheduleFreeAdamW", "keeps other weights than it steps, which DeepSpeed's copies of these cannot make room for"),
+    ("ADOPT", "counts its steps for all weights together, and ZeRO-3 steps a part of them after another"),
+    ("Adan", "counts its steps"),
+])  # fmt: skip
+def test_what_deepspeed_would_step_in_another_way_is_refused(engine, word, reason, model, tmp_path):
+    def under(engine, word, **keys):
+        block = {"class": f"pytorch_optimizer.{word}", **keys}
+        planned(tmp_path, {"sft": {**sft(model, tmp_path, block), "accelerate": engine}}, Launch(2, True))
 
-    with pytest.raises(RecipeError, match="ScheduleFreeAdamW keeps other weights than it steps, and DeepSpeed"):
-        under(engine)
-    under("fsdp2")
+    with pytest.raises(RecipeError, match=f"{word} {reason}"):
+        under(engine, word)
+    under("fsdp2", word, foreach=False)
+    under(engine, "Lion")
 
 
 @pytest.mark.parametrize("word", ["Adan", "ADOPT"])
 def test_what_steps_many_tensors_at_once_is_refused_where_torch_has_split_them(word, model, tmp_path):
-    """In FSDP2's tensors, which know no such operation; ZeRO's are plain."""
+    """In FSDP2's tensors, which know no such operation."""
 
     def with_keys(engine, **keys):
         block = {"class": f"pytorch_optimizer.{word}", **keys}
@@ -150,7 +157,6 @@ def test_what_steps_many_tensors_at_once_is_refused_where_torch_has_split_them(w
     ):
         with_keys("fsdp2")
     with_keys("fsdp2", foreach=False)
-    with_keys("zero2")
 
 
 def test_a_macro_hands_it_to_all_its_trainings_and_it_is_part_of_them(model, tmp_path):
