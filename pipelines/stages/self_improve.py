@@ -21,7 +21,8 @@ from the model given:
     train     the policy on them
 
 The artifact is the last policy; `$self_improve-1` is that of the first round and `$self_improve-3-judge` the reward
-model of the last. **Control**: `choose: random` keeps right solutions by chance, with equal samples and steps.
+model of the last. Problems without an answer are verified by what most of their solutions say: a composite of `math`
+and `vote` as `right`. **Control**: `choose: random` keeps right solutions by chance, with equal samples and steps.
 """
 
 from __future__ import annotations
