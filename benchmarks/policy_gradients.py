@@ -12,11 +12,11 @@ difference to the first way, paired by seed.
 
 First one step for each rollout: Adam, steps along the gradient of equal length, those with momentum, with look-ahead
 momentum (igt), and with momentum that is carried along by Hessian-vector products (harpg), for which half of a
-rollout, four contexts, is sampled between the last two policies. Then several steps for each rollout, by Adam, with
-the ratio of probabilities clipped at 0.2 (PPO), free, and held by the KL to the policy that sampled (`proximal`) or by
-squared differences of log-probabilities (`distance: squared`): besides the share reached, the rollouts until half of
-the way and until nine tenths of what one clipped step a rollout reaches, and the calls of the reward until then, 64
-for each rollout.
+rollout, four contexts, is sampled between the last two policies; the other half alone, with plain momentum, is its
+control (half). Then several steps for each rollout, by Adam, with the ratio of probabilities clipped at 0.2 (PPO),
+free, and held by the KL to the policy that sampled (`proximal`) or by squared differences of log-probabilities
+(`distance: squared`): besides the share reached, the rollouts until half of the way and until nine tenths of what one
+clipped step a rollout reaches, and the calls of the reward until then, 64 for each rollout (32 for a half).
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def steps_of_length(**keys: float) -> Optimizer:
     return lambda values, rate: Igt(values, lr=rate, **keys)
 
 
-def carried(eta: float) -> Optimizer:
-    return lambda values, rate: Harpg(values, lr=rate, eta=eta)
+def by_halves(eta: float, carried: bool) -> Optimizer:
+    return lambda values, rate: Harpg(values, lr=rate, eta=eta, carried=carried)
 
 
 ONE_STEP: dict[str, tuple[Optimizer, tuple[float, ...]]] = {
@@ -68,10 +68,12 @@ ONE_STEP: dict[str, tuple[Optimizer, tuple[float, ...]]] = {
     "equal length": (steps_of_length(eta=1.0), LENGTHS),
     "momentum, eta 0.3": (steps_of_length(eta=0.3, look_ahead=False), LENGTHS),
     "igt, eta 0.3": (steps_of_length(eta=0.3), LENGTHS),
-    "harpg, eta 0.3": (carried(0.3), LENGTHS),
+    "harpg, eta 0.3": (by_halves(0.3, carried=True), LENGTHS),
+    "half, eta 0.3": (by_halves(0.3, carried=False), LENGTHS),
     "momentum, eta 0.1": (steps_of_length(eta=0.1, look_ahead=False), LENGTHS),
     "igt, eta 0.1": (steps_of_length(eta=0.1), LENGTHS),
-    "harpg, eta 0.1": (carried(0.1), LENGTHS),
+    "harpg, eta 0.1": (by_halves(0.1, carried=True), LENGTHS),
+    "half, eta 0.1": (by_halves(0.1, carried=False), LENGTHS),
 }
 Loss = Callable[[Tensor, Tensor], Tensor]  # of log ratios and advantages, for each answer
 
@@ -231,7 +233,8 @@ def told(paths: dict[str, tuple[np.ndarray, float]]) -> list[dict[str, Any]]:
         gaps = "" if way is first else (way[:, -1] - first[:, -1]).tolist()
         half, nearly = (rollouts(way, share) for share in (level / 1.8, level))
         row = {"way": name, "best rate": f"{rate:g}", "reached": way[:, -1].tolist(), "above the first": gaps}
-        calls = "" if nearly is None else f"{nearly * ASKED * GROUP:,}"
+        asked = ASKED // 2 if name.startswith("half") else ASKED
+        calls = "" if nearly is None else f"{nearly * asked * GROUP:,}"
         row |= {
             "rollouts to half": half or "never",
             f"to {level:.2f}": nearly or "never",
