@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import SFT_ROWS
+from conftest import PAIR_ROWS, SFT_ROWS
 from run_steps import run_recipe, write_recipe
 from safetensors.torch import load_file
 from short_trainings import write_rows
@@ -83,6 +83,19 @@ def test_what_is_saved_of_a_schedule_free_training_is_its_average(trained):
     last = load_file(steps["free"].dir / "checkpoints" / "checkpoint-5" / "model.safetensors")  # as it is stepped
     saved = load_file(steps["free"].output / "model.safetensors")
     assert any((last[name] != saved[name]).any() for name in saved)
+
+
+def test_a_reward_models_head_alone_is_trained_by_m_fac_over_a_body_that_stays(model, tmp_path):
+    """By PEFT's word for no module; the ring buffer of its two gradients is of 16 numbers each."""
+    block = sft(model, tmp_path, {"class": "m_fac", "gradients": 2, "damp": 1e-2})
+    block["model"] |= {"use_peft": True, "lora_target_modules": ["dummy-target-modules"]}
+    block |= {"kind": "reward", "data": write_rows(tmp_path / "pairs.jsonl", PAIR_ROWS)}
+    step = run_recipe(tmp_path, {"reward": block})["reward"]
+    ours, start = load_file(step.output / "model.safetensors"), load_file(f"{model}/model.safetensors")
+    assert all(torch.equal(ours[name], start[name]) for name in start if name.startswith("model."))
+    heads = [load_file(step.dir / "checkpoints" / f"checkpoint-{at}" / "adapter_model.safetensors") for at in (4, 5)]
+    assert [name for name in heads[0] if not torch.equal(heads[0][name], heads[1][name])] == list(heads[0])
+    assert [value.shape for value in heads[1].values()] == [(1, 16)]
 
 
 def planned(tmp_path, stages, launch=None):
