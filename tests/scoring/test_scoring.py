@@ -142,6 +142,7 @@ def test_the_same_command_scores_what_is_missing_and_ends_as_if_nothing_had_happ
     assert ours == theirs
     assert ours == {"rewards/r/scored": 1, "rewards/r/abstained": 0, "rewards/r/failed": 0, "rewards/r/mean": 5.5,
                     "rewards/r/std": pytest.approx(3.452, abs=1e-3), "rewards/r/half/mean": 2.75,
+                    "rewards/r/half/stderr": pytest.approx(0.5204, abs=1e-4),
                     "rewards/r/calls": 1}  # fmt: skip
 
 
