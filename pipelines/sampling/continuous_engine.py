@@ -23,36 +23,37 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
     from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.sampling.settings import Sampling
 
 KNOWN = ("do_sample", "eos_token_id", "max_new_tokens", "temperature", "top_k", "top_p")  # of `generate`
 PAGE = 16  # tokens, on a CPU, where the cache is made as large as a full batch may need
 TOKENS = 1024  # of a pass on a CPU at most, which reads prompts in pieces
 
 
-def check(generate: dict[str, Any], step: Step) -> None:
+def check(sampling: Sampling, step: Step) -> None:
     """Raises RecipeError for keys of `generate` that continuous batching drops without a word."""
-    for key, value in generate.items():
+    for key, value in sampling.generate.items():
         if key not in KNOWN and value is not None:
             message = f"is not among the keys that continuous batching knows: {', '.join(KNOWN)}"
             raise RecipeError(message, (*step.path, "generate", key))
 
 
 def complete(
+    sampling: Sampling,
     step: Step,
     model: trl.ModelConfig,
     prompts: Sequence[Sequence[int]],
-    num_generations: int,
     config: GenerationConfig,
-    width: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Dataset:
     """Completions of every prompt, prompt by prompt: `completion_ids`, up to and including the first stop token.
 
-    Up to `width` are drawn at once. Raises RecipeError where transformers has given one up.
+    Up to `sample_batch_size` are drawn at once. Raises RecipeError where transformers has given one up.
     """
+    num_generations = sampling.num_generations
     size = shards.prompts_of_part(len(prompts), num_generations)
     count = -(-len(prompts) // size)
-    engine = _Engine(step, model, config, width)
+    engine = _Engine(step, model, config, sampling.sample_batch_size)
 
     def make(part: int) -> list[dict[str, Any]]:
         asked = [ids for ids in prompts[part * size : (part + 1) * size] for _ in range(num_generations)]

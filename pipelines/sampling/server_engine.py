@@ -29,30 +29,31 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
     from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.sampling.settings import Sampling
     from trimtab.rewards._http import Post
 
 OF_OPENAI = ("do_sample", "max_new_tokens", "temperature", "top_p")  # of `generate`; vLLM knows more
 
 
-def check(generate: dict[str, Any], servers: Servers | None, step: Step) -> None:
+def check(sampling: Sampling, step: Step) -> None:
     """Raises RecipeError unless the servers are named and know every key of `generate`."""
-    if servers is None:
+    if sampling.server is None:
         raise RecipeError("name the servers, as in `server: {urls: [http://host:8000/v1]}`", (*step.path, "server"))
-    known = KNOWN if servers.dialect == "vllm" else OF_OPENAI
-    for key, value in generate.items():
+    dialect = sampling.server.dialect
+    known = KNOWN if dialect == "vllm" else OF_OPENAI
+    for key, value in sampling.generate.items():
         if key not in known and value is not None:
             named = ", ".join(known)
-            message = f"is not among the keys that a server of `dialect: {servers.dialect}` knows: {named}"
+            message = f"is not among the keys that a server of `dialect: {dialect}` knows: {named}"
             raise RecipeError(message, (*step.path, "generate", key))
 
 
 def complete(
+    sampling: Sampling,
     step: Step,
     model: trl.ModelConfig,
     prompts: Sequence[Sequence[int]],
-    num_generations: int,
     config: GenerationConfig,
-    servers: Servers,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Dataset:
     """Completions of every prompt, prompt by prompt: `completion_ids`, and `served`, the log-probabilities.
@@ -62,9 +63,11 @@ def complete(
     """
     from trimtab.rewards._http import PostFailure
 
+    assert sampling.server is not None
+    num_generations = sampling.num_generations
     size = shards.prompts_of_part(len(prompts), num_generations)
     count = -(-len(prompts) // size)
-    with reached(model, config, servers, tokenizer) as fleet:
+    with reached(model, config, sampling.server, tokenizer) as fleet:
 
         def make(part: int) -> list[dict[str, Any]]:
             places = range(part * size, min(len(prompts), (part + 1) * size))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import trl
@@ -53,14 +55,16 @@ class Sampling:
         return {"num_generations": cls.num_generations, **given}
 
     @property
-    def with_vllm(self) -> bool:
-        """Whether vLLM is what samples here."""
-        return self.engine == "vllm" or (self.engine == "auto" and find_spec("vllm") is not None)
-
-    @property
     def leaves_logprobs(self) -> bool:
         """Whether the engine draws tokens alone, so that a pass through the policy tells their log-probabilities."""
-        return self.with_vllm or self.engine == "continuous" or self.server is not None
+        return self._whole is not None
+
+    @property
+    def _whole(self) -> str | None:
+        """The engine that draws all completions at once; None where the step draws parts, one by one."""
+        if self.engine == "auto":
+            return "vllm" if find_spec("vllm") is not None else None
+        return None if self.engine in ("transformers", "ray") else self.engine
 
     def completions_of_part(self, total: float) -> int:
         """How many of all completions make a part: what is drawn at once, and lost where a run is killed."""
@@ -77,18 +81,8 @@ class Sampling:
                 f"the likeliest tokens are the same {self.num_generations} times: write `num_generations: 1`",
                 (*step.path, "generate", "do_sample"),
             )
-        if self.with_vllm:
-            from trimtab.pipelines.sampling import vllm_engine
-
-            vllm_engine.check(self.generate, self.vllm, step)
-        if self.engine == "continuous":
-            from trimtab.pipelines.sampling import continuous_engine
-
-            continuous_engine.check(self.generate, step)
-        if self.engine == "server":
-            from trimtab.pipelines.sampling import server_engine
-
-            server_engine.check(self.generate, self.server, step)
+        if self._whole is not None:
+            _module(self._whole).check(self, step)
         if self.engine == "ray":
             clusters.check((*step.path, "engine"))
         for key in ("server", "ray"):
@@ -99,20 +93,14 @@ class Sampling:
         self, step: Step, model: trl.ModelConfig, prompts: Sequence[list[int]], config: Any, tokenizer: Any
     ) -> Dataset | None:
         """Completions by an engine that draws all at once; None where the parts of the step are drawn one by one."""
-        if self.with_vllm:
-            from trimtab.pipelines.sampling import vllm_engine
+        if self._whole is None:
+            return None
+        return _module(self._whole).complete(self, step, model, prompts, config, tokenizer)
 
-            return vllm_engine.complete(step, model, prompts, self.num_generations, config, self.vllm)
-        if self.engine == "continuous":
-            from trimtab.pipelines.sampling import continuous_engine
 
-            width = self.sample_batch_size
-            return continuous_engine.complete(step, model, prompts, self.num_generations, config, width, tokenizer)
-        if self.server is not None:
-            from trimtab.pipelines.sampling import server_engine
-
-            return server_engine.complete(step, model, prompts, self.num_generations, config, self.server, tokenizer)
-        return None
+def _module(engine: str) -> ModuleType:
+    """What draws all completions at once: `check` looks at the keys, and `complete` draws."""
+    return import_module(f"{__package__}.{engine}_engine")
 
 
 def greedy(options: dict[str, Any]) -> dict[str, Any]:

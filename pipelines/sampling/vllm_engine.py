@@ -22,10 +22,11 @@ from trimtab.pipelines.trainers.seams.engines import stop_vllm
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
     from vllm import LLM, RequestOutput, SamplingParams
 
     from trimtab.pipelines.planning.recipe import Step
+    from trimtab.pipelines.sampling.settings import Sampling
 
 # transformers' names -> vLLM's
 NAMES = {
@@ -41,8 +42,8 @@ KNOWN = ("do_sample", "eos_token_id", *NAMES)
 OURS = ("model", "revision", "tokenizer", "seed")  # of vLLM's engine, which the step knows
 
 
-def check(generate: dict[str, Any], options: dict[str, Any], step: Step) -> None:
-    """Raises RecipeError unless vLLM is there and knows every key of `generate` and of its `options`."""
+def check(sampling: Sampling, step: Step) -> None:
+    """Raises RecipeError unless vLLM is there and knows every key of `generate` and of `vllm`."""
     try:
         from vllm import EngineArgs
     except ImportError as error:
@@ -50,14 +51,14 @@ def check(generate: dict[str, Any], options: dict[str, Any], step: Step) -> None
             f"vLLM cannot be imported ({error}): pip install trimtab[vllm], or engine: transformers",
             (*step.path, "engine"),
         ) from error
-    for key, value in generate.items():
+    for key, value in sampling.generate.items():
         if key not in KNOWN and value is not None:
             raise RecipeError(
                 f"is not among the keys that both engines know: {', '.join(KNOWN)}",
                 (*step.path, "generate", key),
             )
     keys = {field.name for field in dataclasses.fields(EngineArgs)} - set(OURS)
-    for key in options:
+    for key in sampling.vllm:
         place = (*step.path, "vllm", key)
         if key in OURS:
             raise RecipeError("is set by the step", place)
@@ -66,20 +67,20 @@ def check(generate: dict[str, Any], options: dict[str, Any], step: Step) -> None
 
 
 def complete(
+    sampling: Sampling,
     step: Step,
     model: trl.ModelConfig,
     prompts: Sequence[Sequence[int]],
-    num_generations: int,
     config: GenerationConfig,
-    options: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Dataset:
     """Completions of every prompt, prompt by prompt: `completion_ids`, up to and including the first stop token.
 
-    `options` are vLLM's EngineArgs. Every completion has a seed of its own, so on one kind of machine they do not
-    depend on the number of ranks. Raises RecipeError where the ranks are no multiple of `tensor_parallel_size`.
+    Every completion has a seed of its own, so on one kind of machine they do not depend on the number of ranks. Raises
+    RecipeError where the ranks are no multiple of `tensor_parallel_size`.
     """
-    distributed = PartialState()
-    ranks = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
+    distributed, num_generations = PartialState(), sampling.num_generations
+    ranks = sampling.vllm.get("tensor_parallel_size", 1) * sampling.vllm.get("pipeline_parallel_size", 1)
     if distributed.num_processes > 1 and distributed.num_processes % ranks:
         raise RecipeError(
             f"an engine takes {ranks} ranks (tensor_parallel_size x pipeline_parallel_size), and the launch's "
@@ -89,14 +90,14 @@ def complete(
     group = min(ranks, distributed.num_processes)  # one process may drive an engine on several GPUs
     size = shards.prompts_of_part(len(prompts), num_generations)
     count = -(-len(prompts) // size)
-    engine = _Engine(step, model, ranks, options)
+    engine = _Engine(step, model, ranks, sampling.vllm)
 
     def make(part: int) -> list[dict[str, Any]]:
         places = range(part * size, min(len(prompts), (part + 1) * size))
         seeds = [(step.seed * 1_000_003 + place * num_generations) % 2**63 for place in places]
-        sampling = [_sampling(config, num_generations, seed) for seed in seeds]
+        asked = [_sampling(config, num_generations, seed) for seed in seeds]
         rows = []
-        for request in engine.generate(prompts[places.start : places.stop], sampling):
+        for request in engine.generate(prompts[places.start : places.stop], asked):
             outputs = sorted(request.outputs, key=lambda output: output.index)
             rows += [{"completion_ids": list(output.token_ids)} for output in outputs]
         return rows

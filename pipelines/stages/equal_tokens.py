@@ -26,6 +26,8 @@ from trimtab.pipelines.stages import Metrics, Stage
 from trimtab.rewards import _answers, text
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from trimtab.pipelines.planning.recipe import Step
 
 Row = dict[str, Any]
@@ -56,11 +58,18 @@ class EqualTokens(Stage):
         rows = counting.rows(self.completions, step, "completions")
         self._known(list(rows.features["scores"]), step)
         answers = counting.rows(self.budget, step, "budget")
-        samples = {group[0]["prompt_index"]: group for group in _by_prompt(rows)}
-        chosen, drawn, short = [], 0, 0
-        for group in _by_prompt(answers):
-            pool = samples.get(group[0]["prompt_index"], [])
-            if not pool or text(pool[0]["prompt"]) != text(group[0]["prompt"]):
+        counts = Counter[str]()
+        written = write_rows(step, self._chosen(_by_prompt(rows), _by_prompt(answers), counts, step))
+        return {"rows": written, "samples": counts["drawn"] / written, "short": counts["short"] / written}
+
+    def _chosen(
+        self, samples: Iterator[list[Row]], answers: Iterator[list[Row]], counts: Counter[str], step: Step
+    ) -> Iterator[Row]:
+        """The sample that is kept for each answer; what was drawn for them, and fell short, is counted on the way."""
+        for group in answers:
+            number = group[0]["prompt_index"]
+            pool = next((drawn for drawn in samples if drawn[0]["prompt_index"] >= number), [])
+            if not pool or [number, text(group[0]["prompt"])] != [pool[0]["prompt_index"], text(pool[0]["prompt"])]:
                 raise RecipeError("are of other prompts than the budget's", (*step.path, "completions"))
             if len(pool) < len(group):
                 message = f"has {len(pool)} samples of a prompt to which `budget` has {len(group)} answers"
@@ -69,11 +78,9 @@ class EqualTokens(Stage):
                 of_answer = pool[place :: len(group)]
                 taken = within(of_answer, answer["spent"])
                 spent = sum(len(row["completion_ids"]) for row in taken)
-                chosen.append({**self._best(taken), "sample_index": answer["sample_index"], "spent": spent})
-                drawn += len(taken)
-                short += len(taken) == len(of_answer) and spent < answer["spent"]
-        written = write_rows(step, chosen)
-        return {"rows": written, "samples": drawn / written, "short": short / written}
+                counts["drawn"] += len(taken)
+                counts["short"] += len(taken) == len(of_answer) and spent < answer["spent"]
+                yield {**self._best(taken), "sample_index": answer["sample_index"], "spent": spent}
 
     def _known(self, rewards: Sequence[str], step: Step) -> None:
         """Raises RecipeError for a reward that is none of the scores, where these are known."""
@@ -102,5 +109,9 @@ def within(samples: Sequence[Row], budget: int) -> list[Row]:
     return taken
 
 
-def _by_prompt(rows: Any) -> Iterator[list[Row]]:
-    return grouping.by_column(rows, "prompt_index").rows(rows, rows.column_names)
+def _by_prompt(rows: Dataset) -> Iterator[list[Row]]:
+    """The rows of each prompt, by the prompts' numbers, of which one is in memory at a time."""
+    import numpy as np
+
+    numbers = grouping.column(rows, "prompt_index").to_numpy()
+    return grouping.sorted_by(numbers, np.arange(len(rows))).rows(rows, rows.column_names)

@@ -109,8 +109,8 @@ def test_of_samples_within_the_tokens_the_one_that_most_agree_with_or_that_is_li
         return {"prompt": f"p{prompt}", "completion": said, **place, "scores": {"liked": score}}
 
     said = [("it is 7", 0.1, 4), ("it is 8", 0.9, 4), ("8", 0.5, 3), ("9", 2.0, 9)]
-    samples = [row(prompt, number, *one) for prompt in (0, 1) for number, one in enumerate(said)]
-    spent = [{**row(prompt, 0, "x", 0.0, 1), "spent": tokens} for prompt, tokens in ((0, 12), (1, 90))]
+    samples = [row(prompt, number, *one) for prompt in (2, 1, 0) for number, one in enumerate(said)]
+    spent = [{**row(prompt, 0, "x", 0.0, 1), "spent": tokens} for prompt, tokens in ((1, 90), (0, 12))]
     block = {
         "kind": "equal_tokens",
         "completions": write_rows(tmp_path / "samples.jsonl", samples),
