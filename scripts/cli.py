@@ -1,7 +1,7 @@
-"""The `trimtab` command: the scripts of this folder under one name.
+"""Trimtab: RLHF and preference optimisation by recipes, each one file of YAML whose stages follow each other.
 
     trimtab run tiny                                  the pending steps of a recipe, launched one by one
-    trimtab plan mistral-7b/apo                       check everything, print steps, fingerprints and commands
+    trimtab plan mistral-7b/apo                       check everything, print steps, fingerprints, and what they will take
     trimtab train mine.yaml                           all pending steps in this process group
     trimtab verify runs/mine                          read every file that was written, name what is damaged
     trimtab ls runs                                   every step there: its names, recipes, size, age and key metric
@@ -28,6 +28,8 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+
+from trimtab.pipelines.planning.errors import suggest
 
 # command -> module, and the words that it puts in front of the user's
 COMMANDS: dict[str, tuple[str, list[str]]] = {
@@ -59,7 +61,8 @@ def main() -> int:
         print(__doc__)
         return 0
     if words[0] not in COMMANDS:
-        print(f"error: no command {words[0]!r}: one of {', '.join(COMMANDS)}", file=sys.stderr)
+        near = suggest(words[0], COMMANDS)
+        print(f"error: no command {words[0]!r}{near} (known: {', '.join(COMMANDS)})", file=sys.stderr)
         return 2
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no traceback of them

@@ -52,3 +52,9 @@ def test_a_linter_has_nothing_to_say_of_the_image():
         ["hadolint", "--no-color", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert said.stdout == ""
+
+
+def test_a_misspelt_command_is_told_the_nearest(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["trimtab", "plna"])
+    assert cli.main() == 2
+    assert capsys.readouterr().err.startswith("error: no command 'plna', did you mean 'plan'? (known: run, plan, ")

@@ -3,12 +3,14 @@
     python benchmarks/mutation                    # make mutate: what is not decided yet, an hour at most
     python benchmarks/mutation minutes=10 jobs=1  # goes on where it was
     python benchmarks/mutation again=survived     # the survivors once more, after a test was written
+    python benchmarks/mutation again=survived tests=rewards/test_code.py,data   # by those tests alone
     python benchmarks/mutation kept               # the mutants that are kept for the tests, alone
     python benchmarks/mutation page               # docs/results/mutants.md once more, after explained.json has changed
 
 Of every file so many mutants (`each`) are chosen by their hashes. Each runs the fast tests that run its line, in a
 fork, quick ones first, until one fails; which test runs which line is measured first (coverage.py). Everything is kept
-in runs/mutation/, and in the end in results.json and on the page. Survivors that no test could notice are explained in
+in runs/mutation/, and in the end in results.json and on the page. Some of the tests can kill, and decide nothing else:
+what they do not kill stays as it was. Survivors that no test could notice are explained in
 explained.json. What has killed a mutant is run once more without it.
 """
 
@@ -58,7 +60,7 @@ ROOMS = (
 )
 TESTS = sorted(path for room in ROOMS for path in (ROOT / "tests" / room).glob("test_*.py"))
 OUTCOMES = {0: "survived", 1: "killed", 2: "killed", 3: "killed", 4: "killed"}  # by pytest's exit code
-OPTIONS = {"each": "3", "jobs": "2", "minutes": "60", "again": ""}
+OPTIONS = {"each": "3", "jobs": "2", "minutes": "60", "again": "", "tests": ""}
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,20 @@ def main(words: list[str]) -> int:
         return 0
     options = OPTIONS | dict(word.split("=", 1) for word in words)
     deadline, jobs = time.monotonic() + 60 * float(options["minutes"]), int(options["jobs"])
+    named = tuple(str(ROOT / "tests" / name) for name in options["tests"].split(",") if name)
+    tests = [path for path in TESTS if str(path).startswith(named)] if named else TESTS
     forks.prepare()
-    covered = covering.measure(TESTS, SOURCES, FOLDER / "lines", jobs)
+    covered = covering.measure(tests, SOURCES, FOLDER / "lines", jobs)
     known = results()
     chosen = mutants.chosen(SOURCES, int(options["each"]))
     pending = [m for m in chosen if m.key not in known or known[m.key]["outcome"] in options["again"].split(",")]
     print(f"{len(chosen)} mutants of {len(SOURCES)} files, {len(pending)} of them to decide", flush=True)
     untested = [m for m in pending if not covered.by(m)]
-    for mutant in untested:
+    for mutant in untested if not named else ():
         keep(mutant, "not run", "", 0.0, 0)
     ready = [trial(mutant, covered) for mutant in pending if mutant not in untested]
     in_time = (each for each in ready if time.monotonic() < deadline)
-    decide(in_time, jobs)
+    decide(in_time, jobs, killed_alone=bool(named))
     check_killers(chosen, jobs)
     page.store(results(), chosen, int(options["each"]))
     say(chosen)
@@ -132,7 +136,9 @@ def trial(mutant: Mutant, covered: covering.Covered) -> Trial:
     return Trial(mutant, ordered, sum(files.values()))
 
 
-def decide(waiting: Iterable[Trial], jobs: int) -> None:
+def decide(waiting: Iterable[Trial], jobs: int, *, killed_alone: bool = False) -> None:
+    """Tries mutants and keeps what came of them; with `killed_alone`, of those that a test has killed."""
+
     def limit(trial: Trial) -> float:
         return 60 + 3 * trial.seconds
 
@@ -142,7 +148,8 @@ def decide(waiting: Iterable[Trial], jobs: int) -> None:
     for trial, code, seconds, words in forks.each(waiting, run, jobs, FOLDER / "log", limit):
         killer = trials.KILLED.search(words)
         outcome = "timed out" if code < 0 else OUTCOMES.get(code, "no verdict")
-        keep(trial.mutant, outcome, killer[1] if killer else "", seconds, len(trial.tests))
+        if outcome == "killed" or not killed_alone:
+            keep(trial.mutant, outcome, killer[1] if killer else "", seconds, len(trial.tests))
 
 
 def check_killers(chosen: Sequence[Mutant], jobs: int) -> None:

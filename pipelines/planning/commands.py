@@ -89,6 +89,12 @@ def without_stage(words: Sequence[str]) -> tuple[str, ...]:
     return (*words[:place], *words[place + 2 :])
 
 
+def of_any_step(words: Sequence[str]) -> tuple[str, ...]:
+    """The words of a step's launch with STEP in the place of its name."""
+    place = list(words).index(STAGE) + 1
+    return (*words[:place], "STEP", *words[place + 1 :])
+
+
 def typed(words: Sequence[str]) -> str:
     """A command as a line for a shell: with `accelerate` where that is this interpreter's, else with its path."""
     script = Path(sys.executable).with_name("accelerate")

@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 
+from trimtab.pipelines import ROOT
 from trimtab.pipelines.planning import credentials
 from trimtab.pipelines.planning.errors import Mistakes, RecipeError, RecipeErrors, suggest
 from trimtab.pipelines.planning.yaml_limits import TooMuch, read
 from trimtab.pipelines.planning.yaml_words import Loader
 
+RECIPES = ROOT / "recipes"
 DOTTED = {"sweep": 1, "arms": 2}  # blocks whose keys are dotted paths themselves, and how deep these stand
 
 
@@ -149,7 +151,9 @@ class Document:
         try:
             yield
         except FileNotFoundError:
-            near = suggest(Path(self.path).name, [p.name for p in Path(self.path).parent.glob("*.yaml")])
+            shipped = [str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.rglob("*.yaml")]
+            beside = [p.name for p in Path(self.path).parent.glob("*.yaml")]
+            near = suggest(Path(self.path).name, beside) or suggest(self.path, shipped)
             raise RecipeError(f"no such recipe: {self.path}{near}") from None
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1

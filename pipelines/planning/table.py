@@ -1,4 +1,4 @@
-"""The plan as text: a line for each step with its command and, on request, each of its keys with its origin."""
+"""The plan as text: a line for each step and, on request, each of its keys with its origin; and how one is launched."""
 
 from __future__ import annotations
 
@@ -8,38 +8,44 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab.pipelines.planning import field_types, finished, kinds, schema
-from trimtab.pipelines.planning.commands import command, typed
+from trimtab.pipelines.planning.commands import command, of_any_step, typed
 from trimtab.pipelines.planning.errors import OWNED
 from trimtab.pipelines.planning.recipe import Recipe, Step
 from trimtab.pipelines.planning.store import STEPS
 
 HEADINGS = ("step", "kind", "fingerprint", "state", "batch")
+NAMED = 4  # steps of a launch, at most
 
 
 def table(
     recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), auto: str | None = None, *, verbose: bool = False
 ) -> str:
-    """Step, kind, fingerprint, state, batch, and the command; with `verbose` every key and its origin.
+    """Step, kind, fingerprint, state and batch; with `verbose` every key and its origin. Below, how a step is launched.
 
     The batch is that of an optimizer step, as rows of a micro-batch x accumulation x ranks.
     """
     rows = [(step.name, step.kind, step.fingerprint, step.state, str(step.batch or "")) for step in steps]
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
     line = "  ".join(f"{{:{width}}}" for width in widths)
-    lines = [line.format(*HEADINGS) + "  command"]
+    lines = [line.format(*HEADINGS).rstrip()]
+    launches: dict[tuple[str, ...], list[str]] = {}
     for step, row in zip(steps, rows, strict=True):
         state = row[HEADINGS.index("state")]
-        launch = _origin(step) if state == "done" else typed(command(recipe, step, extra, auto))
-        lines.append(f"{line.format(*row)}  {launch}")
+        if state != "done":
+            launches.setdefault(of_any_step(command(recipe, step, extra, auto)), []).append(step.name)
+        lines.append(f"{line.format(*row)}  {_origin(step) if state == 'done' else ''}".rstrip())
         if state == "damaged":
             lines += [f"    {sentence}" for sentence in step.damage]
         if verbose:
             lines += [f"    {key} = {value!r}  ({origin})" for key, value, origin in resolved(recipe, step)]
     counts = Counter(row[HEADINGS.index("state")] for row in rows)
     if counts["damaged"]:
-        lines.append("--rebuild, or the commands above, make what is damaged again")
+        lines.append("--rebuild, or the commands below, make what is damaged again")
     told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]
     lines.append(f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}")
+    for words, names in launches.items():
+        several = f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
+        lines.append(f"{'each' if len(launches) == 1 else several} by itself: {typed(words)}")
     return "\n".join([*lines, *recipe.skipped, *_points(recipe)])
 
 

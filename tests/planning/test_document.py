@@ -19,8 +19,9 @@ def test_yaml_mistakes_name_the_line(write):
         Recipe.load(write("recipe.yaml", "stages:\n  sft: {}\n  sft: {}\n"))
     with pytest.raises(RecipeError, match="not readable as YAML"):
         Recipe.load(write("recipe.yaml", "stages: [\n"))
-    with pytest.raises(RecipeError, match="no such recipe"):
-        Recipe.load("recipes/tinny.yaml")
+    for name, near in (("recipes/tinny.yaml", "tiny.yaml"), ("tinny", "tiny"), ("mistral-7b/apoo", "mistral-7b/apo")):
+        with pytest.raises(RecipeError, match=rf"no such recipe: {name}, did you mean '{near}'\?"):
+            Recipe.load(name)
 
 
 def test_anchors_and_merge_keys(write):

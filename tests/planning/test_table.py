@@ -19,18 +19,32 @@ def test_verbose_plan_tells_where_each_value_came_from(tmp_path):
     assert "train.output_dir" not in rows
 
 
-def test_a_plan_has_a_line_for_each_step_with_the_command_that_runs_it(tmp_path):
+def test_a_plan_has_a_line_for_each_step_and_says_once_how_one_is_launched(tmp_path):
     recipe = Recipe.load(str(write_recipe(tmp_path, STAGES)), ["seed=7"])
-    headings, *lines, summary = table.table(recipe, recipe.steps, auto="cpu").splitlines()
-    assert headings.split() == ["step", "kind", "fingerprint", "state", "batch", "command"]
+    headings, *lines, summary, launch = table.table(recipe, recipe.steps, auto="cpu").splitlines()
+    assert headings.split() == ["step", "kind", "fingerprint", "state", "batch"]
     for step, line in zip(recipe.steps, lines, strict=True):
-        batch = ["8", "=", "8", "x", "1", "x", "1"]
-        assert line.split()[:11] == [step.name, step.kind, step.fingerprint, "pending", *batch]
-        assert line.endswith(commands.typed(commands.command(recipe, step, auto="cpu")))
-        assert line.endswith(f"{recipe.path} seed=7 --stage {step.name}")
+        assert line.split() == [step.name, step.kind, step.fingerprint, "pending", "8", "=", "8", "x", "1", "x", "1"]
+        assert commands.typed(commands.command(recipe, step, auto="cpu")) == launch.removeprefix(
+            "each by itself: "
+        ).replace("STEP", step.name)
+    assert launch.endswith(f"{recipe.path} seed=7 --stage STEP")
     assert summary == f"3 steps, 0 done, 3 pending, in {recipe.run}"
+
+
+def test_steps_that_are_launched_in_different_ways_are_named(tmp_path):
+    stages = {**STAGES, "dpo": {**STAGES["dpo"], "accelerate": "ddp"}}
+    recipe = Recipe.load(str(write_recipe(tmp_path, stages)))
+    *_, first, second = table.table(recipe, recipe.steps, auto="cpu").splitlines()
+    names = [step.name for step in recipe.steps if step.name != "dpo"]
+    assert first.startswith(f"{', '.join(names)} by itself: ")
+    assert "cpu.yaml" in first
+    assert second.startswith("dpo by itself: ")
+    assert "ddp.yaml" in second
 
 
 def test_a_step_may_be_called_as_a_state_is(tmp_path):
     recipe = Recipe.load(str(write_recipe(tmp_path, {"done": {**STAGES["sft"], "kind": "sft"}})))
-    assert table.table(recipe, recipe.steps, auto="cpu").splitlines()[1].endswith("--stage done")
+    assert table.table(recipe, recipe.steps, auto="cpu").splitlines()[1].split()[:4] == [
+        "done", "sft", recipe.steps[0].fingerprint, "pending",
+    ]  # fmt: skip
