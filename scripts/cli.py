@@ -1,7 +1,7 @@
 """Trimtab: RLHF and preference optimisation by recipes, each one file of YAML whose stages follow each other.
 
     trimtab run tiny                                  the pending steps of a recipe, launched one by one
-    trimtab plan mistral-7b/apo                       check everything, print steps, fingerprints, and what they will take
+    trimtab plan mistral-7b/apo                       check everything, print steps and what they will take
     trimtab train mine.yaml                           all pending steps in this process group
     trimtab verify runs/mine                          read every file that was written, name what is damaged
     trimtab ls runs                                   every step there: its names, recipes, size, age and key metric

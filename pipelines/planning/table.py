@@ -1,4 +1,4 @@
-"""The plan as text: a line for each step and, on request, each of its keys with its origin; and how one is launched."""
+"""The plan as text: a line for each step, on request its keys with their origins, and how a step is launched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = 4  # steps of a launch, at most
 def table(
     recipe: Recipe, steps: Sequence[Step], extra: Sequence[str] = (), auto: str | None = None, *, verbose: bool = False
 ) -> str:
-    """Step, kind, fingerprint, state and batch; with `verbose` every key and its origin. Below, how a step is launched.
+    """Step, kind, fingerprint, state and batch, with `verbose` every key and its origin; and how a step is launched.
 
     The batch is that of an optimizer step, as rows of a micro-batch x accumulation x ranks.
     """

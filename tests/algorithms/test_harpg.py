@@ -122,3 +122,9 @@ def test_a_step_has_the_length_of_the_rate_and_the_closure_samples_where_it_shou
 def test_a_weight_that_is_no_share_is_refused():
     with pytest.raises(ValueError, match="eta must be above 0 and at most 1"):
         Harpg([torch.nn.Parameter(torch.ones(1))], eta=0.0)
+
+
+@pytest.mark.parametrize("eta", [0, -0.1, 1.5])
+def test_a_weight_that_is_none_is_refused(eta):
+    with pytest.raises(ValueError, match=f"eta must be above 0 and at most 1, got {eta}"):
+        Harpg([torch.nn.Parameter(torch.zeros(1))], eta=eta)

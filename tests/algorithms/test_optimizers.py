@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -271,3 +272,13 @@ def test_the_page_names_every_key():
     for cls in (Frugal, MFac):
         keys = set(inspect.signature(cls.__init__).parameters) - {"self", "params", "lr", "weight_decay"}
         assert keys <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+
+
+class Whole(torch.optim.SGD):
+    def step(self, closure=None):
+        raise NotImplementedError("no strategy for whole weights\nand where")
+
+
+def test_whether_weights_that_are_split_can_be_stepped_is_tried_with_torchs_word_for_it():
+    assert stepping.split_step_fails(partial(torch.optim.AdamW, lr=stepping.RATE)) == ""
+    assert stepping.split_step_fails(partial(Whole, lr=stepping.RATE)) == "no strategy for whole weights"

@@ -1,8 +1,11 @@
 """The reward `code`: what passes, what is counted, and everything that a program may try against the sandbox."""
 
+import errno
 import os
+import platform
 import re
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -124,18 +127,42 @@ def test_what_a_program_tries_in_vain(attempt, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["secret"]
 
 
+def decision(rules, architecture, number, argument=0):
+    """What the kernel does with a system call: what a filter in its BPF returns of its number and first argument."""
+    seen, loaded, place = {4: architecture, 0: number, 16: argument}, 0, 0
+    lines = list(struct.iter_unpack("HBBI", rules))
+    while True:
+        code, if_true, if_false, value = lines[place]
+        place += 1
+        if code == _sandbox.RETURN:
+            return value
+        if code == _sandbox.LOAD:
+            loaded = seen[value]
+        else:
+            holds = {_sandbox.EQUAL: loaded == value, _sandbox.ATLEAST: loaded >= value}
+            place += if_true if holds.get(code, bool(loaded & value)) else if_false
+
+
 @pytest.mark.parametrize(("machine", "table"), [
     ("x86_64", "x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "asm-generic/unistd.h"),
 ])  # fmt: skip
-def test_the_calls_that_are_refused_have_the_kernels_numbers(machine, table):
+def test_what_opens_the_kernel_is_refused_by_the_kernels_own_numbers(machine, table, monkeypatch):
     header = Path("/usr/include", table)
     if not header.exists():
         pytest.skip("the kernel's headers are not installed")
-    numbers = re.findall(r"^#define __NR_(\w+) (\d+)$", header.read_text(), re.MULTILINE)
-    _, refused, clone, clone3 = _sandbox.CALLS[machine]
-    known = {name: int(number) for name, number in numbers}
-    ours = {**refused, "clone": clone, "clone3": clone3}
-    assert ours == {name: known.get(name) for name in ours}
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    architecture, named, _, _ = _sandbox.CALLS[machine]
+    numbers = {name: int(number) for name, number in re.findall(r"#define __NR_(\w+) (\d+)\n", header.read_text())}
+    rules = _sandbox._system_calls.__wrapped__()
+    forbidden = {"clone", "clone3", *named}
+    assert {"ptrace", "mount", "unshare", "bpf"} < forbidden <= numbers.keys()
+    decided = {name: decision(rules, architecture, number) for name, number in numbers.items()}
+    assert {name for name, what in decided.items() if what != _sandbox.ALLOW} == forbidden
+    assert {decided[name] for name in named} == {_sandbox.ERRNO | errno.EPERM}
+    assert decided["clone3"] == _sandbox.ERRNO | errno.ENOSYS
+    assert decision(rules, architecture, numbers["clone"], _sandbox.CLONE_THREAD) == _sandbox.ALLOW, "a thread"
+    assert decision(rules, architecture + 1, numbers["read"]) == _sandbox.KILL, "numbers of another machine"
+    assert decision(rules, architecture, 0x40000000 + numbers["read"]) == _sandbox.KILL, "x32's numbers"
 
 
 @sandboxed
