@@ -67,7 +67,7 @@ def off(forecast: Any, measured: Any) -> str:
     """How far a forecast is from what was measured, in hundredths of it."""
     if not (finite(forecast) and finite(measured) and measured):
         return DASH
-    return _with_minus(f"{100 * (forecast / measured - 1):+.0f}%")
+    return _with_minus(f"{100 * (forecast / measured - 1):+z.0f}%")
 
 
 def size(count: Any) -> str:

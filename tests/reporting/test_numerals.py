@@ -47,4 +47,4 @@ def test_shares_and_differences_in_errors():
 
 def test_bytes_and_how_far_a_forecast_was_off():
     assert [size(count) for count in (0, 1 << 20, 1.5 * 2**30, None)] == ["0 B", "1 MiB", "1.5 GiB", "–"]
-    assert [off(11, 10), off(5, 10), off(None, 10), off(5, 0)] == ["+10%", "−50%", "–", "–"]
+    assert [off(11, 10), off(5, 10), off(998, 1000), off(None, 10), off(5, 0)] == ["+10%", "−50%", "+0%", "–", "–"]

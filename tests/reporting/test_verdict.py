@@ -1,6 +1,10 @@
 """An evaluation in words: who is better, on what, by how many errors, and at what cost."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from trimtab.pipelines.reporting import plane, verdict
 
@@ -72,3 +76,16 @@ def test_the_plane_has_a_point_for_each_policy_and_escapes_names():
     assert "&lt;b&gt;" in drawn
     assert "<b>" not in drawn
     assert plane.draw(evaluation()["policies"], "gold") == ""
+
+
+def test_points_that_lie_together_have_labels_that_do_not_and_the_plane_says_where_no_kl_is():
+    alike = {name: {"rewards": {"gold": {"mean": 1.0, "stderr": 0.1}}, "kl": {"mean": kl}}
+             for name, kl in (("start", 0.0), ("near", 0.0002), ("back", -0.0003), ("far", 0.0061))}  # fmt: skip
+    drawn = plane.draw(alike, "gold")
+    found = re.findall(r'<text x="(.+?)" y="(.+?)".*?>(.*?)</text>', drawn)
+    texts = {said: (float(x), float(y)) for x, y, said in found}
+    heights = sorted(texts[name][1] for name in ("start", "near", "back"))
+    assert min(after - before for before, after in pairwise(heights)) >= plane.LINE
+    assert texts["far"][1] == heights[0], "which is far enough away"
+    assert texts["back"][0] < texts["start"][0] == pytest.approx(texts["0"][0] + 8, abs=0.11)
+    assert "0.0061" in texts
