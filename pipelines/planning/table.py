@@ -28,11 +28,11 @@ def table(
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
     line = "  ".join(f"{{:{width}}}" for width in widths)
     lines = [line.format(*HEADINGS).rstrip()]
-    launches: dict[tuple[str, ...], list[str]] = {}
+    launches: dict[tuple[str, ...], list[Step]] = {}
     for step, row in zip(steps, rows, strict=True):
         state = row[HEADINGS.index("state")]
         if state != "done":
-            launches.setdefault(of_any_step(command(recipe, step, extra, auto)), []).append(step.name)
+            launches.setdefault(of_any_step(command(recipe, step, extra, auto)), []).append(step)
         lines.append(f"{line.format(*row)}  {_origin(step) if state == 'done' else ''}".rstrip())
         if state == "damaged":
             lines += [f"    {sentence}" for sentence in step.damage]
@@ -43,9 +43,11 @@ def table(
         lines.append("--rebuild, or the commands below, make what is damaged again")
     told = [f"{counts[word]} {word}" for word in ("done", "damaged", "pending") if counts[word] or word != "damaged"]
     lines.append(f"{len(steps)} steps, {', '.join(told)}, in {recipe.run}")
-    for words, names in launches.items():
-        several = f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
-        lines.append(f"{'each' if len(launches) == 1 else several} by itself: {typed(words)}")
+    for words, alike in launches.items():
+        several = ", ".join(step.name for step in alike[:NAMED])
+        more = f" and {len(alike) - NAMED} more" if len(alike) > NAMED else ""
+        launch = typed(command(recipe, alike[0], extra, auto) if len(alike) == 1 else words)
+        lines.append(f"{'each' if len(alike) == len(steps) > 1 else several + more} by itself: {launch}")
     return "\n".join([*lines, *recipe.skipped, *_points(recipe)])
 
 

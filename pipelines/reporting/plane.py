@@ -31,7 +31,7 @@ def draw(policies: Mapping[str, Any], reward: str) -> str:
     return "".join([
         f'<svg class="plane" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">',
         f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>',
-        *(_point(name, across(kl), *map(up, (y, y - bar, y + bar)), label)
+        *(_point(name, label, across(kl), *map(up, (y, y - bar, y + bar)))
           for (name, kl, y, bar), label in zip(points, labels, strict=True)),
         *(f'<text x="{LEFT - 6}" y="{up(value) + 4:.1f}" text-anchor="end">{number(round(value, 3))}</text>'
           for value in (min(ends), max(ends))),
@@ -55,7 +55,7 @@ def _apart(places: Sequence[tuple[float, float, int]]) -> list[float]:
     return [heights[place] for place in range(len(places))]
 
 
-def _point(name: str, x: float, y: float, low: float, high: float, label: float) -> str:
+def _point(name: str, label: float, x: float, y: float, low: float, high: float) -> str:
     return (f'<path class="error" d="M{x:.1f} {low:.1f}V{high:.1f}"/><circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
             f'<text x="{x + 8:.1f}" y="{label + 4:.1f}">{escape(name)}</text>')  # fmt: skip
 

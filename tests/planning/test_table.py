@@ -41,6 +41,7 @@ def test_steps_that_are_launched_in_different_ways_are_named(tmp_path):
     assert "cpu.yaml" in first
     assert second.startswith("dpo by itself: ")
     assert "ddp.yaml" in second
+    assert second.endswith("--stage dpo")
 
 
 def test_a_step_may_be_called_as_a_state_is(tmp_path):
