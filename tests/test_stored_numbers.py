@@ -117,6 +117,16 @@ def test_curves_become_a_picture_that_is_as_old_as_they(numbers, elsewhere, caps
     assert (elsewhere / "docs" / "figures" / "waves-all.svg").read_text() != drawn
 
 
+def test_a_curve_is_the_mean_over_runs_as_far_as_all_of_them_go(numbers, tmp_path):
+    row = numbers.pictures.curve("a", "round", "gold", "b", range(3), [[0.0, 1.0, 5.0], [2.0, 1.0]])
+    assert (row["at"], row["values"], row["errors"]) == ([0, 1], [1.0, 1.0], [1.0, 0.0])
+    assert "errors" not in numbers.pictures.curve("a", "round", "gold", "b", range(3), [[0.0, 1.0, 5.0]])
+    numbers.pictures.draw([row, row | {"panel": "c"}], tmp_path / "waves.svg")
+    drawn = (tmp_path / "waves.svg").read_text()
+    assert drawn.count("FillBetweenPolyCollection") == 2
+    assert drawn.count(">b</text>") == 1  # one legend for panels of the same curves
+
+
 def test_the_code_that_numbers_come_from_is_found_by_itself(numbers, monkeypatch):
     monkeypatch.setitem(sys.modules, "study", types.SimpleNamespace(__file__=str(ROOT / "benchmarks" / "pictures.py")))
     monkeypatch.setitem(
