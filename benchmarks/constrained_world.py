@@ -112,10 +112,13 @@ def tables(found: dict[str, list[dict]], thresholds: dict[str, float]) -> dict[s
     of_arms = {name: [each["policies"]["constrained"] for each in runs] for name, runs in found.items()}
     for name, policies in {"the start": starts, **of_arms}.items():
         means = {reward: [policy["rewards"][reward]["mean"] for policy in policies] for reward in ("gold", *PROXIES)}
-        of_sum = [policy["rewards"]["gold"]["mean"] for policy in of_arms["sum"]]
+        less = {
+            f"gold - {control}": [mean - policy["rewards"]["gold"]["mean"]
+                                  for mean, policy in zip(means["gold"], of_arms[control], strict=True)]
+            for control in ("sum", "sum x 0.1")
+        }  # fmt: skip
         last.append({
-            "arm": name, "gold": means["gold"],
-            "gold - sum": [a - b for a, b in zip(means["gold"], of_sum, strict=True)],
+            "arm": name, "gold": means["gold"], **less,
             **{proxy: means[proxy] for proxy in PROXIES},
             **{f"{proxy}, distance": [abs(mean - thresholds[proxy]) for mean in means[proxy]] for proxy in PROXIES},
             "KL": [policy["kl"]["mean"] for policy in policies],

@@ -158,6 +158,8 @@ def cell(value: Any) -> str:
     if not error > 1e-12:
         return f"{mean:.3g}" if abs(mean) > 1e-12 else "0"
     digits = max(0, 1 - math.floor(math.log10(error)) - (error >= 2 * 10 ** math.floor(math.log10(error))))
+    if digits > 6:
+        return f"{mean:.1g} ± {error:.1g}"
     return f"{round(mean, digits) + 0.0:.{digits}f} ± {error:.{digits}f}"  # never -0.00
 
 
