@@ -9,30 +9,36 @@
 
 benchmarks/word_problems.yaml is the chain. A row of a table is a policy, with right answers in percent of the held-out
 problems, means over seeds with standard errors: of one sample, of the greedy answer, of the vote of 8 samples, of that
-which the last reward model likes best, and of any. `told apart` is the share of pairs of a right and a wrong sample of
-a problem that this reward model puts in that order, 50 where it knows nothing, and `learned from` the rows that the
-round has kept. In `gaps` the two of a difference are paired by seed. What is done stays done, so that a run that was
-killed goes on.
+which the last reward model likes best, of any of the 8 texts by chance, and of one at least. `told apart` is the share
+of pairs of a right and a wrong text for a problem that this reward model puts in that order, 50 where it knows
+nothing, and `needed` the share at which RM@8 would reach Maj@8 on the same samples, were its scores normal ones, all
+as far apart. `learned from` counts the rows that the round has kept. In `gaps` the two of a difference are paired by
+seed. What is done stays done, so that a run that was killed goes on.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from random import Random
+from statistics import NormalDist
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import numpy as np
 import pyarrow.parquet as pq
 import stored_numbers
 
 from trimtab.pipelines.planning.recipe import Recipe
+from trimtab.rewards import text
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 ROWS = {  # of each setting: learned with solutions, practised on (the same ones, of the real problems), held out
@@ -46,7 +52,7 @@ SHARES = {"one": "one", "greedy": "greedy", "Maj@8": "voted/8", "RM@8": "chosen/
 GAPS = (  # of one policy's share and another's
     (("judged_3", "Maj@8"), ("judged_3", "greedy")),
     (("judged_3", "RM@8"), ("judged_3", "Maj@8")),
-    (("judged_3", "RM@8"), ("judged_3", "one")),
+    (("judged_3", "RM@8"), ("judged_3", "by chance")),
     (("judged_3", "greedy"), ("sft", "greedy")),
     (("judged_3", "greedy"), ("random_3", "greedy")),
     (("judged_3", "one"), ("sft", "one")),
@@ -111,20 +117,50 @@ def measured(words: list[str]) -> dict[str, dict[str, float]]:
         best = json.loads((steps[f"evaluate-{policy}-best"].output / "best_of.json").read_text())["metrics"]
         numbers[policy] = {title: 100 * best[f"{key}/mean"] for title, key in SHARES.items()}
         scored = pq.read_table(steps[f"evaluate-{policy}-score"].output / "train.parquet").to_pylist()
-        numbers[policy]["told apart"] = 100 * told_apart(scored)
+        numbers[policy] |= {title: 100 * share for title, share in of_judge(scored, best["voted/8/mean"]).items()}
         if policy != "sft":
             done = steps[f"{policy.replace('_', '-')}-keep"].dir / "done.json"
             numbers[policy]["learned from"] = json.loads(done.read_text())["metrics"]["kept"]
     return numbers
 
 
-def told_apart(scored: list[dict[str, Any]]) -> float:
-    """The share of pairs of a right and a wrong sample of a problem of which the right one has the higher quality."""
-    groups: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+def of_judge(scored: list[dict[str, Any]], voted: float) -> dict[str, float]:
+    """What a judge of the different texts for each problem is worth, and what it would have to be worth.
+
+    Samples with one text have one score, so that a judge that knows nothing takes any text, not any sample.
+    """
+    texts: dict[int, dict[str, tuple[float, float]]] = defaultdict(dict)
     for sample in scored:
-        groups[sample["prompt_index"]][int(sample["scores"]["right"])].append(sample["scores"]["quality"])
-    pairs = [(good > bad) + (good == bad) / 2 for wrong, right in groups.values() for good in right for bad in wrong]
-    return sum(pairs) / len(pairs)
+        scores = sample["scores"]
+        texts[sample["prompt_index"]][text(sample["completion"])] = (scores["quality"], scores["right"])
+    right = [[quality for quality, right in of_problem.values() if right] for of_problem in texts.values()]
+    wrong = [[quality for quality, right in of_problem.values() if not right] for of_problem in texts.values()]
+    gaps = [good - bad for goods, bads in zip(right, wrong, strict=True) for good, bad in product(goods, bads)]
+    counts = Counter(zip(map(len, right), map(len, wrong), strict=True))
+
+    def chosen(distance: float) -> float:
+        return sum(count * best_is_right(*of_problem, distance) for of_problem, count in counts.items()) / len(texts)
+
+    low, high = 0.0, 8.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (low, middle) if chosen(middle) >= voted else (middle, high)
+    return {
+        "by chance": chosen(0.0),
+        "told apart": sum((gap > 0) + (gap == 0) / 2 for gap in gaps) / len(gaps),
+        "needed": NormalDist().cdf(high / math.sqrt(2)),
+    }
+
+
+def best_is_right(right: int, wrong: int, distance: float) -> float:
+    """The chance that the highest of normal scores is a right text's, whose mean is higher by `distance`."""
+    if not right or not wrong:
+        return float(not wrong)
+    normal = NormalDist()
+    places = np.linspace(-6, 6 + distance, 241)
+    below = np.array([normal.cdf(place) for place in places])
+    below_right, density = (np.array([f(place - distance) for place in places]) for f in (normal.cdf, normal.pdf))
+    return float(np.trapezoid(right * density * below_right ** (right - 1) * below**wrong, places))
 
 
 def table(runs: list[Numbers]) -> list[dict[str, Any]]:
