@@ -97,7 +97,7 @@ def tables(found: dict[str, list[dict]], reward: str) -> dict[str, list[dict[str
 def curves(found: dict[str, list[dict]], reward: str) -> list[dict[str, Any]]:
     """The reward and the KL to the start after each round."""
     rows = []
-    for title, of in ((f"{reward}", lambda policy: policy["rewards"][reward]), ("KL", lambda policy: policy["kl"])):
+    for title, of in ((reward, lambda policy: policy["rewards"][reward]), ("KL", lambda policy: policy["kl"])):
         for arm, runs in found.items():
             values = [[of(policy)["mean"] for policy in run_.values()] for run_ in runs]
             rows.append(pictures.curve(title, "round", title, arm, range(len(values[0])), values))

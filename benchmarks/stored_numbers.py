@@ -44,10 +44,7 @@ FOLDER = ROOT / "benchmarks" / "artifacts"
 PLACE = re.compile(r"(<!-- numbers: ([\w-]+) ([\w-]+) -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 FACTS = ("date", "commit", "seeds", "machine", "command")
 SOURCES = ("benchmarks", "pipelines/algorithms", "pipelines/trainers")
-SHOWING = (
-    "benchmarks/stored_numbers.py",
-    "benchmarks/pictures.py",
-)  # of how numbers are shown, and not of what they are
+SHOWING = ("benchmarks/stored_numbers.py", "benchmarks/pictures.py")  # how numbers are shown, not what they are
 LISTED = 200
 WITH_ERROR = re.compile(r"\d[\d.,]* ± \d+(?:\.\d+)?")
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
