@@ -52,7 +52,7 @@ class Vote:
 
     def _elected(self, given: list[Hashable | None]) -> Hashable | None:
         """The answer that has won, or None."""
-        votes = Counter(answer for answer in given if answer is not None).most_common(2)
+        votes = Counter(answer for answer in given if answer is not None).most_common()
         (first, most), (_, second) = [*votes, (None, 0), (None, 0)][:2]
         is_won = most > second and most >= self.share * len(given)
         return first if is_won else None

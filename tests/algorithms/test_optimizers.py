@@ -250,6 +250,13 @@ def test_lion_with_weight_decay_ends_at_the_clipped_optimum():
         assert outside.item() - 1 <= (1 - rate) * before + 1e-6
 
 
+class OfBoth(torch.optim.SGD):
+    def step(self, closure=None):
+        if not all(group["params"] for group in self.param_groups):
+            raise IndexError("a group without parameters")
+        return super().step(closure)
+
+
 def test_what_an_optimizer_treats_by_itself_is_seen():
     import pytorch_optimizer as library
 
@@ -261,6 +268,7 @@ def test_what_an_optimizer_treats_by_itself_is_seen():
         assert seen.by_element, cls
         assert seen.kept == pytest.approx(numbers, abs=0.1)
     assert [look(cls).counts for cls in (torch.optim.AdamW, library.Lion, library.ADOPT)] == [False, False, True]
+    assert look(OfBoth).counts
     together = (library.SOAP, library.Shampoo, torch.optim.Adafactor, library.Prodigy, MFac)
     assert not any(look(cls).by_element for cls in together)
     with pytest.raises(ValueError, match="2D"):
