@@ -22,7 +22,7 @@ HEAD = """# Mutants
 How many small wrong changes of the code that decides a result the fast tests notice: a comparison turned round, a
 sign, a factor, a bound, a call that is left out. Of every file of `pipelines/algorithms/`, `pipelines/trainers/` and
 `rewards/`, of the stages that decide and of `planning/identity.py`, {each} at most are chosen, by their hashes. Each
-runs the fast tests that run its line until one fails.
+runs the fast tests that run its line until one fails. What was decided stays so while the line reads as it did.
 
 | | |
 | --- | --- |
@@ -84,9 +84,10 @@ def text() -> str:
     open_ones = killed + survived - same
     score = (
         f"**{killed} of the {killed + survived} that were decided are killed, {killed / (killed + survived):.1%}; "
-        f"without the {same} that live and are explained below, {killed} of {open_ones}, {killed / open_ones:.1%}.** "
-        f"{stored['undecided']} are not decided yet."
+        f"without the {same} that live and are explained below, {killed} of {open_ones}, {killed / open_ones:.1%}.**"
     )
+    if stored["undecided"]:
+        score += f" {stored['undecided']} are not decided yet."
     table = ["| code | mutants | " + " | ".join(OUTCOMES) + " |", "| --- |" + " --- |" * (len(OUTCOMES) + 1)]
     for room, counts in [*sorted(by_room.items()), ("all", total)]:
         numbers = [sum(counts.values()), *(counts[name] for name in OUTCOMES)]
