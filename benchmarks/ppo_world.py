@@ -22,6 +22,7 @@ CRITICS = ["trainer=ppo", "critics.learning_rate=1e-3"]
 ARMS = {
     "gold, GRPO": GOLD,
     "gold, PPO": [*GOLD, *CRITICS],
+    "gold, PPO shared": [*GOLD, *CRITICS, "critics.trunk=shared"],
     "xi, GRPO": ["method=xi"],
     "xi, PPO": ["method=xi", *CRITICS],
 }
