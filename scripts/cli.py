@@ -26,6 +26,8 @@ A recipe is a YAML file or the name of one that is shipped.
 from __future__ import annotations
 
 import importlib
+import os
+import select
 import signal
 import sys
 
@@ -55,8 +57,22 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
 
 
 def main() -> int:
-    """The exit code of the command; 2 for a command that is none."""
-    words = sys.argv[1:]
+    """The exit code of the command; 2 for one that is none, and 141 where nobody reads on, as behind `| head`."""
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        out = select.poll()
+        out.register(sys.stdout.fileno(), 0)
+        if not any(event & select.POLLERR for _, event in out.poll(0)):
+            raise  # of another pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to say at the end
+        return 141
+
+
+def run(words: list[str]) -> int:
+    """Runs the command that the words name, and returns its exit code."""
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
         return 0

@@ -1,8 +1,10 @@
 """What runs Trimtab elsewhere, a hosted workflow, a cloud machine and an image, names what there is."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -58,3 +60,15 @@ def test_a_misspelt_command_is_told_the_nearest(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["trimtab", "plna"])
     assert cli.main() == 2
     assert capsys.readouterr().err.startswith("error: no command 'plna', did you mean 'plan'? (known: run, plan, ")
+
+
+def test_what_nobody_reads_on_ends_quietly():
+    """As behind `| head`; a pipe that breaks elsewhere is an error as it was."""
+    beginning, end = os.pipe()
+    os.close(beginning)
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys; from trimtab.scripts import cli; sys.exit(cli.main())", "--help"],
+        stdout=end, stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    os.close(end)
+    assert (told.returncode, told.stderr) == (141, b"")

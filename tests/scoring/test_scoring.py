@@ -324,3 +324,12 @@ def test_the_waits_for_a_remote_reward_are_told_by_their_quantiles():
     summary = scores.summary("far", [1.0])
     assert [summary[f"rewards/far/wait_seconds/p{share}"] for share in (50, 95, 99)] == pytest.approx([0.1, 0.1, 1.08])
     assert not any("wait" in name for name in journal.Scores([1.0]).summary("near", [1.0]))
+
+
+def test_words_that_a_reward_logs_can_be_written_to_a_file():
+    def noted(prompts, completions, log_extra, **columns):
+        log_extra("note", ["half of a smiley: \ud83d"])
+        return [1.0]
+
+    rows = Dataset.from_list([{"prompt": "p", "completion": "c"}])
+    assert asking.ask(noted, "noted", rows, [0])[:2] == ([1.0], {"note": ["half of a smiley: \ufffd"]})
