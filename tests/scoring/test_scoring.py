@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import accelerate
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from run_steps import run_recipe, write_recipe
 
 from trimtab.pipelines.data import loading
