@@ -75,7 +75,7 @@ def test_the_script_can_be_read_before(recipe, capsys):
     )
     out = capsys.readouterr().out
     assert "#SBATCH --nodes=4" in out
-    assert out.count("--num_processes") == out.count("--num_processes 32") == 3  # once in the plan, and for both in the script
+    assert out.count("--num_processes") == out.count("--num_processes 32") == 3  # in the plan, and twice in the script
     assert out.count("accelerate_configs/multi_node_ddp.yaml") == 3
     assert out.count("srun --kill-on-bad-exit=1") == 2
     assert out.count(f"{sys.executable} -m accelerate.commands.accelerate_cli launch") == 2  # in the script
