@@ -48,7 +48,7 @@ def test_a_plan_for_another_machine_says_what_fits_and_what_would(large, capsys)
     assert run.main([large, "--plan", "--budget", "8xh100"]) == 0
     said = capsys.readouterr().out
     assert "forecast for 8 x h100 (published, not measured)" in said
-    assert " x 8  " in said  # ranks of the batch
+    assert " x 8\n" in said  # ranks of the batch
     assert "accelerate_configs/ddp.yaml" in said
     assert "dpo (and sft) needs" in said
     assert "`accelerate: fsdp2` makes it" in said
