@@ -5,14 +5,14 @@
     python benchmarks/optimizers.py text=rows.jsonl base=FOLDER   # real text, on a model that exists
     python benchmarks/optimizers.py seeds=                # only what a step takes, half a minute
 
-The tiny world, by seed: sft of a random model, then a reward model, dpo, and a reward model of adapters and a head on
-what AdamW has made of it; with `text` and `base`, sft of that model on the rows of a file, too. All have 80 steps of
-16 rows, 10 of them of warm-up, linear decay ("constant" and schedule-free: none) and a weight decay of 0.01 (Lion:
-0.03). FRUGAL draws columns every 20 steps, with signs at the whole rate from scratch and at a tenth of it after. M-FAC
-keeps 64 gradients, of adapters and a head alone. Printed are the losses, means over seeds with standard errors, at
-each rate and at the best one (chosen by the mean over seeds), the differences to the best of AdamW and of AdamW at a
-constant rate, paired by seed, and the bytes of the optimizer's state in the checkpoint, in units of AdamW's. `*` marks
-a best rate at an end of the three: a better one may lie beyond.
+The tiny world, by seed: sft of a random model, then a reward model, dpo, and a reward model of adapters and a head,
+and of a head alone, on what AdamW has made of it; with `text` and `base`, sft of that model on the rows of a file,
+too. All have 80 steps of 16 rows, 10 of them of warm-up, linear decay ("constant" and schedule-free: none) and a
+weight decay of 0.01 (Lion: 0.03). FRUGAL draws columns every 20 steps, with signs at the whole rate from scratch and
+at a tenth of it after. M-FAC keeps 64 gradients, and is for adapters and heads. Printed are the losses, means over
+seeds with standard errors, at each rate and at the best one (chosen by the mean over seeds), the differences to the
+best of AdamW and of AdamW at a constant rate, paired by seed, and the bytes of the optimizer's state in the
+checkpoint, in units of AdamW's. `*` marks a best rate at an end of the three: a better one may lie beyond.
 
 Then, in turns and in processor seconds, what a step of each optimizer takes of the matrices of four blocks of width
 512, in units of AdamW's: the median of the rounds.
@@ -56,16 +56,24 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     FREE: {"class": "pytorch_optimizer.ScheduleFreeAdamW"},
     "M-FAC": {"class": "m_fac", "gradients": 64, "damp": 1e-4},
 }
-KINDS = {"sft": "sft", "reward": "reward", "dpo": "dpo", "adapters": "reward", "text": "sft"}
-SLOW, FAST = (3e-4, 1e-3, 3e-3), (3e-3, 1e-2, 3e-2)
-AFTER = {ADAMW: (1e-3, 3e-3, 1e-2), "Lion": SLOW, "FRUGAL 0": FAST}
+KINDS = {"sft": "sft", "reward": "reward", "dpo": "dpo", "adapters": "reward", "head": "reward", "text": "sft"}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "adapters": {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"},
+    "head": {"use_peft": True, "lora_target_modules": ["dummy-target-modules"]},  # peft's word for none
+}
+SLOWEST, SLOW, MIDDLE = (1e-4, 3e-4, 1e-3), (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2)
+FAST, FASTEST = (3e-3, 1e-2, 3e-2), (1e-2, 3e-2, 1e-1)
 LOWER = (4e-3, 8e-3, 1.6e-2)
 RATES: dict[str, dict[str, tuple[float, ...]]] = {  # what is not named has AdamW's
-    "sft": {ADAMW: (8e-3, 1.6e-2, 3.2e-2), CONSTANT: LOWER, "Lion": LOWER, "FRUGAL 0": LOWER, FREE: LOWER},
-    "reward": AFTER,
-    "dpo": AFTER,
-    "adapters": {ADAMW: (1e-3, 3e-3, 1e-2), "M-FAC": (3e-5, 1e-4, 3e-4)},
-    "text": AFTER,
+    "sft": {
+        ADAMW: (8e-3, 1.6e-2, 3.2e-2),
+        **dict.fromkeys((CONSTANT, "Lion", "FRUGAL 0", "FRUGAL 0.25", FREE), LOWER),
+    },
+    "reward": {ADAMW: MIDDLE, CONSTANT: SLOW, "Lion": SLOW, "FRUGAL 0": FAST, "FRUGAL 0.25": SLOW},
+    "dpo": {ADAMW: SLOW, "Lion": SLOWEST, "FRUGAL 0": FAST, "FRUGAL 0.25": MIDDLE},
+    "adapters": {ADAMW: MIDDLE, CONSTANT: SLOW, "M-FAC": (3e-5, 1e-4, 3e-4)},
+    "head": {ADAMW: (3e-1, 1.0, 3.0), CONSTANT: (1e-1, 3e-1, 1.0), "M-FAC": MIDDLE},
+    "text": {ADAMW: MIDDLE, "Lion": MIDDLE, "FRUGAL 0": FASTEST, "FRUGAL 0.25": FAST},
 }
 COLUMNS = ("lowest rate", "middle", "highest")
 BLOCK = [(512, 512)] * 4 + [(1536, 512)] * 2 + [(512, 1536)]
@@ -119,8 +127,7 @@ def stages(chosen: list[str], text: str | None, base: str | None) -> dict[str, A
     for kind in chosen:
         rows = {"sft": "$world/sft", "text": text}.get(kind, "$world/gold")
         model: dict[str, Any] = {"model_name_or_path": {"sft": "$scratch", "text": base}.get(kind, "$begun")}
-        if kind == "adapters":
-            model |= {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear"}
+        model |= ADAPTERS.get(kind, {})
         for optimizer in of_kind(kind):
             for number, rate in enumerate(rates(kind, optimizer)):
                 keys = dict(OPTIMIZERS[optimizer])
@@ -148,7 +155,7 @@ def training(rows: Any) -> dict[str, Any]:
 
 def of_kind(kind: str) -> list[str]:
     """The optimizers of a kind. FRUGAL at density 1 is AdamW, which one kind is enough to show."""
-    if kind == "adapters":
+    if kind in ADAPTERS:
         return [ADAMW, CONSTANT, "M-FAC"]
     return [
         optimizer for optimizer in OPTIMIZERS if optimizer != "M-FAC" and (optimizer != "FRUGAL 1" or kind == "sft")
