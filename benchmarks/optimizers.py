@@ -70,9 +70,9 @@ RATES: dict[str, dict[str, tuple[float, ...]]] = {  # what is not named has Adam
         **dict.fromkeys((CONSTANT, "Lion", "FRUGAL 0", "FRUGAL 0.25", FREE), LOWER),
     },
     "reward": {ADAMW: MIDDLE, CONSTANT: SLOW, "Lion": SLOW, "FRUGAL 0": FAST, "FRUGAL 0.25": SLOW},
-    "dpo": {ADAMW: SLOW, "Lion": SLOWEST, "FRUGAL 0": FAST, "FRUGAL 0.25": MIDDLE},
-    "adapters": {ADAMW: MIDDLE, CONSTANT: SLOW, "M-FAC": (3e-5, 1e-4, 3e-4)},
-    "head": {ADAMW: (3e-1, 1.0, 3.0), CONSTANT: (1e-1, 3e-1, 1.0), "M-FAC": MIDDLE},
+    "dpo": {ADAMW: MIDDLE, CONSTANT: SLOW, "Lion": SLOWEST, "FRUGAL 0": FAST},
+    "adapters": {ADAMW: SLOW, "M-FAC": SLOWEST},
+    "head": {ADAMW: (1e-1, 3e-1, 1.0), CONSTANT: (3e-2, 1e-1, 3e-1), "M-FAC": MIDDLE},
     "text": {ADAMW: MIDDLE, "Lion": MIDDLE, "FRUGAL 0": FASTEST, "FRUGAL 0.25": FAST},
 }
 COLUMNS = ("lowest rate", "middle", "highest")
