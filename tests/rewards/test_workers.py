@@ -1,5 +1,6 @@
 """Processes that answer questions: in order, replaced when they die, and never waited for beyond the deadline."""
 
+import gc
 import os
 
 import pytest
@@ -39,10 +40,11 @@ def test_one_that_dies_is_replaced_and_the_others_are_kept(workers):
 
 def test_those_that_have_died_hold_no_files_open(workers):
     """Their errors are kept until all questions of a batch are answered, and may be many."""
+    gc.collect()  # of what other tests have left, which may be closed meanwhile
     before = set(os.listdir("/proc/self/fd"))
     answers = workers.ask(["die"] * 3, deadline=60)
     assert all(isinstance(answer, Ended) for answer in answers)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_one_that_does_not_answer_in_time_is_given_up(workers):
