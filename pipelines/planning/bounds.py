@@ -33,7 +33,7 @@ def bound(value: Any, path: Sequence[str] = ()) -> str:
         number = math.nan
     if not math.isfinite(number):
         raise RecipeError(f'expected a number, or one behind >=, >, <= or < as in ">= 0.65", got {value!r}', path)
-    return f"{sign} {number:g}"
+    return f"{sign} {str(number).removesuffix('.0')}"  # every digit of it
 
 
 def missed(value: float, limit: str) -> str | None:

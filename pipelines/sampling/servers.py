@@ -41,7 +41,12 @@ class Servers:
     # how and where they are asked, not what they say
     neutral: ClassVar[tuple[str, ...]] = (
         *_asking.LIMITS,
-        *"concurrency urls model tolerance reload token_env".split(),
+        "concurrency",
+        "urls",
+        "model",
+        "tolerance",
+        "reload",
+        "token_env",
     )
 
     def __post_init__(self) -> None:

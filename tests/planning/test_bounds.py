@@ -16,6 +16,7 @@ from trimtab.pipelines.planning.errors import RecipeError
         (">0", "> 0", 1e-9, 0, "more than 0"),
         ("<=  -1e-3", "<= -0.001", -0.001, 0, "at most -0.001"),
         ("< 2", "< 2", 1.99, 2, "less than 2"),
+        (">= 0.123456789", ">= 0.123456789", 0.123456789, 0.1234567889, "at least 0.123456789"),
     ],
 )
 def test_a_bound_says_what_it_holds_for(written, bound, reached, missed, words):

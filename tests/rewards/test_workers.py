@@ -1,7 +1,7 @@
 """Processes that answer questions: in order, replaced when they die, and never waited for beyond the deadline."""
 
-import gc
 import os
+from pathlib import Path
 
 import pytest
 
@@ -40,11 +40,15 @@ def test_one_that_dies_is_replaced_and_the_others_are_kept(workers):
 
 def test_those_that_have_died_hold_no_files_open(workers):
     """Their errors are kept until all questions of a batch are answered, and may be many."""
-    gc.collect()  # of what other tests have left, which may be closed meanwhile
-    before = set(os.listdir("/proc/self/fd"))
+
+    def opened():
+        """By what they are: a number that is closed is given again."""
+        return {os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.exists()}
+
+    before = opened()
     answers = workers.ask(["die"] * 3, deadline=60)
     assert all(isinstance(answer, Ended) for answer in answers)
-    assert set(os.listdir("/proc/self/fd")) <= before
+    assert opened() - before == set()  # what other tests have left may be closed meanwhile
 
 
 def test_one_that_does_not_answer_in_time_is_given_up(workers):
