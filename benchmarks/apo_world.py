@@ -20,18 +20,13 @@ with its standard error, then differences paired by seed.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import _checkout  # noqa: F401
 import pictures
+import recipe_runs
 import stored_numbers
-
-from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.scripts import train
 
 RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny-apo.yaml")
 ARMS = {
@@ -61,19 +56,12 @@ def main(words: list[str]) -> None:
     for seed in range(int(options["seeds"])):
         for arm, own in ARMS.items():
             words = [f"seed={seed}", "wandb=false", *overrides, *own]
-            found[arm].append(run(options["recipe"], words))
+            steps = recipe_runs.run(options["recipe"], words)
+            found[arm].append(recipe_runs.policies(steps["evaluate"]))
     seeds = f"{options['seeds']}, each with a world, a language model and a reward model"
     recipe = (options["recipe"], ["seed=0", "wandb=false", *overrides])
     told = {**tables(found, options["reward"]), "rounds": curves(found, options["reward"])}
     stored_numbers.show(options["as"], told, seeds=seeds, recipe=recipe)
-
-
-def run(recipe: str, words: list[str]) -> dict:
-    """The evaluation of one arm: policies by name."""
-    if train.main([recipe, *words]):
-        sys.exit(1)
-    step = next(step for step in Recipe.load(recipe, words).steps if step.name == "evaluate")
-    return json.loads((step.output / "evaluation.json").read_text())["policies"]
 
 
 def tables(found: dict[str, list[dict]], reward: str) -> dict[str, list[dict[str, Any]]]:

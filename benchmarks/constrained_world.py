@@ -17,19 +17,16 @@ picture.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import _checkout  # noqa: F401
 import pictures
+import recipe_runs
 import stored_numbers
 
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import tracking
-from trimtab.scripts import train
 
 RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny-constrained.yaml")
 STAGE = "stages.constrained."
@@ -79,14 +76,11 @@ def main(words: list[str]) -> None:
 
 def run(recipe: str, words: list[str]) -> dict:
     """One arm: `policies` of the evaluation, and `series`, the mean rewards and multipliers of every step."""
-    if train.main([recipe, *words]):
-        sys.exit(1)
-    steps = {step.name: step for step in Recipe.load(recipe, words).steps}
-    policies = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
+    steps = recipe_runs.run(recipe, words)
     rows = [row for row in tracking.read(steps["constrained"].dir / "metrics.jsonl") if "train/loss" in row]
     names = [key for key in rows[0] if key.startswith(("train/rewards/", "train/multipliers/"))]
     series = {key.split("/", 1)[1].removesuffix("/mean"): [row[key] for row in rows] for key in names}
-    return {"policies": policies, "series": series}
+    return {"policies": recipe_runs.policies(steps["evaluate"]), "series": series}
 
 
 def blocks(values: list[float]) -> list[float]:

@@ -18,19 +18,13 @@ standard error. Curves of every round are on the prompts that are trained on.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import _checkout  # noqa: F401
 import pictures
+import recipe_runs
 import stored_numbers
-
-from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.pipelines.recording import artifacts
-from trimtab.scripts import train
 
 RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny-curated.yaml")
 LOOP = "stages.curated."
@@ -86,11 +80,9 @@ def main(words: list[str]) -> None:
 
 def run(recipe: str, words: list[str]) -> dict:
     """One arm: the start's and the last policy's columns, and the monitors' metrics by round."""
-    if train.main([recipe, *words]):
-        sys.exit(1)
-    steps = {step.name: step for step in Recipe.load(recipe, words).steps}
-    metrics = {name: artifacts.read_done(step.dir)["metrics"] for name, step in steps.items()}
-    policies = json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
+    steps = recipe_runs.run(recipe, words)
+    metrics = {name: recipe_runs.metrics(step) for name, step in steps.items()}
+    policies = recipe_runs.policies(steps["evaluate"])
     result = {name: _columns(policy) for name, policy in policies.items()}
     rounds = [value for name, value in metrics.items() if name.endswith("-monitor") and "stopped" not in value]
     last = metrics["curated"]["round"]

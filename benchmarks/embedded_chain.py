@@ -11,48 +11,28 @@ a single seed would have told. Differences to the policy before are paired by se
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import _checkout  # noqa: F401
+import recipe_runs
 import stored_numbers
 
-from trimtab.pipelines.planning.recipe import Recipe
-from trimtab.scripts import train
-
-RECIPE = "recipes/tiny.yaml"
+RECIPE = str(Path(__file__).resolve().parents[1] / "recipes" / "tiny.yaml")
 BEFORE = {"dpo": "sft", "apo": "dpo", "constrained": "sft", "curated": "apo"}  # what each policy was trained from
 
 
-def main(words: list[str]) -> int:
+def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
-    seeds, save = int(given.pop("seeds", 5)), given.pop("save", "no") == "yes"
+    seeds = int(given.pop("seeds", 5))
+    given.pop("save", None)
     overrides = ["wandb=false", *(f"{key}={value}" for key, value in given.items())]
     runs = []
     for seed in range(seeds):
-        policies = evaluated([f"seed={seed}", *overrides])
-        if policies is None:
-            return 1
-        runs.append(policies)
-        rows = table(runs)
-        print(stored_numbers.table({"tables": {"chain": rows}}, "chain"), flush=True)
-    if save:
-        path = str(stored_numbers.ROOT / RECIPE)
-        named = f"{seeds} (0 to {seeds - 1})"
-        stored_numbers.store("tiny-world", {"chain": rows}, seeds=named, recipe=(path, ["seed=0", *overrides]))
-    return 0
-
-
-def evaluated(words: list[str]) -> dict[str, Any] | None:
-    """What evaluation.json says of each policy of a run; None where the run has failed."""
-    path = str(stored_numbers.ROOT / RECIPE)
-    if train.main([path, *words]):
-        return None
-    steps = {step.name: step for step in Recipe.load(path, words).steps}
-    return json.loads((steps["evaluate"].output / "evaluation.json").read_text())["policies"]
+        steps = recipe_runs.run(RECIPE, [f"seed={seed}", *overrides])
+        runs.append(recipe_runs.policies(steps["evaluate"]))
+    named = f"{seeds} (0 to {seeds - 1})"
+    stored_numbers.show("tiny-world", {"chain": table(runs)}, seeds=named, recipe=(RECIPE, ["seed=0", *overrides]))
 
 
 def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,4 +56,4 @@ def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
