@@ -73,7 +73,8 @@ def main(words: list[str]) -> None:
         for name, own in ARMS[options["arms"]].items():
             found[name].append(run(options["recipe"], [f"seed={seed}", *overrides, *own]))
     recipe = (options["recipe"], ["seed=0", *overrides])
-    seeds = f"{options['seeds']}, each with a world and a language model"
+    shared = "of one language model" if options["arms"] == "stories" else "each with a world and a language model"
+    seeds = f"{options['seeds']}, {shared}"
     told = {"arms": rows(found), "rounds": curves(found)}
     stored_numbers.show(f"curation-{options['arms']}", told, seeds=seeds, recipe=recipe)
 

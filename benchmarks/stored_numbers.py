@@ -54,10 +54,13 @@ def show(name: str, tables: Tables, *, seeds: str, recipe: tuple[str, Sequence[s
     """Prints tables, and stores them where the command has `save=yes`.
 
     A table is a list of rows by column, whose values are words, or numbers to be averaged. `recipe` is that whose
-    steps the numbers come from, with its overrides; without one they come from the program and what it has imported.
+    steps the numbers come from, with its overrides; without one, or where `inputs` are files that not every clone has,
+    they come from the program and what it has imported.
     """
     for title, rows in tables.items():
         print(f"\n{title}\n\n{table({'tables': {title: rows}}, title)}", flush=True)
+    if recipe and any(word.startswith("inputs.") for word in recipe[1]):
+        recipe = None
     if "save=yes" in sys.argv:
         store(name, tables, seeds=seeds, code=[] if recipe else imported(), recipe=recipe)
 
