@@ -58,7 +58,8 @@ def main(words: list[str]) -> None:
             words = [f"seed={seed}", "wandb=false", *overrides, *own]
             steps = recipe_runs.run(options["recipe"], words)
             found[arm].append(recipe_runs.policies(steps["evaluate"]))
-    seeds = f"{options['seeds']}, each with a world, a language model and a reward model"
+    shared = ", each with a world, a language model and a reward model" if options["recipe"] == RECIPE else ""
+    seeds = f"{options['seeds']}{shared}"
     recipe = (options["recipe"], ["seed=0", "wandb=false", *overrides])
     told = {**tables(found, options["reward"]), "rounds": curves(found, options["reward"])}
     stored_numbers.show(options["as"], told, seeds=seeds, recipe=recipe)
