@@ -159,6 +159,18 @@ def test_numbers_are_old_when_the_program_has_changed_and_not_when_its_words_hav
     assert "study.json is older than benchmarks/study.py" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("words", "is_of_steps"), [([], True), (["inputs.model=runs/mine"], False)])
+def test_a_recipe_of_files_that_not_every_clone_has_is_not_planned_again(
+    numbers, elsewhere, monkeypatch, words, is_of_steps
+):
+    monkeypatch.setattr(numbers, "steps", lambda path, overrides: {"sft": "0123"})
+    monkeypatch.setattr(numbers, "imported", lambda: ["benchmarks/study.py"])
+    recipe = (str(elsewhere / "recipes" / "mine.yaml"), words)
+    numbers.show("mine", {"arms": [{"arm": "a"}]}, seeds="1", recipe=recipe)
+    stored = json.loads((elsewhere / "benchmarks" / "artifacts" / "mine.json").read_text())
+    assert (stored["recipe"] is not None, stored["code"] == {}) == (is_of_steps, is_of_steps)
+
+
 def test_a_recipe_is_named_as_it_is_on_every_machine(numbers, monkeypatch, tmp_path):
     monkeypatch.setattr(numbers, "FOLDER", tmp_path)
     monkeypatch.setattr(numbers, "subprocess", Git)
