@@ -57,6 +57,8 @@ def draw(rows: Rows, path: Path) -> None:
             axis.set_title(panel, fontsize=8)
             axis.set(xlabel=curves[0]["x"], ylabel=curves[0]["y"])
             axis.set_xscale("log" if 0 < min(curves[0]["at"]) < 1 else "linear")
+            if all(isinstance(place, int) for row in curves for place in row["at"]):
+                axis.xaxis.get_major_locator().set_params(integer=True)
             axis.spines[["top", "right"]].set_visible(False)
             names = [row["curve"] for row in curves]
             if names != told:
