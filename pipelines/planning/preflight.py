@@ -46,6 +46,22 @@ def check(
         raise recipe.document.locate(error) from error.__cause__
 
 
+def check_readers(
+    recipe: Recipe, made: Iterable[Step], steps: Iterable[Step], launch: Callable[[Step], Launch | None]
+) -> None:
+    """Looks again at those of the steps that read what has been made by now, before others take their hours.
+
+    Of inputs that have still to be made nothing is known yet. Raises RecipeError.
+    """
+    folders = {step.dir for step in made}
+    readers = [step for step in steps if folders.intersection(source.dir for source in step.inputs) and not step.done]
+    mistakes = Mistakes()
+    for step in filter(is_open, readers):
+        with mistakes.collected():
+            _check_inputs(recipe, step, build(step), launch)
+    mistakes.raise_any()
+
+
 def look(steps: Iterable[Step], mistakes: Mistakes) -> None:
     """Adds what is wrong with keys and types, without an import of torch; where anything is, with columns too.
 
@@ -97,14 +113,20 @@ def _unseen(
     for step, stage in stages:
         with mistakes.collected():
             of_makers.check(step)
-        if not step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
-            with mistakes.collected(), provenance.explained(recipe, step), tracebacks.mistakes_of(step.path):
-                adapters.check(stage, step.path)
-                stage.check(dataclasses.replace(step, launch=launch(step)))
+        with mistakes.collected():
+            _check_inputs(recipe, step, stage, launch)
     unseen = {error.message: error for error in mistakes.kept if without_hub and isinstance(error, hub.Unreachable)}
     mistakes.kept = [error for error in mistakes.kept if error.message not in unseen]
     mistakes.raise_any()
     return list(unseen.values())
+
+
+def _check_inputs(recipe: Recipe, step: Step, stage: Any, launch: Callable[[Step], Launch | None]) -> None:
+    if step.stop_reasons:  # what a loop has stopped is not made, and needs no inputs
+        return
+    with provenance.explained(recipe, step), tracebacks.mistakes_of(step.path):
+        adapters.check(stage, step.path)
+        stage.check(dataclasses.replace(step, launch=launch(step)))
 
 
 def is_open(step: Step) -> bool:

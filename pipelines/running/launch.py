@@ -97,10 +97,11 @@ def _run(
         with locking.lock(recipe.run, shlex.join(sys.argv)) if launches else contextlib.nullcontext():
             views.record(recipe)
             environment.note(filter(None, [reach.settle() if launches and recipe.wandb is not None else None]))
+            launched_on = functools.partial(_launched_on, extra, None)
             if launches:
-                print(to_go.begin(recipe, steps, functools.partial(_launched_on, extra, None)))
-            shared = grouping.keys(steps, launches, functools.partial(_launched_on, extra, None), recipe.ranks.jobs)
-            return _launch_all(recipe, steps, launches, shared)
+                print(to_go.begin(recipe, steps, launched_on))
+            shared = grouping.keys(steps, launches, launched_on, recipe.ranks.jobs)
+            return _launch_all(recipe, steps, launches, shared, launched_on)
     except locking.Locked as error:
         return environment.fail(str(error))
     except disk.Refused as error:
@@ -216,7 +217,11 @@ def _queue(recipe: Recipe, launches: dict[str, list[str]], sbatch: Sequence[str]
 
 
 def _launch_all(
-    recipe: Recipe, steps: Sequence[Step], launches: dict[str, list[str]], shared: Mapping[str, Hashable]
+    recipe: Recipe,
+    steps: Sequence[Step],
+    launches: dict[str, list[str]],
+    shared: Mapping[str, Hashable],
+    launched_on: Callable[[Step], Launch | None],
 ) -> int:
     """Launches the pending steps in order and stops at the first one that fails; `shared` is as in grouping.keys."""
     launched: list[Step] = []
@@ -242,23 +247,12 @@ def _launch_all(
                 words = commands.together([launches[other.name] for other in launched])
                 print(f"    {commands.typed(words)}", flush=True)
                 code = launch(words, recipe, locks.release_done)
-        if code in STOPPED:
-            left = sum(not other.done for other in steps)
-            print(f"stopped by {STOPPED[code]} with {left} steps left. The same command continues here")
-            return code
-        if code == failures.WAITS:
-            left = sum(not other.done for other in steps) - 1
-            print(f"{left} steps after it were not started")
-            return code
-        undone = [other for other in launched if not other.done]
-        failed = next(filter(failures.is_told, undone), undone[0] if undone else None)
-        if code != 0 or failed:
-            failed = failed or launched[-1]
-            reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-            left = len(steps) - steps.index(failed) - 1
-            message = f"{failed.name} failed ({reason}); {left} steps after it were not started"
-            print(f"error: {message}. The same command continues here", file=sys.stderr)
-            return code if code > 0 else 1
+        if ended := _ended(code, steps, launched):
+            return ended
+        try:
+            preflight.check_readers(recipe, launched, steps, launched_on)
+        except RecipeError as error:
+            return environment.fail(str(recipe.document.locate(error)))
     views.record(recipe)
     if launched:
         cards.write(recipe)
@@ -266,6 +260,30 @@ def _launch_all(
     comparing.show(recipe, steps)
     environment.note(provenance.notes(recipe.steps))
     return 0
+
+
+def _ended(code: int, steps: Sequence[Step], launched: Sequence[Step]) -> int:
+    """The exit code with which a launch ends the run, having told why; 0 where the run goes on."""
+    left = [step for step in steps if not step.done]
+    if code in STOPPED:
+        print(f"stopped by {STOPPED[code]} with {len(left)} steps left. The same command continues here")
+        return code
+    if code == failures.WAITS:
+        print(f"{len(left) - 1} steps after it were not started")
+        return code
+    undone = [step for step in launched if step in left]
+    failed = next(filter(failures.is_told, undone), None)
+    if code == failures.MISTAKE and failed is None:  # which the launch has told, of whichever step to come
+        print(f"{len(left)} steps were not started. The same command continues here", file=sys.stderr)
+        return code
+    if code == 0 and not undone:
+        return 0
+    failed = failed or next(iter(undone), launched[-1])
+    reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+    after = len(steps) - steps.index(failed) - 1
+    message = f"{failed.name} failed ({reason}); {after} steps after it were not started"
+    print(f"error: {message}. The same command continues here", file=sys.stderr)
+    return code if code > 0 else 1
 
 
 def _launch_several(recipe: Recipe, group: Sequence[Step], launches: dict[str, list[str]], jobs: int) -> int:

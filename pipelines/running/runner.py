@@ -135,6 +135,7 @@ def _run_all(recipe: Recipe, steps: Sequence[Step], pending: Sequence[Step]) -> 
             raise
         except (Exception, SystemExit) as error:  # also the sys.exit of a reward, which says nothing of the step
             return failures.report(error, recipe, step)
+        preflight.check_readers(recipe, [step], pending, _launched_on)
     if not LAUNCHED:
         if MAIN:
             views.record(recipe)

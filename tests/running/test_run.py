@@ -15,7 +15,7 @@ from run_steps import write_recipe
 from trimtab.pipelines.planning.recipe import Recipe
 from trimtab.pipelines.recording import artifacts
 from trimtab.pipelines.running import launch as launching
-from trimtab.pipelines.running import locking
+from trimtab.pipelines.running import locking, runner
 from trimtab.pipelines.training.checkpoints import newest
 from trimtab.scripts import run, train
 
@@ -82,6 +82,46 @@ def test_the_chain_stops_at_the_first_failure(tmp_path, sft, monkeypatch, capfd)
 def test_a_launch_that_ends_well_but_leaves_nothing_is_a_failure(tmp_path, sft, monkeypatch):
     monkeypatch.setattr(launching, "launch", lambda *_: 0)
     assert run.main([str(write_recipe(tmp_path, {"a": sft}))]) == 1
+
+
+@pytest.fixture
+def long(tmp_path, sft, write):
+    """A recipe whose last step reads rows of the first one that are too long for it, with a training between."""
+    stories = write("stories.jsonl", [{"text": "a b c d e f g h i j k l m n o p q r s t u v w x y z" * 4}] * 8)
+    own = {**sft, "data": "$openings", "train": {**sft["train"], "max_length": 16}}
+    return write_recipe(
+        tmp_path, {"openings": {"data": stories, "words": 4}, "first": sft, "second": own}, wandb=False
+    )
+
+
+def test_rows_that_a_step_has_made_are_looked_at_before_others_take_their_hours(long, capfd):
+    assert train.main([str(long)]) == 2
+    error = capfd.readouterr().err
+    assert "stages.second.data" in error
+    assert "beyond max_length (16)" in error
+    assert [step.name for step in Recipe.load(str(long)).steps if step.done] == ["openings"]
+
+
+def test_no_step_is_said_to_have_failed_by_a_mistake_in_another(long, monkeypatch, capfd):
+    monkeypatch.setattr(launching, "launch", lambda *_: train.main([str(long)]))
+    monkeypatch.setattr(runner, "LAUNCHED", True)
+    assert run.main([str(long)]) == 2
+    error = capfd.readouterr().err
+    assert "stages.second.data" in error
+    assert error.endswith("2 steps were not started. The same command continues here\n")
+    assert "failed" not in error
+
+
+def test_the_launcher_looks_at_them_between_launches(long, monkeypatch, capfd):
+    def in_process(command, *_):
+        return train.main([str(long), "--stage", *stages_of(command)])
+
+    monkeypatch.setattr(launching, "launch", in_process)
+    monkeypatch.setattr(runner, "LAUNCHED", True)
+    monkeypatch.setattr(launching.grouping, "group", lambda steps, shared: steps[:1])
+    assert run.main([str(long)]) == 2
+    assert "stages.second.data" in capfd.readouterr().err
+    assert [step.name for step in Recipe.load(str(long)).steps if step.done] == ["openings"]
 
 
 def test_run_directory_in_use(tmp_path, sft, capsys):
