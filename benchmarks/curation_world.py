@@ -1,6 +1,6 @@
 """What curated retraining does: reward, diversity and real data, by K and share of real data.
 
-    python benchmarks/curation_world.py           # 3 seeds of 11 arms of 6 rounds; 1 1/2 hours; save=yes
+    python benchmarks/curation_world.py           # 3 seeds of 12 arms of 6 rounds; 2 hours of a core; save=yes
     python benchmarks/curation_world.py seeds=2 rounds=3 stages.curated.temperature=0
     python benchmarks/curation_world.py arms=collapse         # a reward that sees one aspect only, and the limit
     python benchmarks/curation_world.py arms=stories recipe=recipes/stories-curated.yaml rounds=4 inputs.model=...
@@ -93,20 +93,26 @@ def run(recipe: str, words: list[str]) -> dict:
 
 def _columns(policy: dict) -> dict[str, float]:
     rewards = {name: found["mean"] for name, found in policy["rewards"].items()}
-    return {**rewards, "KL": policy["kl"]["mean"], "distinct-2": policy["distinct_2"],
+    return {**rewards, "KL": round(policy["kl"]["mean"], 5), "distinct-2": policy["distinct_2"],
             "tokens": policy["length"]["mean"]}  # fmt: skip
 
 
 def rows(found: dict[str, list[dict]]) -> list[dict[str, Any]]:
-    """The start and the last policy of each arm."""
+    """The start and the last policy of each arm, less that chosen at random beside the same share of real rows."""
     titles = list(next(iter(found.values()))[0]["sft"])
     ends = {name: [(each["curated"], each["ended"]) for each in runs] for name, runs in found.items()}
     start = [(each["sft"], 0) for each in next(iter(found.values()))]
-    return [
-        {"arm": name, **{title: [policy[title] for policy, _ in runs] for title in titles},
-         "last good round": ", ".join(str(at) for _, at in runs)}
-        for name, runs in {"the start": start, **ends}.items()
-    ]  # fmt: skip
+    rows = []
+    for name, runs in {"the start": start, **ends}.items():
+        control = ends.get(f"at random, K 4, {name.rpartition(', ')[2]}", runs)
+        gaps = [policy[titles[0]] - other[titles[0]] for (policy, _), (other, _) in zip(runs, control, strict=True)]
+        rows.append({
+            "arm": name,
+            **{title: [policy[title] for policy, _ in runs] for title in titles},
+            f"{titles[0]} - at random": gaps if control is not runs else "",
+            "last good round": ", ".join(str(at) for _, at in runs),
+        })  # fmt: skip
+    return rows
 
 
 def curves(found: dict[str, list[dict]]) -> list[dict[str, Any]]:
