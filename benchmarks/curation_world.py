@@ -106,10 +106,11 @@ def rows(found: dict[str, list[dict]]) -> list[dict[str, Any]]:
     for name, runs in {"the start": start, **ends}.items():
         control = ends.get(f"at random, K 4, {name.rpartition(', ')[2]}", runs)
         gaps = [policy[titles[0]] - other[titles[0]] for (policy, _), (other, _) in zip(runs, control, strict=True)]
+        less = {f"{titles[0]} - at random": gaps if control is not runs else ""}
         rows.append({
             "arm": name,
             **{title: [policy[title] for policy, _ in runs] for title in titles},
-            f"{titles[0]} - at random": gaps if control is not runs else "",
+            **(less if any(arm.startswith("at random") for arm in found) else {}),
             "last good round": ", ".join(str(at) for _, at in runs),
         })  # fmt: skip
     return rows
