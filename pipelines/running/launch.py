@@ -102,6 +102,8 @@ def _run(
                 print(to_go.begin(recipe, steps, launched_on))
             shared = grouping.keys(steps, launches, launched_on, recipe.ranks.jobs)
             return _launch_all(recipe, steps, launches, shared, launched_on)
+    except RecipeError as error:
+        return environment.fail(str(recipe.document.locate(error)))
     except locking.Locked as error:
         return environment.fail(str(error))
     except disk.Refused as error:
@@ -249,10 +251,7 @@ def _launch_all(
                 code = launch(words, recipe, locks.release_done)
         if ended := _ended(code, steps, launched):
             return ended
-        try:
-            preflight.check_readers(recipe, launched, steps, launched_on)
-        except RecipeError as error:
-            return environment.fail(str(recipe.document.locate(error)))
+        preflight.check_readers(recipe, launched, steps, launched_on)
     views.record(recipe)
     if launched:
         cards.write(recipe)
