@@ -180,9 +180,10 @@ def test_other_bits_after_rebuilding_are_told_for_the_steps_below(chain, monkeyp
     assert "note: second was made from another first" in capsys.readouterr().err
 
 
-def test_the_launcher_hands_rebuild_on_to_what_is_damaged_alone(chain, monkeypatch):
+def test_the_launcher_hands_rebuild_on_to_what_is_damaged_alone(chain, tmp_path, monkeypatch):
     path, steps = chain
-    shutil.rmtree(steps["first"].output)
+    whole = tmp_path / "whole"
+    shutil.move(steps["first"].output, whole)
     (steps["second"].dir / "done.json").unlink()
     launched = []
 
@@ -190,7 +191,7 @@ def test_the_launcher_hands_rebuild_on_to_what_is_damaged_alone(chain, monkeypat
         words = command[command.index(recipe.path) + 1 :]
         launched.append(words)
         step = steps[words[1]]
-        artifacts.fresh(step.dir)
+        shutil.copytree(whole, artifacts.fresh(step.dir), dirs_exist_ok=True)
         artifacts.publish(step.dir, {"fingerprint": step.fingerprint, "metrics": {}})
         return 0
 
