@@ -89,6 +89,9 @@ class Learning(TrainerCallback):
         rate = self.trainer.args.learning_rate
         if rate == 0:
             return f"train.learning_rate {NO_RATE}"
+        steps = self.trainer.state.max_steps
+        if steps == 1 and self.trainer.args.get_warmup_steps(steps) > 0:
+            return "A warm-up begins at a rate of 0, and there is one step: take more, or set train.warmup_steps to 0"
         dtype = self.trainer.model.dtype
         return (
             f"train.learning_rate ({rate:g}) is lost in the rounding of {dtype}: raise it, or train in float32 "

@@ -76,6 +76,12 @@ def test_a_rate_that_rounding_loses_is_an_error(sft, tmp_path, capsys):
     assert "train.learning_rate (1e-30) is lost in the rounding of torch.float32" in error
 
 
+def test_the_one_step_of_a_warm_up_is_told_apart_from_a_rate_that_rounding_loses(sft, tmp_path, capsys):
+    block = {**sft, "train": {**TRAIN, "max_steps": 1, "warmup_steps": 20}}
+    error = fails(tmp_path, {"sft": block}, capsys)
+    assert "every weight is as before. A warm-up begins at a rate of 0, and there is one step" in error
+
+
 def test_adapters_that_learn_nothing_are_an_error(pairs, tmp_path, capsys):
     block = {**pairs, "model": {**pairs["model"], **LORA}, "train": {**TRAIN, "loss_weights": [0.0]}}
     assert "learned nothing: the gradient was 0 in every step" in fails(tmp_path, {"dpo": block}, capsys)
