@@ -155,7 +155,7 @@ def cell(value: Any) -> str:
     mean, error = (value["mean"], value["error"]) if isinstance(value, dict) else mean_stderr(value)
     if len(value) == 1:
         return f"{mean:.3g}"
-    if not error > 1e-12:
+    if not error > max(1e-12, 1e-9 * abs(mean)):
         return f"{mean:.3g}" if abs(mean) > 1e-12 else "0"
     digits = max(0, 1 - math.floor(math.log10(error)) - (error >= 2 * 10 ** math.floor(math.log10(error))))
     if digits > 6:
