@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import _checkout  # noqa: F401
+import program_words
 import pyarrow.parquet as pq
 import stored_numbers
 
@@ -35,10 +36,8 @@ PROXIES = ("coverage", "politeness")
 
 
 def main(words: list[str]) -> None:
-    given = dict(word.split("=", 1) for word in words)
-    seeds = int(given.pop("seeds", 5))
-    given.pop("save", None)
-    overrides = ["wandb=false", *OVERRIDES, *(f"{key}={value}" for key, value in given.items())]
+    seeds, overrides = program_words.given(words, 5)
+    overrides = [*OVERRIDES, *overrides]
     scored: dict[int, dict[str, Any]] = {n: {"n": n} for n in SIZES}
     groups = [scores([f"seed={seed}", *overrides]) for seed in range(seeds)]
     differences = []

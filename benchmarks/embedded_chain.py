@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import program_words
 import recipe_runs
 import stored_numbers
 
@@ -23,10 +24,7 @@ BEFORE = {"dpo": "sft", "apo": "dpo", "constrained": "sft", "curated": "apo"}  #
 
 
 def main(words: list[str]) -> None:
-    given = dict(word.split("=", 1) for word in words)
-    seeds = int(given.pop("seeds", 5))
-    given.pop("save", None)
-    overrides = ["wandb=false", *(f"{key}={value}" for key, value in given.items())]
+    seeds, overrides = program_words.given(words, 5)
     runs = []
     for seed in range(seeds):
         steps = recipe_runs.run(RECIPE, [f"seed={seed}", *overrides])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import program_words
 import recipe_runs
 import stored_numbers
 
@@ -21,10 +22,7 @@ RULES = ("random", "posterior")
 
 
 def main(words: list[str]) -> None:
-    given = dict(word.split("=", 1) for word in words)
-    seeds = int(given.pop("seeds", 5))
-    given.pop("save", None)
-    overrides = ["wandb=false", *(f"{key}={value}" for key, value in given.items())]
+    seeds, overrides = program_words.given(words, 5)
     before: list[float] = []
     after: dict[str, list[float]] = {rule: [] for rule in RULES}
     for seed in range(seeds):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import program_words
 import recipe_runs
 import stored_numbers
 
@@ -20,10 +21,7 @@ METHODS = ("random", "ranks")
 
 
 def main(words: list[str]) -> None:
-    given = dict(word.split("=", 1) for word in words)
-    seeds = int(given.pop("seeds", 3))
-    given.pop("save", None)
-    overrides = ["wandb=false", *(f"{key}={value}" for key, value in given.items())]
+    seeds, overrides = program_words.given(words, 3)
     told: dict[str, list[dict]] = {method: [] for method in METHODS}
     for seed in range(seeds):
         for method in METHODS:
